@@ -1,0 +1,181 @@
+"""Every error that edged raises on purpose, in one tree.
+
+::
+
+    EdgedError                  INTERNAL             500   70
+    ├── InputError              INVALID_ARGUMENT     400   65
+    │   ├── RequestError        INVALID_ARGUMENT     400   65   a call: its tensors, names, images
+    │   ├── BundleError         INVALID_ARGUMENT     400   65   a bundle: archive, digest, manifest
+    │   ├── ModelError          INVALID_ARGUMENT     400   65   a model that cannot be compiled
+    │   └── ImageError          INVALID_ARGUMENT     400   65   a program image that cannot be read
+    ├── NotFoundError           NOT_FOUND            404   66   no such model, tensor or file
+    ├── LimitError              RESOURCE_EXHAUSTED   413   69   a size, count or memory bound
+    ├── ConfigError             FAILED_PRECONDITION  500   78   the configuration file
+    ├── UnavailableError        UNAVAILABLE          503   75   waiting helps: try again
+    │   ├── DeviceLostError     UNAVAILABLE          503   75   the device went away
+    │   └── ContainerError      UNAVAILABLE          503   75   the model's container went away
+    ├── DeadlineError           DEADLINE_EXCEEDED    504   75   not answered in time
+    ├── DeviceError             INTERNAL             500   74   the device answered with a fault
+    │   └── IncompatibleError   FAILED_PRECONDITION  500   74   device and image do not fit
+    ├── SandboxError            FAILED_PRECONDITION  500   71   the host cannot confine a process
+    └── StoreError              INTERNAL             500   74   state on disk
+
+Columns: gRPC status, HTTP status, exit status (after ``sysexits.h``).
+
+Messages start with "cannot …" and go on to say what was found, what was wanted and, where there is
+one, the next step. Errors of libraries are translated where the library is called, with ``from``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "BundleError",
+    "ConfigError",
+    "ContainerError",
+    "DeadlineError",
+    "DeviceError",
+    "DeviceLostError",
+    "EdgedError",
+    "ImageError",
+    "IncompatibleError",
+    "InputError",
+    "LimitError",
+    "ModelError",
+    "NotFoundError",
+    "RequestError",
+    "SandboxError",
+    "StoreError",
+    "UnavailableError",
+    "by_grpc_status",
+]
+
+
+class EdgedError(Exception):
+    """The root of the tree.
+
+    Attributes:
+        grpc_status: the name of the gRPC status code that answers a call with this error.
+        http_status: the HTTP status that does.
+        exit_status: the exit status of a command that ends with it.
+    """
+
+    grpc_status: ClassVar[str] = "INTERNAL"
+    http_status: ClassVar[int] = 500
+    exit_status: ClassVar[int] = 70
+
+
+class InputError(EdgedError):
+    """What was given can never be accepted as it is: a retry does not help."""
+
+    grpc_status = "INVALID_ARGUMENT"
+    http_status = 400
+    exit_status = 65
+
+
+class RequestError(InputError):
+    """A call names, shapes or encodes its tensors or images wrongly."""
+
+
+class BundleError(InputError):
+    """A bundle cannot be read: its archive, digests, sizes, schema or signature."""
+
+
+class ModelError(InputError):
+    """A model cannot be compiled for the NPU."""
+
+
+class ImageError(InputError):
+    """A program image is malformed."""
+
+
+class NotFoundError(EdgedError):
+    """Nothing has that name; the message lists the names there are."""
+
+    grpc_status = "NOT_FOUND"
+    http_status = 404
+    exit_status = 66
+
+
+class LimitError(EdgedError):
+    """A bound on size, number or memory is exceeded; the message names it and its value."""
+
+    grpc_status = "RESOURCE_EXHAUSTED"
+    http_status = 413
+    exit_status = 69
+
+
+class ConfigError(EdgedError):
+    """The configuration cannot be used. systemd does not restart on this exit status."""
+
+    grpc_status = "FAILED_PRECONDITION"
+    http_status = 500
+    exit_status = 78
+
+
+class UnavailableError(EdgedError):
+    """Not now, but later without anyone's help: clients should retry."""
+
+    grpc_status = "UNAVAILABLE"
+    http_status = 503
+    exit_status = 75
+
+
+class DeviceLostError(UnavailableError):
+    """The connection to the device is gone."""
+
+
+class ContainerError(UnavailableError):
+    """The container that held the model is gone; a new one is on its way."""
+
+
+class DeadlineError(EdgedError):
+    """A bound on time passed first."""
+
+    grpc_status = "DEADLINE_EXCEEDED"
+    http_status = 504
+    exit_status = 75
+
+
+class DeviceError(EdgedError):
+    """The device answered with an error status or a fault code."""
+
+    grpc_status = "INTERNAL"
+    http_status = 500
+    exit_status = 74
+
+
+class IncompatibleError(DeviceError):
+    """The ABI or the array of the device and of the image do not fit."""
+
+    grpc_status = "FAILED_PRECONDITION"
+
+
+class SandboxError(EdgedError):
+    """This host offers no way to confine the process that parses untrusted input."""
+
+    grpc_status = "FAILED_PRECONDITION"
+    http_status = 500
+    exit_status = 71
+
+
+class StoreError(EdgedError):
+    """State on disk cannot be read or written. Nothing is reset: what is unreadable is kept."""
+
+    exit_status = 74
+
+
+_BY_STATUS: dict[str, type[EdgedError]] = {
+    "INVALID_ARGUMENT": RequestError,
+    "NOT_FOUND": NotFoundError,
+    "RESOURCE_EXHAUSTED": LimitError,
+    "FAILED_PRECONDITION": IncompatibleError,
+    "UNAVAILABLE": UnavailableError,
+    "DEADLINE_EXCEEDED": DeadlineError,
+}
+
+
+def by_grpc_status(status: str) -> type[EdgedError]:
+    """The class that stands for *status* when an error crosses a process boundary by its code."""
+    return _BY_STATUS.get(status, EdgedError)

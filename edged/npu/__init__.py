@@ -1,0 +1,25 @@
+"""The contract with the device: registers, program image, and the integer reference.
+
+Driver, emulator and gateware meet here and nowhere else.
+"""
+
+from edged.npu import numerics, registers
+from edged.npu.graph import ACCUMULATOR_BOUND, DType, Layer, Op, ProgramImage, Tensor
+from edged.npu.image import MAX_IMAGE_BYTES, parse_image, serialize_image
+from edged.npu.registers import ABI, Array
+
+__all__ = [
+    "ABI",
+    "ACCUMULATOR_BOUND",
+    "MAX_IMAGE_BYTES",
+    "Array",
+    "DType",
+    "Layer",
+    "Op",
+    "ProgramImage",
+    "Tensor",
+    "numerics",
+    "parse_image",
+    "registers",
+    "serialize_image",
+]

@@ -1,0 +1,354 @@
+"""The program image: the one file a device is given.
+
+Layout, little endian::
+
+    header      magic "EDGEIMG\\0", ABI, array, DRAM need, section count, blake2s over all the rest
+    table       per section: kind, CRC32C, offset, length
+    io          inputs and outputs: tensor index, dtype, shape, exponent, address, name
+    layers      every tensor, then every layer in execution order
+    weights     s8 weights, s32 biases, u8 shifts, addressed by the layers; 64-byte aligned
+
+The digest is blake2s over the whole file with the digest field zero. Parsing checks every offset,
+count and index before it is used, so an image may come from anyone.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import struct
+from dataclasses import replace
+from typing import Any, Final
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from edged.errors import ImageError
+from edged.npu._check import check_image
+from edged.npu.graph import DType, Layer, Op, ProgramImage, Tensor
+from edged.npu.registers import ABI, Array
+
+__all__ = [
+    "MAX_IMAGE_BYTES",
+    "parse_image",
+    "serialize_image",
+]
+
+MAX_IMAGE_BYTES: Final = 1 << 30
+_MAGIC = b"EDGEIMG\0"
+_HEADER = struct.Struct("<8sHHHHIIQQ32s")
+_SECTION = struct.Struct("<IIQQ")
+_TENSOR = struct.Struct("<BbHIIIQ")
+_IO = struct.Struct("<BBHI")
+_LAYER = struct.Struct("<BBHIHH10HIiiIQQQI")
+_OPERAND = struct.Struct("<IBBH")
+_ALIGN = 64
+_MAX_TENSORS = 1 << 16
+_MAX_NAME = 1024
+_MAX_DIM = 1 << 20
+
+
+class _Section(enum.IntEnum):
+    IO = 1
+    LAYERS = 2
+    WEIGHTS = 3
+
+
+def serialize_image(image: ProgramImage) -> bytes:
+    """The file for *image*; parsing it again gives an equal image.
+
+    Raises:
+        ImageError: a name, a shape or a count that the format cannot hold.
+    """
+    weights = _Blob()
+    body = bytearray(struct.pack("<II", len(image.tensors), len(image.layers)))
+    for tensor in image.tensors:
+        body += _pack_tensor(tensor)
+    for layer in image.layers:
+        body += _pack_layer(layer, weights)
+    io = bytearray(struct.pack("<HH", len(image.inputs), len(image.outputs)))
+    for index in (*image.inputs, *image.outputs):
+        io += struct.pack("<I", index) + _pack_tensor(image.tensors[index])
+    sections = (
+        (_Section.IO, bytes(io)),
+        (_Section.LAYERS, bytes(body)),
+        (_Section.WEIGHTS, bytes(weights.data)),
+    )
+    offset = _aligned(_HEADER.size + len(sections) * _SECTION.size)
+    table = bytearray()
+    placed: list[tuple[int, bytes]] = []
+    for kind, data in sections:
+        table += _SECTION.pack(kind, google_crc32c.value(data), offset, len(data))
+        placed.append((offset, data))
+        offset = _aligned(offset + len(data))
+    out = bytearray(offset)
+    array = image.array
+    header = (_MAGIC, image.abi, array.ti, array.to, array.tp, len(sections), 0)
+    out[: _HEADER.size] = _HEADER.pack(*header, image.dram_bytes, len(out), b"")
+    out[_HEADER.size : _HEADER.size + len(table)] = table
+    for at, data in placed:
+        out[at : at + len(data)] = data
+    digest = hashlib.blake2s(out).digest()
+    out[_HEADER.size - 32 : _HEADER.size] = digest
+    if len(out) > MAX_IMAGE_BYTES:
+        raise ImageError(
+            f"cannot write program image: it has {len(out)} bytes, at most {MAX_IMAGE_BYTES} fit"
+        )
+    return bytes(out)
+
+
+def parse_image(data: bytes | memoryview) -> ProgramImage:
+    """Read and check a program image. The arrays of its layers are views of *data*, read-only.
+
+    Raises:
+        ImageError: anything that is not as :func:`serialize_image` writes it, with its place.
+    """
+    view = memoryview(data).toreadonly().cast("B")
+    if len(view) < _HEADER.size:
+        raise ImageError(
+            f"cannot read program image: {len(view)} bytes, a header has {_HEADER.size}"
+        )
+    magic, abi, ti, to, tp, count, _, dram, total, digest = _HEADER.unpack_from(view)
+    if magic != _MAGIC:
+        raise ImageError(f"cannot read program image: it starts with {magic!r}, not {_MAGIC!r}")
+    if abi != ABI:
+        raise ImageError(f"cannot read program image: ABI {abi}, this build reads ABI {ABI}")
+    if total != len(view) or total > MAX_IMAGE_BYTES:
+        raise ImageError(
+            f"cannot read program image: header says {total} bytes, there are {len(view)}"
+        )
+    hasher = hashlib.blake2s(view[: _HEADER.size - 32])
+    hasher.update(bytes(32))
+    hasher.update(view[_HEADER.size :])
+    if hasher.digest() != digest:
+        raise ImageError("cannot read program image: its digest does not match its contents")
+    if not all(0 < n <= 1024 for n in (ti, to, tp)):
+        raise ImageError(f"cannot read program image: array {ti}x{to}x{tp} is out of range")
+    sections = _parse_sections(view, count)
+    weights = sections[_Section.WEIGHTS]
+    reader = _Reader(sections[_Section.LAYERS], "layers")
+    n_tensors, n_layers = reader.take(struct.Struct("<II"))
+    if n_tensors > _MAX_TENSORS or n_layers > _MAX_TENSORS:
+        raise ImageError(
+            f"cannot read program image: {n_tensors} tensors and {n_layers} layers,"
+            f" at most {_MAX_TENSORS} of each"
+        )
+    tensors = tuple(_parse_tensor(reader) for _ in range(n_tensors))
+    layers = tuple(_parse_layer(reader, weights, tensors) for _ in range(n_layers))
+    reader.end()
+    inputs, outputs = _parse_io(_Reader(sections[_Section.IO], "io"), tensors)
+    image = ProgramImage(
+        Array(ti, to, tp), tensors, layers, inputs, outputs, dram, abi, bytes(digest)
+    )
+    check_image(image, len(weights))
+    return image
+
+
+def _parse_sections(view: memoryview, count: int) -> dict[int, memoryview]:
+    if not 3 <= count <= 16 or _HEADER.size + count * _SECTION.size > len(view):
+        raise ImageError(f"cannot read program image: {count} sections")
+    sections: dict[int, memoryview] = {}
+    for i in range(count):
+        kind, crc, offset, length = _SECTION.unpack_from(view, _HEADER.size + i * _SECTION.size)
+        if offset > len(view) or length > len(view) - offset:
+            raise ImageError(f"cannot read program image: section {kind} ends outside the file")
+        data = view[offset : offset + length]
+        if google_crc32c.value(bytes(data)) != crc:
+            raise ImageError(f"cannot read program image: CRC of section {kind} does not match")
+        if kind in sections:
+            raise ImageError(f"cannot read program image: section {kind} stands twice")
+        sections[kind] = data
+    for kind in _Section:
+        if kind not in sections:
+            raise ImageError(f"cannot read program image: section {kind.name.lower()} is missing")
+    return sections
+
+
+class _Blob:
+    """The weights section while it grows."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def add(self, array: npt.NDArray[Any]) -> int:
+        self.data += bytes(_aligned(len(self.data)) - len(self.data))
+        offset = len(self.data)
+        self.data += np.ascontiguousarray(array).tobytes()
+        return offset
+
+
+class _Reader:
+    """A cursor over one section that never reads past its end."""
+
+    def __init__(self, data: memoryview, section: str) -> None:
+        self._data = data
+        self._at = 0
+        self._section = section
+
+    def take(self, layout: struct.Struct) -> tuple[Any, ...]:
+        return layout.unpack(self.bytes(layout.size))
+
+    def bytes(self, size: int) -> memoryview:
+        if size > len(self._data) - self._at:
+            raise ImageError(f"cannot read program image: section {self._section} is cut short")
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+    def text(self, size: int) -> str:
+        if size > _MAX_NAME:
+            raise ImageError(
+                f"cannot read program image: a name of {size} bytes, at most {_MAX_NAME}"
+            )
+        try:
+            return str(self.bytes(size), "utf-8")
+        except UnicodeDecodeError as error:
+            raise ImageError("cannot read program image: a name is not UTF-8") from error
+
+    def end(self) -> None:
+        if self._at != len(self._data):
+            raise ImageError(
+                f"cannot read program image: section {self._section} has"
+                f" {len(self._data) - self._at} bytes too many"
+            )
+
+
+def _pack_tensor(tensor: Tensor) -> bytes:
+    name = _name(tensor.name)
+    try:
+        fixed = _TENSOR.pack(
+            tensor.dtype, tensor.exponent, len(name), *tensor.shape, tensor.address
+        )
+    except struct.error as error:
+        raise ImageError(f"cannot write program image: tensor {tensor.name!r}: {error}") from error
+    return fixed + name
+
+
+def _parse_tensor(reader: _Reader) -> Tensor:
+    dtype, exponent, length, h, w, c, address = reader.take(_TENSOR)
+    name = reader.text(length)
+    if dtype not in DType.__members__.values():
+        raise ImageError(f"cannot read program image: tensor {name!r} has dtype {dtype}")
+    if not all(0 < n <= _MAX_DIM for n in (h, w, c)) or h * w * c > MAX_IMAGE_BYTES:
+        raise ImageError(f"cannot read program image: tensor {name!r} has shape {(h, w, c)}")
+    return Tensor(name, DType(dtype), (h, w, c), exponent, address)
+
+
+def _pack_layer(layer: Layer, weights: _Blob) -> bytes:
+    name = _name(layer.name)
+    at = [0, 0, 0]
+    channels = 0
+    if layer.op is Op.CONV:
+        assert layer.weights is not None and layer.bias is not None and layer.shifts is not None
+        channels = layer.weights.shape[0]
+        at = [
+            weights.add(layer.weights.astype(np.int8, copy=False)),
+            weights.add(layer.bias.astype("<i4", copy=False)),
+            weights.add(layer.shifts.astype(np.uint8, copy=False)),
+        ]
+    lefts = layer.lefts or (0,) * len(layer.inputs)
+    rights = layer.rights or (0,) * len(layer.inputs)
+    try:
+        fixed = _LAYER.pack(
+            layer.op,
+            layer.shift,
+            len(layer.inputs),
+            layer.output,
+            len(name),
+            0,
+            *layer.kernel,
+            *layer.stride,
+            *layer.dilation,
+            *layer.pad,
+            layer.groups,
+            layer.lo,
+            layer.hi,
+            layer.multiplier,
+            *at,
+            channels,
+        )
+        operands = b"".join(
+            _OPERAND.pack(index, left, right, 0)
+            for index, left, right in zip(layer.inputs, lefts, rights, strict=True)
+        )
+    except struct.error as error:
+        raise ImageError(f"cannot write program image: layer {layer.name!r}: {error}") from error
+    return fixed + operands + name
+
+
+def _parse_layer(reader: _Reader, weights: memoryview, tensors: tuple[Tensor, ...]) -> Layer:
+    op, shift, n_inputs, output, n_name, _, *rest = reader.take(_LAYER)
+    kh, kw, sh, sw, dh, dw, top, left, bottom, right, groups, lo, hi, multiplier, *at = rest
+    operands = [reader.take(_OPERAND) for _ in range(n_inputs)]
+    name = reader.text(n_name)
+    if op not in Op.__members__.values():
+        raise ImageError(f"cannot read program image: layer {name!r} has operation {op}")
+    if any(index >= len(tensors) for index in (output, *(operand[0] for operand in operands))):
+        raise ImageError(f"cannot read program image: layer {name!r} names a tensor there is not")
+    layer = Layer(
+        Op(op),
+        name,
+        tuple(index for index, *_ in operands),
+        output,
+        kernel=(kh, kw),
+        stride=(sh, sw),
+        pad=(top, left, bottom, right),
+        dilation=(dh, dw),
+        groups=groups,
+        lo=lo,
+        hi=hi,
+        lefts=tuple(operand[1] for operand in operands),
+        rights=tuple(operand[2] for operand in operands),
+        shift=shift,
+        multiplier=multiplier,
+    )
+    return _with_weights(layer, weights, at, tensors) if op == Op.CONV else layer
+
+
+def _with_weights(
+    layer: Layer, weights: memoryview, at: list[int], tensors: tuple[Tensor, ...]
+) -> Layer:
+    *offsets, c_out = at
+    kh, kw = layer.kernel
+    if len(layer.inputs) != 1 or not 0 < c_out <= _MAX_DIM or 0 in (layer.groups, kh, kw):
+        raise ImageError(f"cannot read program image: layer {layer.name!r} has no sound kernel")
+    c_in = tensors[layer.inputs[0]].shape[2] // layer.groups
+    size = c_out * kh * kw * c_in
+    w_at, b_at, s_at = offsets
+    if max(w_at + size, b_at + 4 * c_out, s_at + c_out) > len(weights) or b_at % 4:
+        raise ImageError(
+            f"cannot read program image: weights of layer {layer.name!r} are outside their section"
+        )
+    return replace(
+        layer,
+        weights=np.frombuffer(weights, np.int8, size, w_at).reshape(c_out, kh, kw, c_in),
+        bias=np.frombuffer(weights, "<i4", c_out, b_at),
+        shifts=np.frombuffer(weights, np.uint8, c_out, s_at),
+    )
+
+
+def _parse_io(
+    reader: _Reader, tensors: tuple[Tensor, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    n_inputs, n_outputs = reader.take(struct.Struct("<HH"))
+    indices: list[int] = []
+    for _ in range(n_inputs + n_outputs):
+        (index,) = reader.take(struct.Struct("<I"))
+        if index >= len(tensors) or _parse_tensor(reader) != tensors[index]:
+            raise ImageError(
+                f"cannot read program image: io entry {len(indices)} is not tensor {index}"
+            )
+        indices.append(index)
+    reader.end()
+    return tuple(indices[:n_inputs]), tuple(indices[n_inputs:])
+
+
+def _name(text: str) -> bytes:
+    data = text.encode()
+    if len(data) > _MAX_NAME:
+        raise ImageError(f"cannot write program image: name {text[:40]!r}… has {len(data)} bytes")
+    return data
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // _ALIGN) * _ALIGN

@@ -1,0 +1,140 @@
+"""The integer reference: what each layer computes, slowly and plainly. The arbiter.
+
+Everything is int64 numpy on [H, W, C] tensors; emulator and gateware must equal it bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edged.errors import RequestError
+from edged.npu.graph import Layer, Op, ProgramImage, Tensor
+
+__all__ = ["run", "run_all", "shift_round_half_even"]
+
+_Int64 = npt.NDArray[np.int64]
+
+
+def shift_round_half_even(value: _Int64, shift: int | _Int64) -> _Int64:
+    """``round(value / 2**shift)`` in integers, ties to even; *shift* ≥ 0 broadcasts."""
+    shift = np.asarray(shift, np.int64)
+    half_minus_one = np.where(shift > 0, (np.int64(1) << np.maximum(shift - 1, 0)) - 1, 0)
+    odd = np.where(shift > 0, (value >> shift) & 1, 0)
+    return np.asarray((value + half_minus_one + odd) >> shift, np.int64)
+
+
+def run(image: ProgramImage, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    """Execute *image* on *inputs*, one [H, W, C] array per input in its order.
+
+    Returns:
+        One [H, W, C] array per output, u8 or s8.
+
+    Raises:
+        RequestError: the number, shape or dtype of the inputs.
+    """
+    tensors = run_all(image, inputs)
+    return [tensors[index] for index in image.outputs]
+
+
+def run_all(image: ProgramImage, inputs: Sequence[npt.NDArray[Any]]) -> dict[int, npt.NDArray[Any]]:
+    """As :func:`run`, but every tensor of the graph by its index."""
+    if len(inputs) != len(image.inputs):
+        raise RequestError(
+            f"cannot run program: {len(inputs)} inputs given, wanted {len(image.inputs)}"
+        )
+    values: dict[int, npt.NDArray[Any]] = {}
+    for index, value in zip(image.inputs, inputs, strict=True):
+        tensor = image.tensors[index]
+        if value.shape != tensor.shape or value.dtype != tensor.dtype.numpy:
+            raise RequestError(
+                f"cannot run program: input {tensor.name!r} is {value.dtype} {value.shape},"
+                f" wanted {tensor.dtype.numpy} {tensor.shape}"
+            )
+        values[index] = value
+    for layer in image.layers:
+        operands = [values[index].astype(np.int64) for index in layer.inputs]
+        output = image.tensors[layer.output]
+        result = np.clip(_COMPUTE[layer.op](layer, operands, output), layer.lo, layer.hi)
+        values[layer.output] = result.astype(output.dtype.numpy)
+    return values
+
+
+def _pixels(layer: Layer, x: _Int64, fill: int, y: int, z: int, output: Tensor) -> _Int64:
+    """What kernel position (y, z) sees: [H_out, W_out, C]."""
+    top, left, bottom, right = layer.pad
+    padded = np.pad(x, ((top, bottom), (left, right), (0, 0)), constant_values=fill)
+    height, width, _ = output.shape
+    rows = y * layer.dilation[0] + layer.stride[0] * np.arange(height)
+    columns = z * layer.dilation[1] + layer.stride[1] * np.arange(width)
+    return padded[rows[:, None], columns[None, :]]
+
+
+def _conv(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
+    """``RNE((Σ x·w + bias) · 2^-shift[c])``."""
+    assert layer.weights is not None and layer.bias is not None and layer.shifts is not None
+    (x,) = operands
+    height, width, c_out = output.shape
+    weights = layer.weights.astype(np.int64)
+    c_in, per_group = weights.shape[3], c_out // layer.groups
+    acc = np.broadcast_to(layer.bias.astype(np.int64), output.shape).copy()
+    acc = acc.reshape(height, width, layer.groups, per_group)
+    for y in range(layer.kernel[0]):
+        for z in range(layer.kernel[1]):
+            seen = _pixels(layer, x, 0, y, z, output).reshape(height, width, layer.groups, c_in)
+            kernel = weights[:, y, z].reshape(layer.groups, per_group, c_in)
+            acc += np.einsum("hwgi,goi->hwgo", seen, kernel)
+    return shift_round_half_even(acc.reshape(output.shape), layer.shifts.astype(np.int64))
+
+
+def _add(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
+    """``RNE((a·2^left_a + b·2^left_b) · 2^-shift)``."""
+    a, b = operands
+    return shift_round_half_even((a << layer.lefts[0]) + (b << layer.lefts[1]), layer.shift)
+
+
+def _maxpool(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
+    (x,) = operands
+    return np.asarray(np.stack(_windows(layer, x, -(2**31), output)).max(axis=0), np.int64)
+
+
+def _avgpool(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
+    """``RNE(Σ x · round(2^24 / n) · 2^-shift)``, n the size of the window, padding included."""
+    (x,) = operands
+    total = np.stack(_windows(layer, x, 0, output)).sum(axis=0)
+    return shift_round_half_even(total * layer.multiplier, layer.shift)
+
+
+def _windows(layer: Layer, x: _Int64, fill: int, output: Tensor) -> list[_Int64]:
+    return [
+        _pixels(layer, x, fill, y, z, output)
+        for y in range(layer.kernel[0])
+        for z in range(layer.kernel[1])
+    ]
+
+
+def _concat(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
+    """``RNE(x · 2^(left − right))``, each input by its own."""
+    parts = [
+        shift_round_half_even(x << left, right)
+        for x, left, right in zip(operands, layer.lefts, layer.rights, strict=True)
+    ]
+    return np.concatenate(parts, axis=2)
+
+
+def _rescale(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
+    """``RNE(x · 2^(left − shift))``."""
+    return shift_round_half_even(operands[0] << layer.lefts[0], layer.shift)
+
+
+_COMPUTE: dict[Op, Callable[[Layer, list[_Int64], Tensor], _Int64]] = {
+    Op.CONV: _conv,
+    Op.ADD: _add,
+    Op.MAXPOOL: _maxpool,
+    Op.AVGPOOL: _avgpool,
+    Op.CONCAT: _concat,
+    Op.RESCALE: _rescale,
+}

@@ -1,0 +1,374 @@
+"""What the host sees of the device: BAR0, descriptors, completions, codes.
+
+This module is the contract between driver, emulator and gateware; nothing in it does anything.
+All values are little endian. 64-bit registers may be written as two 32-bit halves, low half first;
+reads of one are not atomic. Unassigned offsets read as zero and ignore writes.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+__all__ = [
+    "ABI",
+    "BANKS",
+    "BANK_STRIDE",
+    "BAR0_SIZE",
+    "MAGIC",
+    "PCI_CLASS",
+    "QUEUES",
+    "QUEUE_DATA",
+    "QUEUE_MANAGEMENT",
+    "QUEUE_STRIDE",
+    "Array",
+    "Bank",
+    "BankStatus",
+    "Capability",
+    "Command",
+    "Completion",
+    "Descriptor",
+    "DescriptorFlag",
+    "Fault",
+    "Operation",
+    "Queue",
+    "QueueControl",
+    "Reg",
+    "ResetCause",
+    "State",
+    "Status",
+    "bank_offset",
+    "interrupt_of_queue",
+    "queue_offset",
+]
+
+MAGIC = 0x4547_4445
+"""First register of BAR0, the bytes ``EDGE``: probed before a device is claimed."""
+
+ABI = 1
+"""Version of this contract: registers, descriptors and program image together."""
+
+PCI_CLASS = 0x120000
+"""Processing accelerator (PCI Code and ID Assignment Specification, class 12h)."""
+
+BAR0_SIZE = 0x1_0000
+BANKS = 2
+QUEUES = 2
+QUEUE_MANAGEMENT = 0
+"""The daemon's queue: loads and activates images."""
+QUEUE_DATA = 1
+"""The container's queue: moves tensors and runs. Refuses LOAD_IMAGE and ACTIVATE_BANK."""
+QUEUE_STRIDE = 0x100
+BANK_STRIDE = 0x80
+
+
+class Reg(enum.IntEnum):
+    """Offsets in BAR0 of the registers that exist once. 32 bits wide unless said otherwise."""
+
+    MAGIC = 0x0000
+    ABI = 0x0004
+    GATEWARE_ID = 0x0008
+    """64 bits: first 8 bytes of blake2s over the role image."""
+    ARRAY_TI = 0x0010
+    ARRAY_TO = 0x0014
+    ARRAY_TP = 0x0018
+    CAPABILITIES = 0x001C
+    ACTIVATION_BUFFER = 0x0020
+    """On-chip bytes for activations."""
+    WEIGHT_BUFFER = 0x0024
+    """On-chip bytes for weights."""
+    DRAM_SIZE = 0x0028
+    """64 bits, bytes."""
+    SCRATCH = 0x0030
+    """Holds what was written; for a driver to test the path."""
+    CLOCK_KHZ = 0x0034
+    """Clock of the array, of which ``CYCLES`` counts periods."""
+
+    COMMAND = 0x0100
+    """Write a :class:`Command`; reads as zero."""
+    STATE = 0x0104
+    """A :class:`State`."""
+    RESET_CAUSE = 0x0108
+    WATCHDOG_MS = 0x010C
+    """Longest time a RUN may take before the device faults it; 0 is off."""
+
+    INTERRUPT_ENABLE = 0x0200
+    INTERRUPT_PENDING = 0x0204
+    INTERRUPT_ACK = 0x0208
+    """Write one to clear. Bit 0: device event; bit 1 + q: queue q."""
+
+    TEMPERATURE_MC = 0x0300
+    """Thousandths of a degree Celsius, signed."""
+    POWER_MW = 0x0304
+    ECC_CORRECTED = 0x0308
+    ECC_UNCORRECTED = 0x030C
+    SEU_COUNT = 0x0310
+    DRAM_CALIBRATED = 0x0314
+    FAULT_CODE = 0x0318
+    """A :class:`Fault`."""
+    FAULT_ADDRESS = 0x0320
+    """64 bits."""
+    TIMEOUTS = 0x0328
+
+    CYCLES = 0x0400
+    """64 bits, like the four below."""
+    BUSY_CYCLES = 0x0408
+    STALL_CYCLES = 0x0410
+    BYTES_READ = 0x0418
+    BYTES_WRITTEN = 0x0420
+
+    QUEUE = 0x1000
+    """First queue block; see :class:`Queue`."""
+    BANK = 0x2000
+    """First bank block; see :class:`Bank`."""
+    ACTIVE_BANK = 0x2400
+    """Number of the active bank, ``0xFFFFFFFF`` with none."""
+    FAULT_INJECTION = 0x8000
+
+
+class Queue(enum.IntEnum):
+    """Offsets within a queue's block."""
+
+    RING_BASE = 0x00
+    """64 bits, host (IO virtual) address of the descriptors; 64-byte aligned."""
+    LOG2_SIZE = 0x08
+    """Descriptors in the ring, and completions, as a power of two: 1 … 12."""
+    HEAD = 0x0C
+    """Descriptors fetched since the queue was enabled, modulo 2^32. Read only."""
+    TAIL = 0x10
+    """The doorbell: descriptors produced since the queue was enabled, modulo 2^32."""
+    COMPLETION_BASE = 0x18
+    """64 bits, host address of the completions; 64-byte aligned."""
+    ERROR = 0x20
+    """The first :class:`Status` other than OK that stopped the queue, else 0."""
+    CONTROL = 0x24
+    """A :class:`QueueControl`."""
+
+
+class QueueControl(enum.IntFlag):
+    """Bits of ``Queue.CONTROL``. Reads back what is in force."""
+
+    ENABLE = 1
+    """0→1 starts at head = tail = 0, sequence 1. 1→0 aborts: what is queued completes ABORTED, and
+    the bit reads 1 until the device has let go of the host's memory."""
+
+
+class Bank(enum.IntEnum):
+    """Offsets within a bank's block."""
+
+    DIGEST = 0x00
+    """32 bytes: blake2s of the image, zero when the bank is empty."""
+    BASE = 0x20
+    """64 bits: device address at which the bank's DRAM starts. Tensor addresses of the image are
+    relative to it."""
+    SIZE = 0x28
+    """64 bits: bytes of DRAM the bank may use."""
+    STATUS = 0x30
+    """A :class:`BankStatus`."""
+    GENERATION = 0x34
+    """Grows by one at each load into this bank."""
+    OWNER = 0x38
+    """Lock: 0 is free; writing a non-zero value to a free lock takes it; writing 0 frees it."""
+
+
+class BankStatus(enum.IntEnum):
+    """``Bank.STATUS``."""
+
+    EMPTY = 0
+    LOADING = 1
+    VALID = 2
+    """Section CRCs and digest were checked by the device."""
+    CORRUPT = 3
+
+
+class State(enum.IntEnum):
+    """``Reg.STATE``."""
+
+    GOLDEN = 0
+    """The factory image is running: no role is loaded, nothing runs until one is flashed."""
+    CLEARED = 1
+    """The role is up and no bank is active."""
+    LOADING = 2
+    """No bank is active and one is being loaded."""
+    READY = 3
+    RUNNING = 4
+    FAULTED = 5
+    RESETTING = 6
+    INCOMPATIBLE = 7
+
+
+class Command(enum.IntEnum):
+    """Written to ``Reg.COMMAND``."""
+
+    SOFT_RESET = 1
+    """Abort the queues and disable them, deactivate and empty both banks. Ends in CLEARED."""
+    CLEAR_FAULT = 2
+
+
+class ResetCause(enum.IntEnum):
+    """``Reg.RESET_CAUSE``."""
+
+    POWER_ON = 0
+    SOFT = 1
+    FUNCTION_LEVEL = 2
+    WATCHDOG = 3
+
+
+class Capability(enum.IntFlag):
+    """Bits of ``Reg.CAPABILITIES``."""
+
+    FAULT_INJECTION = 1
+    MODELLED_PACE = 2
+
+
+class Fault(enum.IntEnum):
+    """``Reg.FAULT_CODE``."""
+
+    NONE = 0
+    WATCHDOG = 1
+    DMA = 2
+    DRAM = 3
+    IMAGE = 4
+    OVER_TEMPERATURE = 5
+
+
+class Operation(enum.IntEnum):
+    """``Descriptor.op``."""
+
+    DMA_IN = 1
+    """Copy ``length`` bytes from host to device address."""
+    DMA_OUT = 2
+    """Copy ``length`` bytes from device to host address."""
+    LOAD_IMAGE = 3
+    """Read a program image of ``length`` bytes at the host address, check it, and put it into bank
+    number ``device_address``, which must not be the active one."""
+    ACTIVATE_BANK = 4
+    """Make bank number ``device_address`` the active one. It must be VALID."""
+    RUN = 5
+    """Execute the active bank's layers once."""
+    FENCE = 6
+    """Complete when every earlier descriptor of the queue has."""
+    FLUSH = 7
+    """A fence, and device DRAM is written back."""
+
+
+class DescriptorFlag(enum.IntFlag):
+    """``Descriptor.flags``."""
+
+    INTERRUPT = 1
+    """Signal the queue's interrupt once the completion is written."""
+    CRC = 2
+    """``crc`` is the CRC32C of the data: checked by DMA_IN and LOAD_IMAGE."""
+
+
+class Status(enum.IntEnum):
+    """``Completion.status``."""
+
+    OK = 0
+    BAD_OPERATION = 1
+    """Unknown, or not allowed on this queue."""
+    BAD_ADDRESS = 2
+    """A host or device range that is not mapped, or outside the bank."""
+    BAD_LENGTH = 3
+    BAD_CRC = 4
+    BAD_IMAGE = 5
+    INCOMPATIBLE = 6
+    """The image's ABI, array or DRAM need does not fit this device."""
+    BANK_BUSY = 7
+    """LOAD_IMAGE into the active bank."""
+    NO_IMAGE = 8
+    """RUN without an active bank, ACTIVATE_BANK of a bank that is not VALID."""
+    FAULT = 9
+    """See ``Reg.FAULT_CODE``."""
+    ABORTED = 10
+    TIMEOUT = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """The MAC array: input channels × output channels × pixels per cycle."""
+
+    ti: int = 16
+    to: int = 32
+    tp: int = 4
+
+    @property
+    def macs_per_cycle(self) -> int:
+        return self.ti * self.to * self.tp
+
+    def __str__(self) -> str:
+        return f"{self.ti}x{self.to}x{self.tp}"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """One entry of a descriptor ring: 32 bytes, the last 4 of them zero."""
+
+    op: int
+    flags: int = 0
+    tag: int = 0
+    length: int = 0
+    host_address: int = 0
+    device_address: int = 0
+    crc: int = 0
+
+    STRUCT: ClassVar[struct.Struct] = struct.Struct("<BBHIQQI4x")
+    SIZE: ClassVar[int] = 32
+
+    def pack(self) -> bytes:
+        return self.STRUCT.pack(
+            self.op,
+            self.flags,
+            self.tag,
+            self.length,
+            self.host_address,
+            self.device_address,
+            self.crc,
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes | memoryview) -> Self:
+        return cls(*cls.STRUCT.unpack(data))
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One entry of a completion ring: 16 bytes.
+
+    The ``n``-th completion since the queue was enabled, counted from 1, has sequence ``n`` modulo
+    2^32 and stands at index ``(n - 1) mod ring size``. The device writes the sequence last, so that
+    a host that finds the sequence it waits for finds the rest as well. Interrupts are hints.
+    """
+
+    tag: int
+    status: int
+    cycles: int
+    sequence: int
+
+    STRUCT: ClassVar[struct.Struct] = struct.Struct("<HHQI")
+    SIZE: ClassVar[int] = 16
+    SEQUENCE_OFFSET: ClassVar[int] = 12
+
+    def pack(self) -> bytes:
+        return self.STRUCT.pack(self.tag, self.status, self.cycles, self.sequence)
+
+    @classmethod
+    def unpack(cls, data: bytes | memoryview) -> Self:
+        return cls(*cls.STRUCT.unpack(data))
+
+
+def queue_offset(queue: int, register: Queue) -> int:
+    """Offset in BAR0 of a register of queue number *queue*."""
+    return Reg.QUEUE + queue * QUEUE_STRIDE + register
+
+
+def bank_offset(bank: int, register: Bank) -> int:
+    """Offset in BAR0 of a register of bank number *bank*."""
+    return Reg.BANK + bank * BANK_STRIDE + register
+
+
+def interrupt_of_queue(queue: int) -> int:
+    """Number of the interrupt vector, and of the bit in ``INTERRUPT_*``, of a queue."""
+    return 1 + queue
