@@ -1,0 +1,545 @@
+"""The configuration: one TOML file in, frozen values out.
+
+What a key is for is said here, once: the default file (``edged --print-config``) and
+``docs/configuration.md`` are made from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import math
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
+
+from edged.errors import ConfigError
+
+__all__ = [
+    "Address",
+    "CompilerConfig",
+    "Config",
+    "ContainerConfig",
+    "DeviceConfig",
+    "DropConfig",
+    "LogConfig",
+    "LogLevel",
+    "Sandbox",
+    "ServingConfig",
+    "SlotConfig",
+    "StateConfig",
+    "default_file",
+    "load_config",
+    "reference",
+]
+
+MiB = 1 << 20
+GiB = 1 << 30
+
+_MAX_FILE_BYTES = MiB
+# sun_path of a UNIX socket's address, without the closing zero; see unix(7).
+_MAX_SOCKET_PATH = 107
+
+
+class Sandbox(enum.Enum):
+    """How the processes that touch untrusted input are confined."""
+
+    AUTO = "auto"
+    BUBBLEWRAP = "bubblewrap"
+    LANDLOCK = "landlock"
+
+
+class LogLevel(enum.Enum):
+    """The least severe messages that are logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A TCP address to listen on.
+
+    Attributes:
+        host: a name, an IPv4 address, or an IPv6 address without brackets.
+        port: 0 lets the system choose.
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read ``HOST:PORT``, with an IPv6 address in brackets.
+
+        Raises:
+            ValueError: it is none.
+        """
+        host, colon, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        if not colon or not host or (":" in host and not bracketed):
+            raise ValueError(text)
+        if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
+            raise ValueError(text)
+        return cls(host[1:-1] if bracketed else host, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class ServingConfig(Struct, frozen=True):
+    """How clients reach the model."""
+
+    listen: Annotated[
+        Address,
+        Meta(
+            description="Address of the gRPC service, HOST:PORT. The default is for clients on"
+            ' this machine; "0.0.0.0:50051" or "[::]:50051" is for clients in the network.'
+        ),
+    ] = Address("127.0.0.1", 50051)
+    socket: Annotated[
+        Path,
+        Meta(description="UNIX socket of the same service, for clients on this machine."),
+    ] = Path("{runtime}/edged.sock")
+    max_message_bytes: Annotated[
+        int,
+        Meta(ge=MiB, le=2 * GiB - 1, description="The largest request and the largest response."),
+    ] = 64 * MiB
+    max_concurrent_calls: Annotated[
+        int,
+        Meta(ge=1, description="Calls beyond this number are refused with RESOURCE_EXHAUSTED."),
+    ] = 512
+    call_seconds: Annotated[
+        float,
+        Meta(gt=0, description="The deadline of a call that brings none of its own."),
+    ] = 60.0
+
+
+class StateConfig(Struct, frozen=True):
+    """What has to survive a restart."""
+
+    directory: Annotated[
+        Path,
+        Meta(description="The store: bundles, compiled models, and which of them serves."),
+    ] = Path("{state}")
+
+
+class DropConfig(Struct, frozen=True):
+    """The folder that models are dropped into."""
+
+    directory: Annotated[
+        Path,
+        Meta(description="The drop folder. It is made if it does not exist."),
+    ] = Path("{state}/drop")
+    rescan_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="How often the folder is looked through in any case: over NFS and CIFS"
+            " nothing announces a new file.",
+        ),
+    ] = 5.0
+    settle_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="A file is whole when its size and time have not changed for this long"
+            " and, where the file system can tell, nobody has it open for writing.",
+        ),
+    ] = 1.0
+    max_file_bytes: Annotated[
+        int,
+        Meta(ge=1, description="Larger files are rejected without being read."),
+    ] = 4 * GiB
+
+
+class DeviceConfig(Struct, frozen=True):
+    """The FPGA."""
+
+    socket: Annotated[
+        Path,
+        Meta(description="vfio-user socket of the device; the emulator listens on one."),
+    ] = Path("{runtime}/device.sock")
+    retry_seconds: Annotated[
+        float,
+        Meta(gt=0, description="Pause between attempts to open a device that is away."),
+    ] = 0.2
+
+
+class SlotConfig(Struct, frozen=True):
+    """How one model takes the place of another."""
+
+    drain_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="How long a change of models, and the end of edged, waits for the calls"
+            " that are being answered.",
+        ),
+    ] = 30.0
+    attempts: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="A model that fails this often when it starts is set aside, and the last"
+            " good one is loaded.",
+        ),
+    ] = 3
+    max_held_calls: Annotated[
+        int,
+        Meta(ge=0, description="Calls that may wait while one model takes another's place."),
+    ] = 256
+
+
+class ContainerConfig(Struct, frozen=True):
+    """The confined process that holds the model."""
+
+    sandbox: Annotated[
+        Sandbox,
+        Meta(
+            description='"bubblewrap" uses namespaces, "landlock" does without them, "auto" takes'
+            " bubblewrap where it is installed and works. A syscall filter and resource limits"
+            " are in force in each case, for the compiler too."
+        ),
+    ] = Sandbox.AUTO
+    memory_bytes: Annotated[
+        int,
+        Meta(ge=128 * MiB, description="The most memory that it may take."),
+    ] = 2 * GiB
+    start_seconds: Annotated[
+        float,
+        Meta(gt=0, description="How long it may take to be ready."),
+    ] = 30.0
+
+
+class CompilerConfig(Struct, frozen=True):
+    """The confined process that compiles a model for the device."""
+
+    memory_bytes: Annotated[
+        int,
+        Meta(ge=128 * MiB, description="The most memory that it may take."),
+    ] = 4 * GiB
+    timeout_seconds: Annotated[
+        float,
+        Meta(gt=0, description="How long it may take."),
+    ] = 600.0
+
+
+class LogConfig(Struct, frozen=True):
+    """The log, which goes to the journal under systemd and to standard error otherwise."""
+
+    level: Annotated[
+        LogLevel,
+        Meta(description="The least severe messages that are logged."),
+    ] = LogLevel.INFO
+
+
+class Config(Struct, frozen=True):
+    """All of it. Each attribute is a table of the file."""
+
+    serving: ServingConfig = ServingConfig()
+    state: StateConfig = StateConfig()
+    drop: DropConfig = DropConfig()
+    device: DeviceConfig = DeviceConfig()
+    slot: SlotConfig = SlotConfig()
+    container: ContainerConfig = ContainerConfig()
+    compiler: CompilerConfig = CompilerConfig()
+    log: LogConfig = LogConfig()
+
+
+def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
+    """Read the configuration.
+
+    Args:
+        path: the file; None for the defaults.
+        environment: says where state and sockets go by default: systemd's ``STATE_DIRECTORY`` and
+            ``RUNTIME_DIRECTORY``, or else the XDG base directory specification's variables.
+
+    Returns:
+        the configuration, each of its paths absolute.
+
+    Raises:
+        ConfigError: the file cannot be read, or says something that cannot be used.
+    """
+    where = str(path) if path is not None else "the default configuration"
+    config = _convert(_read(path) if path is not None else {}, where)
+    folder = path.absolute().parent if path is not None else Path.cwd()
+    places = {"{state}": _state_place(environment)}
+    state = _resolve(config.state.directory, places, folder, f"{where}: state.directory")
+    places = {"{state}": state, "{runtime}": _runtime_place(environment, state)}
+    tables = {}
+    for table in _tables():
+        values = getattr(config, table.name)
+        paths = {
+            key.name: _resolve(
+                getattr(values, key.name), places, folder, f"{where}: {table.name}.{key.name}"
+            )
+            for key in table.keys
+            if key.type is Path and values is not config.state
+        }
+        tables[table.name] = msgspec.structs.replace(values, **paths)
+    tables["state"] = StateConfig(directory=state)
+    return Config(**tables)
+
+
+def default_file() -> str:
+    """A configuration file that changes nothing: every key, explained, with its default."""
+    lines = ["# Configuration of edged. What is commented out is the default.", "#", *_PATHS_TOML]
+    for table in _tables():
+        lines += ["", "", f"# {table.text}", f"[{table.name}]"]
+        for key in table.keys:
+            lines += ["", *_wrap(f"{key.text} {key.bounds}".strip(), "# ")]
+            lines.append(f"# {key.name} = {_toml(key.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def reference() -> str:
+    """The reference of all keys, in Markdown: ``docs/configuration.md``."""
+    lines = [*_REFERENCE_HEAD]
+    for table in _tables():
+        lines += ["", f"## `[{table.name}]`", "", table.text, ""]
+        lines += ["| key | type | default | |", "|---|---|---|---|"]
+        for key in table.keys:
+            text = f"{key.text} {key.bounds}".strip().replace("|", "\\|")
+            wanted = key.wanted.removeprefix("a ")
+            lines.append(f"| `{key.name}` | {wanted} | `{_toml(key.default)}` | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+# What the tables and keys are, read from the types above.
+
+
+class _Key(NamedTuple):
+    name: str
+    declared: Any  # the annotated type, which carries the bounds
+    type: Any
+    default: Any
+    text: str
+
+    @property
+    def wanted(self) -> str:
+        """The type in a reader's words."""
+        if issubclass(self.type, enum.Enum):
+            return "one of " + ", ".join(f'"{member.value}"' for member in self.type)
+        return f"a {_WORDS[self.type]}"
+
+    @property
+    def bounds(self) -> str:
+        meta = get_args(self.declared)[1]
+        said = [
+            f"{word} {bound}"
+            for word, bound in (
+                ("At least", meta.ge),
+                ("More than", meta.gt),
+                ("At most", meta.le),
+            )
+            if bound is not None
+        ]
+        return f"{', '.join([said[0], *map(str.lower, said[1:])])}." if said else ""
+
+
+class _TableInfo(NamedTuple):
+    name: str
+    type: type[Struct]
+    text: str
+    keys: tuple[_Key, ...]
+
+
+_WORDS = {Path: "path", Address: '"HOST:PORT" text', int: "whole number", float: "number"}
+
+
+def _tables() -> Iterator[_TableInfo]:
+    for table in msgspec.structs.fields(Config):
+        keys = []
+        for field in msgspec.structs.fields(table.type):
+            assert get_origin(field.type) is Annotated
+            kind, meta = get_args(field.type)
+            keys.append(_Key(field.name, field.type, kind, field.default, meta.description))
+        text = (table.type.__doc__ or "").strip()
+        yield _TableInfo(table.name, table.type, text, tuple(keys))
+
+
+# From the file to values.
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: {error.strerror};"
+            " `edged --print-config` prints one to start from"
+        ) from error
+    if len(data) > _MAX_FILE_BYTES:
+        raise ConfigError(
+            f"cannot read the configuration {path}: it is larger than {_MAX_FILE_BYTES} bytes"
+        )
+    try:
+        return tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: no valid TOML: {error}"
+        ) from error
+
+
+def _convert(document: dict[str, Any], where: str) -> Config:
+    tables = {table.name: table for table in _tables()}
+    values = {}
+    for name, content in document.items():
+        if name not in tables:
+            holders = [t.name for t in tables.values() if name in {k.name for k in t.keys}]
+            hint = f"; it belongs in [{holders[0]}]" if holders else _suggestion(name, tables)
+            what = "table" if isinstance(content, dict) else "key"
+            raise ConfigError(f"cannot use {where}: there is no {what} {name!r}{hint}")
+        if not isinstance(content, dict):
+            raise ConfigError(
+                f"cannot use {where}: {name} is {_found(content)}, wanted a table, [{name}]"
+            )
+        values[name] = _convert_table(tables[name], content, where)
+    return Config(**values)
+
+
+def _convert_table(table: _TableInfo, content: dict[str, Any], where: str) -> Any:
+    keys = {key.name: key for key in table.keys}
+    values = {}
+    for name, value in content.items():
+        if name not in keys:
+            raise ConfigError(
+                f"cannot use {where}: there is no key {table.name}.{name}{_suggestion(name, keys)}"
+            )
+        key = keys[name]
+        try:
+            values[name] = _value(key, value)
+        except (ValueError, msgspec.ValidationError) as error:
+            wanted = ", ".join(filter(None, (key.wanted, key.bounds.lower().rstrip("."))))
+            raise ConfigError(
+                f"cannot use {where}: {table.name}.{name} is {_found(value)}, wanted {wanted}"
+                + (_suggestion(value, _choices(key)) if isinstance(value, str) else "")
+            ) from error
+    return table.type(**values)
+
+
+def _value(key: _Key, found: object) -> object:
+    if key.type in (Address, Path):
+        if not isinstance(found, str) or not found or "\0" in found:
+            raise ValueError("no text, or an empty one")
+        return Address.parse(found) if key.type is Address else Path(found)
+    value = msgspec.convert(found, key.declared)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("not finite")
+    return value
+
+
+def _resolve(path: Path, places: Mapping[str, Path], folder: Path, where: str) -> Path:
+    first, *rest = path.parts
+    meant = places[first].joinpath(*rest) if first in places else path
+    try:
+        resolved = folder / meant.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"cannot use {where} is {str(path)!r}: there is no such user") from error
+    length = len(os.fsencode(resolved))
+    if where.endswith(".socket") and length > _MAX_SOCKET_PATH:
+        raise ConfigError(
+            f"cannot use {where} is {str(resolved)!r}, {length} bytes long; the path of a socket"
+            f" has at most {_MAX_SOCKET_PATH}"
+        )
+    return resolved
+
+
+def _state_place(environment: Mapping[str, str]) -> Path:
+    if systemd := environment.get("STATE_DIRECTORY"):
+        # Several are separated by colons; the unit has one.
+        return Path(systemd.split(":")[0])
+    home = Path(environment.get("HOME") or "~").expanduser()
+    return (_absolute(environment.get("XDG_STATE_HOME")) or home / ".local" / "state") / "edged"
+
+
+def _runtime_place(environment: Mapping[str, str], state: Path) -> Path:
+    if systemd := environment.get("RUNTIME_DIRECTORY"):
+        return Path(systemd.split(":")[0])
+    base = _absolute(environment.get("XDG_RUNTIME_DIR"))
+    return base / "edged" if base else state / "run"
+
+
+def _found(value: object) -> str:
+    words = {bool: "a boolean", dict: "a table", list: "a list"}
+    if type(value) in words:
+        return words[type(value)]
+    text = str(value)
+    return repr(value) if len(text) <= 80 else f"a value of {len(text)} characters"
+
+
+def _choices(key: _Key) -> list[str]:
+    return [member.value for member in key.type] if issubclass(key.type, enum.Enum) else []
+
+
+def _suggestion(name: str, known: Mapping[str, object] | list[str]) -> str:
+    if not known:
+        return ""
+    if close := difflib.get_close_matches(name, list(known), n=1):
+        return f" (did you mean {close[0]}?)"
+    return "" if isinstance(known, list) else f"; there are {', '.join(known)}"
+
+
+def _absolute(path: str | None) -> Path | None:
+    # The XDG specification: relative paths in these variables are to be ignored.
+    return Path(path) if path and Path(path).is_absolute() else None
+
+
+# From values to text.
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, int | float):
+        return str(value)
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _wrap(text: str, prefix: str, width: int = 96) -> list[str]:
+    lines = [prefix.rstrip()]
+    for word in text.split():
+        if len(lines[-1]) + 1 + len(word) > width:
+            lines.append(prefix.rstrip())
+        lines[-1] += f" {word}"
+    return lines
+
+
+_PATHS_TOML = (
+    "# In a path, {state} stands for state.directory, {runtime} for the folder of sockets, and ~",
+    "# for the home directory; a relative path starts at the folder of this file.",
+)
+
+_REFERENCE_HEAD = (
+    "# Configuration",
+    "",
+    "<!-- Made from edged/config.py by `make docs`. -->",
+    "",
+    "edged reads one TOML file: `edged --config FILE`. Without one it uses the defaults, which suit"
+    " a normal user as well as the systemd unit. `edged --print-config` prints all keys with their"
+    " defaults, to start from. A key that does not exist is an error, and so is a value of the"
+    " wrong type: edged says which, and exits with status 78, upon which systemd does not restart"
+    " it.",
+    "",
+    "Sizes are in bytes, times in seconds. A path may start with:",
+    "",
+    "| | stands for | under systemd | otherwise |",
+    "|---|---|---|---|",
+    "| `{state}` | `state.directory` | `$STATE_DIRECTORY`, `/var/lib/edged` |"
+    " `$XDG_STATE_HOME/edged`, or `~/.local/state/edged` |",
+    "| `{runtime}` | the folder of sockets | `$RUNTIME_DIRECTORY`, `/run/edged` |"
+    " `$XDG_RUNTIME_DIR/edged`, or `{state}/run` |",
+    "| `~` | the home directory | | |",
+    "",
+    "A relative path starts at the folder of the configuration file.",
+)

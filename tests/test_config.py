@@ -1,0 +1,160 @@
+"""The configuration file: what is read, what is refused, and that its reference is true."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from edged.config import Address, LogLevel, Sandbox, default_file, load_config, reference
+from edged.errors import ConfigError
+
+ENVIRONMENT = {"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/run/user/1000"}
+
+
+@pytest.fixture
+def written(tmp_path: Path):
+    def write(text: str | bytes) -> Path:
+        path = tmp_path / "edged.toml"
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    return write
+
+
+def test_defaults_suit_a_normal_user():
+    config = load_config(None, ENVIRONMENT)
+    assert str(config.serving.listen) == "127.0.0.1:50051"
+    assert config.state.directory == Path("/home/ada/.local/state/edged")
+    assert config.drop.directory == Path("/home/ada/.local/state/edged/drop")
+    assert config.serving.socket == Path("/run/user/1000/edged/edged.sock")
+    assert config.device.socket == Path("/run/user/1000/edged/device.sock")
+
+
+def test_defaults_follow_systemd():
+    config = load_config(
+        None,
+        ENVIRONMENT | {"STATE_DIRECTORY": "/var/lib/edged", "RUNTIME_DIRECTORY": "/run/edged"},
+    )
+    assert config.state.directory == Path("/var/lib/edged")
+    assert config.drop.directory == Path("/var/lib/edged/drop")
+    assert config.serving.socket == Path("/run/edged/edged.sock")
+
+
+def test_relative_xdg_variables_are_ignored():
+    config = load_config(
+        None, {"HOME": "/home/ada", "XDG_STATE_HOME": "state", "XDG_RUNTIME_DIR": "run"}
+    )
+    assert config.state.directory == Path("/home/ada/.local/state/edged")
+    assert config.serving.socket == Path("/home/ada/.local/state/edged/run/edged.sock")
+
+
+def test_every_kind_of_value_is_read(written):
+    config = load_config(
+        written(
+            """
+            [serving]
+            listen = "[::1]:0"
+            max_message_bytes = 1_048_576
+            [container]
+            sandbox = "landlock"
+            [drop]
+            settle_seconds = 2
+            [log]
+            level = "debug"
+            """
+        )
+    )
+    assert config.serving.listen == Address("::1", 0)
+    assert str(config.serving.listen) == "[::1]:0"
+    assert config.serving.max_message_bytes == 1 << 20
+    assert config.container.sandbox is Sandbox.LANDLOCK
+    assert config.drop.settle_seconds == 2.0
+    assert config.log.level is LogLevel.DEBUG
+
+
+def test_paths_start_at_state_home_or_the_file(written, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    config = load_config(
+        written(
+            """
+            [state]
+            directory = "kept"
+            [drop]
+            directory = "~/models"
+            [serving]
+            socket = "{state}/s"
+            [device]
+            socket = "/dev/socket"
+            """
+        ),
+        {},
+    )
+    assert config.state.directory == tmp_path / "kept"
+    assert config.drop.directory == Path("/home/ada/models")
+    assert config.serving.socket == tmp_path / "kept" / "s"
+    assert config.device.socket == Path("/dev/socket")
+
+
+def test_the_other_defaults_follow_a_moved_state(written):
+    config = load_config(written('[state]\ndirectory = "/srv/edged"'), {"HOME": "/home/ada"})
+    assert config.drop.directory == Path("/srv/edged/drop")
+    assert config.serving.socket == Path("/srv/edged/run/edged.sock")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[serving]\nlistne = 'a:1'", "no key serving.listne (did you mean listen?)"),
+        ("[serving]\nxyz = 1", "no key serving.xyz; there are listen, socket,"),
+        ("[severing]", "no table 'severing' (did you mean serving?)"),
+        ("listen = 'a:1'", "no key 'listen'; it belongs in [serving]"),
+        ("serving = 3", "serving is 3, wanted a table, [serving]"),
+        ("[serving]\nlisten = 50051", 'serving.listen is 50051, wanted a "HOST:PORT" text'),
+        ("[serving]\nlisten = '::1:5'", "serving.listen is '::1:5', wanted"),
+        ("[serving]\nlisten = 'a:65536'", "serving.listen is 'a:65536', wanted"),
+        ("[serving]\nlisten = ':1'", "serving.listen is ':1', wanted"),
+        ("[slot]\nattempts = true", "slot.attempts is a boolean, wanted a whole number"),
+        ("[slot]\nattempts = 1.5", "slot.attempts is 1.5, wanted a whole number, at least 1"),
+        ("[slot]\nattempts = 0", "slot.attempts is 0, wanted a whole number, at least 1"),
+        ("[drop]\nsettle_seconds = inf", "drop.settle_seconds is inf, wanted a number"),
+        ("[drop]\ndirectory = ['x']", "drop.directory is a list, wanted a path"),
+        ("[drop]\ndirectory = ''", "drop.directory is '', wanted a path"),
+        ('[drop]\ndirectory = "a\\u0000b"', "drop.directory is 'a\\x00b', wanted a path"),
+        ("[drop]\ndirectory = '~nobody-here/x'", "drop.directory is '~nobody-here/x'"),
+        ("[container]\nsandbox = 'bubblewarp'", '"landlock" (did you mean bubblewrap?)'),
+        ("[log]\nlevel = '" + "x" * 200 + "'", "log.level is a value of 200 characters"),
+        ("[device]\nsocket = '/" + "x" * 107 + "'", "108 bytes long; the path of a socket"),
+        ("[serving", "no valid TOML"),
+        (b"\xff", "no valid TOML"),
+        ("a = " + "[" * 5000, "no valid TOML"),
+        ("#" * ((1 << 20) + 1), "larger than 1048576 bytes"),
+    ],
+)
+def test_what_cannot_be_used_is_named(written, text, says):
+    path = written(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith("cannot ")
+    assert str(path) in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"missing\.toml: No such file.*--print-config"):
+        load_config(tmp_path / "missing.toml")
+
+
+def test_default_file_says_what_the_defaults_are(written):
+    text = default_file()
+    assert load_config(written(text), ENVIRONMENT) == load_config(None, ENVIRONMENT)
+    stated = re.sub(r"(?m)^# (?=[a-z_]+ = )", "", text)
+    assert tomllib.loads(stated) != tomllib.loads(text)
+    assert load_config(written(stated), ENVIRONMENT) == load_config(None, ENVIRONMENT)
+
+
+def test_reference_is_current():
+    document = Path(__file__).parents[1] / "docs" / "configuration.md"
+    assert document.read_text() == reference(), "run `make docs`"
