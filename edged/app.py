@@ -1,0 +1,126 @@
+"""The composition root: builds every part, and owns the order in which they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from edged import compiler
+from edged.config import Config
+from edged.container import ProcessLauncher
+from edged.device import Device, vfio_user
+from edged.errors import ConfigError
+from edged.host import Notifier
+from edged.intake import Deployer, Intake
+from edged.serving import GrpcFront, ServingLimits
+from edged.slot import CompilerProcess, DeviceLink, Slot, SlotLimits, SlotStatus
+from edged.store import Store
+
+__all__ = ["run"]
+
+_log = logging.getLogger(__name__)
+
+
+async def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return.
+
+    Raises:
+        ConfigError: an address or a folder of the configuration cannot be used.
+        StoreError: the state cannot be read.
+    """
+    loop = asyncio.get_running_loop()
+    asked_to_stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_stop.set)
+    with _only_one(config.state.directory):
+        store = await asyncio.to_thread(Store, config.state.directory)
+        try:
+            await _serve(config, store, asked_to_stop)
+        finally:
+            await asyncio.to_thread(store.close)
+
+
+async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> None:
+    bubblewrap = config.container.sandbox.value
+    slot = Slot(
+        store,
+        ProcessLauncher(
+            memory_bytes=config.container.memory_bytes,
+            start_seconds=config.container.start_seconds,
+            bubblewrap=bubblewrap,
+        ),
+        CompilerProcess(config.compiler.memory_bytes, config.compiler.timeout_seconds, bubblewrap),
+        compiler.COMPILER_VERSION,
+        DeviceLink(
+            lambda: vfio_user.connect(config.device.socket), _open, config.device.retry_seconds
+        ),
+        SlotLimits(config.slot.drain_seconds, config.slot.attempts, config.slot.max_held_calls),
+    )
+    front = GrpcFront(
+        slot.call,
+        (str(config.serving.listen), f"unix:{config.serving.socket}"),
+        ServingLimits(
+            config.serving.max_message_bytes,
+            config.serving.max_concurrent_calls,
+            config.serving.call_seconds,
+        ),
+    )
+    intake = Intake(config.drop, Deployer(store, slot).accept)
+    notifier = Notifier()
+    slot.on_change(lambda status: notifier.status(describe(status)))
+    async with contextlib.AsyncExitStack() as stack:
+        await slot.start()
+        stack.push_async_callback(slot.stop, config.slot.drain_seconds)
+        await front.start()
+        stack.push_async_callback(front.stop, config.slot.drain_seconds)
+        await intake.start()
+        stack.push_async_callback(intake.stop)
+        _log.info(
+            "listening on %s and %s; drop models into %s",
+            config.serving.listen,
+            config.serving.socket,
+            config.drop.directory,
+        )
+        notifier.ready()
+        await asked_to_stop.wait()
+        _log.info("stopping: calls that are being answered may finish")
+        notifier.stopping()
+
+
+def _open(connection: socket.socket) -> Device:
+    return Device.open(vfio_user.VfioUserTransport(connection))
+
+
+def describe(status: SlotStatus) -> str:
+    """The slot in a line, as ``systemctl status`` shows it."""
+    if status.since is not None:
+        return f"serving {status.model}"
+    return f"{status.state.value}: {status.problem}" if status.problem else status.state.value
+
+
+@contextlib.contextmanager
+def _only_one(state: Path) -> Iterator[None]:
+    """Hold the state folder: two daemons on one would undo each other's work."""
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o750)
+        lock = (state / ".lock").open("w")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use {state} for state: {error.strerror}; see state.directory in the"
+            " configuration"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"cannot use {state} for state: another edged is running on it; stop that one, or"
+                " set another state.directory"
+            ) from error
+        yield

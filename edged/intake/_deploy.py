@@ -1,0 +1,54 @@
+"""From a file in the drop folder to a model that serves: verify, store, deploy."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from edged.bundle import VerifiedBundle, pack_bare, verify_bundle
+from edged.slot import Deployed, Slot
+from edged.store import Store
+
+__all__ = ["Deployer"]
+
+Tell = Callable[[str, float | None], None]
+
+
+class Deployer:
+    """What the drop folder does with a file that is whole.
+
+    Args:
+        store: keeps the bundle, before anything else is done with it.
+        slot: makes it serve.
+    """
+
+    def __init__(self, store: Store, slot: Slot) -> None:
+        self._store = store
+        self._slot = slot
+
+    async def accept(self, file: Path, tell: Tell) -> Deployed:
+        """Verify *file*, take it into the store, make it serve.
+
+        Raises:
+            EdgedError: why it does not serve; what served before still does.
+        """
+        tell("verifying", None)
+        scratch = await asyncio.to_thread(self._store.scratch)
+        try:
+            verified = await asyncio.to_thread(_verify, file, scratch)
+            record = await asyncio.to_thread(self._store.add, verified)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+        return await self._slot.deploy(record, tell)
+
+
+def _verify(file: Path, scratch: Path) -> VerifiedBundle:
+    if file.suffix == ".onnx":
+        packed = scratch / f"{file.stem}.edgemodel"
+        pack_bare(file, packed)
+        file = packed
+    into = scratch / "bundle"
+    into.mkdir()
+    return verify_bundle(file, into)

@@ -1,0 +1,123 @@
+"""The gate that every call passes: open, held, or refusing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from edged.errors import DeadlineError, EdgedError, LimitError
+
+__all__ = ["Gate"]
+
+
+class Gate:
+    """Counts the calls inside, and holds or refuses those outside.
+
+    Open: a call passes at once. Closed: it waits, in order of arrival, until the gate opens, its
+    time is up, or the gate refuses. Refusing: it fails at once with the error given.
+
+    Args:
+        max_held: calls that may wait at the closed gate.
+    """
+
+    def __init__(self, max_held: int) -> None:
+        self._max_held = max_held
+        self._open = False
+        self._refusal: EdgedError | None = None
+        self._held: deque[asyncio.Future[None]] = deque()
+        self._inside = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def inside(self) -> int:
+        """Calls that have passed and not left."""
+        return self._inside
+
+    @property
+    def held(self) -> int:
+        """Calls that wait."""
+        return len(self._held)
+
+    async def enter(self, seconds: float) -> None:
+        """Pass, or wait at most *seconds* to. A call that passed must :meth:`leave`.
+
+        Raises:
+            LimitError: too many calls wait already.
+            DeadlineError: the gate did not open in time.
+            EdgedError: what the gate refuses with.
+        """
+        if not self._open:
+            await self._wait(seconds)
+        self._inside += 1
+        self._empty.clear()
+
+    def leave(self) -> None:
+        """Say that a call that passed is over."""
+        self._inside -= 1
+        if not self._inside:
+            self._empty.set()
+
+    def close(self) -> None:
+        """Hold the calls that come from now on."""
+        self._open, self._refusal = False, None
+
+    def open(self) -> None:
+        """Let the held calls pass, first come first, and all that follow."""
+        self._open, self._refusal = True, None
+        self._release(None)
+
+    def refuse(self, error: EdgedError) -> None:
+        """Fail the held calls, and all that follow, with *error*."""
+        self._open, self._refusal = False, error
+        self._release(error)
+
+    async def drained(self, seconds: float) -> None:
+        """Wait until no call is inside.
+
+        Raises:
+            DeadlineError: *seconds* passed first.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"cannot drain: {self._inside} calls still run after {seconds:g} s"
+            ) from error
+
+    async def _wait(self, seconds: float) -> None:
+        if self._refusal is not None:
+            raise _again(self._refusal)
+        if len(self._held) >= self._max_held:
+            raise LimitError(
+                f"cannot hold the call while models change: {self._max_held} wait already;"
+                " try again in a second"
+            )
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._held.append(turn)
+        try:
+            async with asyncio.timeout(seconds):
+                await turn
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"cannot answer in time: the model was not ready within {seconds:.3g} s"
+            ) from error
+        finally:
+            if turn in self._held:
+                self._held.remove(turn)
+
+    def _release(self, error: EdgedError | None) -> None:
+        while self._held:
+            turn = self._held.popleft()
+            if turn.done():
+                continue
+            if error is None:
+                turn.set_result(None)
+            else:
+                turn.set_exception(_again(error))
+
+
+def _again(error: EdgedError) -> EdgedError:
+    """A fresh instance: one raised twice would collect the tracebacks of all callers."""
+    return type(error)(*error.args)

@@ -1,0 +1,466 @@
+"""One slot: which model is on the device, and every way in which that changes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edged.container import Container, Launcher
+from edged.device import Device
+from edged.errors import (
+    DeviceError,
+    DeviceLostError,
+    EdgedError,
+    NotFoundError,
+    UnavailableError,
+)
+from edged.faults import fault_point
+from edged.npu import Array, image_digest
+from edged.npu.registers import QUEUE_DATA, BankStatus
+from edged.slot._gate import Gate
+from edged.slot._link import DeviceLink
+from edged.slot._states import TRANSITIONS, Event, State
+from edged.store import BundleRecord, CompiledKey, Store
+
+__all__ = ["Compile", "Deployed", "Slot", "SlotLimits", "SlotStatus", "Tell"]
+
+_log = logging.getLogger(__name__)
+
+Tell = Callable[[str, float | None], None]
+"""Told what is going on, in a few words, and how much of it is done, 0 … 1 or None."""
+
+
+class Compile(Protocol):
+    """What :class:`edged.slot.CompilerProcess` does."""
+
+    async def __call__(
+        self, job: Path, output: Path, array: Array, tell: Callable[[float, str], None]
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SlotLimits:
+    """Bounds, in seconds and counts.
+
+    Attributes:
+        drain_seconds: how long a swap waits for the calls inside.
+        attempts: starts of one model that may fail before it is set aside.
+        max_held: calls that may wait while models change.
+    """
+
+    drain_seconds: float = 30.0
+    attempts: int = 3
+    max_held: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """The slot as a person asks for it.
+
+    Attributes:
+        since: seconds since the epoch at which the model began to serve, None with none serving.
+        problem: why nothing serves, in a sentence; empty when something does.
+    """
+
+    state: State
+    model: BundleRecord | None
+    since: float | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What became of a deployment.
+
+    Attributes:
+        already: the model was serving before; nothing changed.
+        gate_closed_seconds: for how long calls were held.
+    """
+
+    model: BundleRecord
+    already: bool
+    gate_closed_seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class _Model:
+    """A model with its files laid out and its container running."""
+
+    record: BundleRecord
+    folder: Path
+    image: bytes
+    container: Container
+    bank: int = -1
+    since: float = 0.0
+    watch: asyncio.Task[None] | None = None
+
+
+class Slot:
+    """One model at a time on one device.
+
+    Args:
+        store: bundles, compiled images, and what is committed.
+        launcher: starts containers.
+        compile_model: makes a program image of a bundle's model.
+        compiler_version: part of the key under which compiled images are kept.
+        link: the way to the device.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        launcher: Launcher,
+        compile_model: Compile,
+        compiler_version: str,
+        link: DeviceLink,
+        limits: SlotLimits = SlotLimits(),
+    ) -> None:
+        self._store = store
+        self._launcher = launcher
+        self._compile = compile_model
+        self._compiler_version = compiler_version
+        self._link = link
+        self._limits = limits
+        self._gate = Gate(limits.max_held)
+        self._state = State.ABSENT
+        self._problem = "the device has not been found yet"
+        self._device: Device | None = None
+        self._found = asyncio.Event()
+        self._loaded: _Model | None = None
+        # Held by whoever changes what is on the device; calls never take it.
+        self._changing = asyncio.Lock()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._recovery: asyncio.Task[None] | None = None
+        self._listeners: list[Callable[[SlotStatus], None]] = []
+
+    @property
+    def status(self) -> SlotStatus:
+        loaded = self._loaded
+        serving = loaded is not None and self._state in (State.SERVING, State.SWAPPING)
+        return SlotStatus(
+            self._state,
+            loaded.record if loaded else None,
+            loaded.since if loaded and serving else None,
+            "" if serving else self._problem,
+        )
+
+    def on_change(self, listener: Callable[[SlotStatus], None]) -> None:
+        """Have *listener* called with the status after each transition."""
+        self._listeners.append(listener)
+
+    async def start(self) -> None:
+        """Look for the device, and serve the committed model once it is there."""
+        self._gate.close()
+        self._supervisor = asyncio.create_task(self._supervise(), name="slot")
+
+    async def call(self, method: str, payload: bytes, seconds: float) -> bytes:
+        """Answer one call by the loaded model.
+
+        Args:
+            method: full name of the gRPC method.
+            payload: the request's bytes, unparsed.
+            seconds: how long the caller still waits.
+
+        Returns:
+            the response's bytes.
+
+        Raises:
+            EdgedError: the class says what the caller should do about it.
+        """
+        deadline = time.monotonic() + seconds
+        await self._gate.enter(seconds)
+        try:
+            loaded = self._loaded
+            if loaded is None:
+                raise UnavailableError("cannot answer: no model is loaded; try again in a second")
+            return await loaded.container.call(method, payload, deadline - time.monotonic())
+        finally:
+            self._gate.leave()
+
+    async def deploy(self, record: BundleRecord, tell: Tell) -> Deployed:
+        """Make the stored bundle *record* the model that serves.
+
+        Until the new model has passed its self-test, whatever fails leaves the old one serving.
+
+        Raises:
+            EdgedError: why the new model does not serve; the old one does.
+        """
+        loaded = self._loaded
+        if loaded is not None and loaded.record.digest == record.digest:
+            return Deployed(record, already=True, gate_closed_seconds=0.0)
+        if self._device is None:
+            tell("waiting for the device", None)
+        await self._found.wait()
+        async with self._changing:
+            device = self._present()
+            standby = await self._prepare(record, device.identity.array, tell)
+            try:
+                closed = await self._swap(device, standby, tell)
+            except BaseException:
+                await self._discard(standby)
+                raise
+            return Deployed(record, already=False, gate_closed_seconds=closed)
+
+    async def stop(self, grace: float) -> None:
+        """Let the calls inside finish, at most *grace* seconds, then put everything away."""
+        self._gate.refuse(UnavailableError("cannot answer: edged is stopping; try again shortly"))
+        with contextlib.suppress(EdgedError):
+            await self._gate.drained(grace)
+        self._move(Event.STOP)
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        if self._loaded is not None:
+            loaded, self._loaded = self._loaded, None
+            await self._discard(loaded)
+
+    # The device comes and goes.
+
+    async def _supervise(self) -> None:
+        while True:
+            device = await self._link.opened()
+            self._device = device
+            self._move(Event.DEVICE_FOUND)
+            _log.info("found device %s", device.identity)
+            self._found.set()
+            self._recovery = asyncio.create_task(self._recover(device))
+            try:
+                await self._link.gone(device)
+            finally:
+                self._lose(device)
+                self._recovery.cancel()
+                await asyncio.gather(self._recovery, return_exceptions=True)
+                await asyncio.to_thread(device.close)
+
+    def _lose(self, device: Device) -> None:
+        self._device = None
+        self._found.clear()
+        if self._state is State.STOPPED:
+            return
+        self._problem = "the device is gone; serving resumes by itself when it is back"
+        _log.error("lost device %s", device.identity)
+        self._gate.refuse(DeviceLostError(f"cannot answer: {self._problem}; try again in a second"))
+        self._move(Event.DEVICE_LOST)
+
+    async def _recover(self, device: Device) -> None:
+        """Bring the committed model onto a device that has none of ours running."""
+        async with self._changing:
+            if self._device is not device or self._state is not State.EMPTY:
+                return
+            while (record := await asyncio.to_thread(self._candidate)) is not None:
+                try:
+                    await self._load(device, record)
+                    return
+                except DeviceLostError:
+                    return
+                except EdgedError as error:
+                    _log.error("cannot load %s: %s", record, error)
+                    self._problem = str(error)
+                    self._move(Event.LOAD_FAILED)
+                    await asyncio.sleep(0.5)
+            if not self._problem.startswith("cannot"):
+                self._problem = "no model is loaded; copy a bundle into the drop folder"
+            self._gate.refuse(NotFoundError(f"cannot answer: {self._problem}"))
+            self._tell_listeners()
+
+    def _candidate(self) -> BundleRecord | None:
+        """The committed model, or the last good one once that has failed too often."""
+        for record in (self._store.committed(), self._store.last_good()):
+            if record is None or record.set_aside:
+                continue
+            # Counted before the attempt, so that one that takes the machine down counts as well.
+            if self._store.begin_attempt(record.digest) <= self._limits.attempts:
+                return record
+            self._store.set_aside(
+                record.digest, f"cannot start: {self._limits.attempts} attempts failed"
+            )
+        return None
+
+    async def _load(self, device: Device, record: BundleRecord) -> None:
+        self._move(Event.LOAD)
+        model = self._loaded
+        if model is not None and (model.record.digest != record.digest or model.container.lost):
+            self._loaded = None
+            await self._discard(model)
+            model = None
+        if model is None:
+            model = await self._prepare(record, device.identity.array, _tell_log)
+        try:
+            await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
+            model.bank = await asyncio.to_thread(_load_bank, device, model.image)
+            await self._enter(device, model)
+        except BaseException:
+            self._loaded = None
+            await self._discard(model)
+            raise
+        await asyncio.to_thread(self._store.clear_attempts, record.digest)
+        self._serve(model, Event.LOADED)
+
+    # Models change places.
+
+    async def _prepare(self, record: BundleRecord, array: Array, tell: Tell) -> _Model:
+        """Everything that can be done while the old model serves."""
+        folder = Path(await asyncio.to_thread(self._store.scratch))
+        try:
+            await asyncio.to_thread(self._store.materialize, record.digest, folder)
+            compiled = await self._compiled(record, folder, array, tell)
+            await asyncio.to_thread(_link_files, compiled, folder)
+            image = await asyncio.to_thread((folder / "program.img").read_bytes)
+            tell("starting the container", None)
+            fault_point("slot.compiled")
+            container = await self._launcher.start(folder)
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            raise
+        return _Model(record, folder, image, container)
+
+    async def _compiled(self, record: BundleRecord, folder: Path, array: Array, tell: Tell) -> Path:
+        key = CompiledKey(record.digest, self._compiler_version, str(array))
+        compiled = await asyncio.to_thread(self._store.compiled, key)
+        if compiled is not None:
+            return compiled
+        output = Path(await asyncio.to_thread(self._store.scratch))
+        try:
+            tell("compiling", 0.0)
+            await self._compile(folder, output, array, lambda done, _step: tell("compiling", done))
+            return await asyncio.to_thread(self._store.add_compiled, key, output)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, output, ignore_errors=True)
+
+    async def _swap(self, device: Device, new: _Model, tell: Tell) -> float:
+        """Put *new* in the place of what is loaded; returns the seconds the gate was closed."""
+        tell("loading", None)
+        await asyncio.to_thread(self._store.begin_attempt, new.record.digest)
+        new.bank = await asyncio.to_thread(_load_bank, device, new.image)
+        fault_point("slot.preloaded")
+        old = self._loaded
+        self._move(Event.SWAP if old else Event.LOAD)
+        closed_at = time.monotonic()
+        self._gate.close()
+        try:
+            await self._gate.drained(self._limits.drain_seconds)
+            if old is not None:
+                await old.container.detach()
+            await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
+            fault_point("slot.drained")
+            await self._enter(device, new)
+        except BaseException as error:
+            await self._roll_back(device, old, error)
+            raise
+        self._serve(new, Event.SWAPPED if old else Event.LOADED)
+        closed = time.monotonic() - closed_at
+        fault_point("slot.opened")
+        await asyncio.to_thread(self._commit, new.record)
+        fault_point("slot.committed")
+        if old is not None:
+            await self._discard(old)
+        return closed
+
+    async def _enter(self, device: Device, model: _Model) -> None:
+        """Give the device to *model*, which is in its bank, and see that it computes."""
+        await asyncio.to_thread(device.activate, model.bank)
+        fault_point("slot.activated")
+        await model.container.attach(await self._link.data_connection())
+        await model.container.self_test()
+        fault_point("slot.tested")
+
+    async def _roll_back(self, device: Device, old: _Model | None, error: BaseException) -> None:
+        if self._device is not device:
+            return  # The device went away meanwhile: it comes back to the committed model.
+        if old is None:
+            self._problem = str(error)
+            self._move(Event.LOAD_FAILED)
+            self._gate.refuse(NotFoundError(f"cannot answer: no model is loaded: {error}"))
+            return
+        _log.warning("rolling back to %s: %s", old.record, error)
+        try:
+            await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
+            await self._enter(device, old)
+        except EdgedError as second:
+            _log.error("cannot roll back at once: %s", second)
+            self._problem = str(second)
+            self._move(Event.LOAD_FAILED)
+            self._recovery = asyncio.create_task(self._recover(device))
+            return
+        self._serve(old, Event.ROLLED_BACK)
+
+    def _commit(self, record: BundleRecord) -> None:
+        self._store.commit(record.digest)
+        self._store.clear_attempts(record.digest)
+
+    def _serve(self, model: _Model, event: Event) -> None:
+        self._move(event)
+        self._problem = ""
+        if model.watch is None:
+            model.since = time.time()
+            model.watch = asyncio.create_task(self._watch(model))
+        self._loaded = model
+        self._gate.open()
+        self._tell_listeners()
+
+    async def _watch(self, model: _Model) -> None:
+        """Replace the container of *model* when it dies while it serves."""
+        reason = await model.container.closed
+        if self._loaded is model and self._state is State.SERVING:
+            self._gate.close()
+        async with self._changing:
+            device = self._device
+            if self._loaded is not model or device is None or self._state is not State.SERVING:
+                return
+            _log.error("the container of %s is gone (%s); starting another", model.record, reason)
+            self._move(Event.CONTAINER_LOST)
+            self._loaded = None
+            await self._discard(model)
+        await self._recover(device)
+
+    async def _discard(self, model: _Model) -> None:
+        if model.watch is not None and model.watch is not asyncio.current_task():
+            model.watch.cancel()
+        await model.container.stop()
+        await asyncio.to_thread(shutil.rmtree, model.folder, ignore_errors=True)
+
+    def _present(self) -> Device:
+        if self._device is None:
+            raise DeviceLostError("cannot load the model: the device is gone; drop it again")
+        return self._device
+
+    def _move(self, event: Event) -> None:
+        try:
+            self._state = TRANSITIONS[self._state, event]
+        except KeyError:
+            raise DeviceError(
+                f"cannot {event.value}: the slot is in state {self._state.value!r}"
+            ) from None
+        self._tell_listeners()
+
+    def _tell_listeners(self) -> None:
+        for listener in self._listeners:
+            listener(self.status)
+
+
+def _load_bank(device: Device, image: bytes) -> int:
+    """The bank that holds *image*: the one that has it already, or the idle one, now loaded."""
+    digest = image_digest(image)
+    for number, bank in enumerate(device.banks()):
+        if bank.digest == digest and bank.status is BankStatus.VALID:
+            return number
+    number = device.idle_bank()
+    device.load(image, number)
+    return number
+
+
+def _link_files(source: Path, target: Path) -> None:
+    for file in source.iterdir():
+        os.link(file, target / file.name)
+
+
+def _tell_log(text: str, done: float | None) -> None:
+    _log.info("%s", text if done is None else f"{text} {done:.0%}")

@@ -1,0 +1,51 @@
+"""An appliance per test, and the bundles that are dropped into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from integration.appliance import DATA, Appliance, keywords, pack
+
+
+@pytest.fixture
+def appliance(tmp_path: Path) -> Iterator[Appliance]:
+    """Running, and empty."""
+    # A UNIX socket's path is short; pytest's own folders are long.
+    appliance = Appliance(tmp_path)
+    try:
+        appliance.start_emulator()
+        appliance.start_daemon()
+        yield appliance
+    finally:
+        appliance.close()
+
+
+@pytest.fixture(scope="session")
+def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MobileNetV2 as a bundle that takes images."""
+    output = tmp_path_factory.mktemp("bundles") / "mobilenet-v2-1.0.0.edgemodel"
+    labels = str(DATA / "imagenet_labels_1001.txt")
+    return pack(
+        output,
+        "mobilenet_v2_imagenet.onnx",
+        "mobilenet-v2",
+        "--labels",
+        labels,
+        "--preprocess",
+        "stretch",
+        "--calibration",
+        str(DATA / "images"),
+    )
+
+
+@pytest.fixture(scope="session")
+def kws(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DS-CNN keyword spotting as a bundle that takes tensors."""
+    folder = tmp_path_factory.mktemp("bundles")
+    calibration = folder / "calibration.npz"
+    np.savez(calibration, input_1=keywords()[0][:128])
+    output = folder / "kws-1.0.0.edgemodel"
+    return pack(output, "kws_dscnn.onnx", "kws", "--calibration", str(calibration))

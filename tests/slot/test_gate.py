@@ -1,0 +1,86 @@
+"""The gate holds, releases in order, refuses, and counts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from edged.errors import DeadlineError, LimitError, UnavailableError
+from edged.slot import Gate
+
+
+async def waiting(gate: Gate, order: list[int], number: int) -> None:
+    await gate.enter(5)
+    order.append(number)
+    gate.leave()
+
+
+async def held(gate: Gate, count: int) -> None:
+    while gate.held < count:
+        await asyncio.sleep(0)
+
+
+async def test_held_calls_pass_in_order_of_arrival_once_it_opens() -> None:
+    gate = Gate(max_held=10)
+    order: list[int] = []
+    tasks = []
+    for number in range(5):
+        tasks.append(asyncio.create_task(waiting(gate, order, number)))
+        await held(gate, number + 1)
+    assert order == []
+    gate.open()
+    await asyncio.gather(*tasks)
+    assert order == [0, 1, 2, 3, 4]
+    assert gate.inside == 0
+
+
+async def test_a_full_gate_turns_calls_away_with_the_bound() -> None:
+    gate = Gate(max_held=1)
+    task = asyncio.create_task(waiting(gate, [], 0))
+    await held(gate, 1)
+    with pytest.raises(LimitError, match="1 wait already"):
+        await gate.enter(5)
+    gate.open()
+    await task
+
+
+async def test_a_held_call_ends_at_its_deadline_and_leaves_no_trace() -> None:
+    gate = Gate(max_held=1)
+    with pytest.raises(DeadlineError, match="cannot answer in time"):
+        await gate.enter(0.01)
+    assert gate.held == 0
+    gate.open()
+    await gate.enter(0.01)
+
+
+async def test_a_cancelled_call_frees_its_place() -> None:
+    gate = Gate(max_held=1)
+    task = asyncio.create_task(gate.enter(5))
+    await held(gate, 1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert gate.held == 0
+
+
+async def test_refusing_fails_those_who_wait_and_those_who_come() -> None:
+    gate = Gate(max_held=10)
+    task = asyncio.create_task(gate.enter(5))
+    await held(gate, 1)
+    gate.refuse(UnavailableError("cannot answer: gone"))
+    with pytest.raises(UnavailableError, match="gone"):
+        await task
+    with pytest.raises(UnavailableError, match="gone"):
+        await gate.enter(5)
+
+
+async def test_draining_waits_for_the_calls_inside() -> None:
+    gate = Gate(max_held=10)
+    gate.open()
+    await gate.enter(1)
+    gate.close()
+    with pytest.raises(DeadlineError, match="1 calls still run"):
+        await gate.drained(0.01)
+    drained = asyncio.create_task(gate.drained(5))
+    gate.leave()
+    await drained
