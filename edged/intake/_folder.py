@@ -1,0 +1,196 @@
+"""The files in the drop folder: which count, whether one is whole, where it goes afterwards.
+
+Everything here blocks, and raises OSError as the file system does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = [
+    "MODEL_SUFFIXES",
+    "STATUS_SUFFIX",
+    "Dropped",
+    "is_being_written",
+    "is_ignored",
+    "look",
+    "move_to_rejected",
+    "remove",
+]
+
+MODEL_SUFFIXES = (".edgemodel", ".onnx")
+STATUS_SUFFIX = ".status.txt"
+REASON_SUFFIX = ".reason.txt"
+REJECTED = "rejected"
+
+# What copying programs call a file that they have not finished, and what desktops leave behind.
+# rsync's ".name.XXXXXX" is a dot name.
+_TEMPORARY_SUFFIXES = (
+    ".part",
+    ".partial",
+    ".filepart",
+    ".tmp",
+    ".temp",
+    ".crdownload",
+    ".download",
+    ".swp",
+    "~",
+)
+_DESKTOP_NAMES = ("thumbs.db", "desktop.ini")
+_TAKEN = ".edged.taken"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """One file as it was seen: another inode, size or time is another file.
+
+    Attributes:
+        modified_ns: nanoseconds since the epoch.
+    """
+
+    path: Path
+    inode: int
+    size: int
+    modified_ns: int
+
+    @property
+    def is_model(self) -> bool:
+        """Whether the name is one of those that edged takes."""
+        return self.path.suffix.lower() in MODEL_SUFFIXES
+
+    @property
+    def shown(self) -> str:
+        """The name as it can stand in a line of text."""
+        name = self.path.name
+        return name if name.isprintable() else ascii(name)
+
+
+def look(folder: Path) -> list[Dropped]:
+    """The files that count, oldest first: regular ones whose names say neither hidden nor
+    unfinished."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_ignored(entry.name):
+                continue
+            # It may be gone by now, or no longer ours to see.
+            with contextlib.suppress(OSError):
+                dropped = _seen(folder / entry.name)
+                if dropped is not None:
+                    found.append(dropped)
+    return sorted(found, key=lambda dropped: (dropped.modified_ns, dropped.path.name))
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file of this name is none of the intake's business."""
+    low = name.lower()
+    return (
+        low.startswith((".", "~$"))
+        or low.endswith((STATUS_SUFFIX, *_TEMPORARY_SUFFIXES))
+        or low in _DESKTOP_NAMES
+    )
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether somebody on this machine has the file open for writing.
+
+    A read lease is refused while there is a writer (fcntl(2), F_SETLEASE). Where leases do not
+    exist, or the file is another user's and edged may not take one, the answer is False.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False  # Whoever reads it next says what is wrong with it.
+    try:
+        # A writer who comes while the lease is held makes the kernel send a signal. SIGIO, the
+        # default, would end the process; SIGURG is ignored unless somebody asks for it.
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    else:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False
+    finally:
+        os.close(file)
+
+
+def remove(dropped: Dropped) -> bool:
+    """Delete the file; not one that took its name in the meantime.
+
+    Returns:
+        whether it was there.
+    """
+    taken = dropped.path.with_name(_TAKEN)
+    try:
+        dropped.path.rename(taken)
+    except FileNotFoundError:
+        return False
+    if _is_same(taken, dropped) or dropped.path.exists():
+        taken.unlink()
+        return True
+    taken.rename(dropped.path)
+    return False
+
+
+def move_to_rejected(dropped: Dropped, reason: str) -> Path | None:
+    """Move the file into ``rejected/``, under a free name, with *reason* in a file beside it.
+
+    Returns:
+        where it is now; None when it was gone, or another had taken its name.
+    """
+    folder = dropped.path.parent / REJECTED
+    folder.mkdir(exist_ok=True)
+    if not stat.S_ISDIR(folder.lstat().st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    target = _reserve(folder, dropped.path.name)
+    try:
+        dropped.path.rename(target)
+    except FileNotFoundError:
+        target.unlink()
+        return None
+    except OSError:
+        target.unlink()
+        raise
+    if not _is_same(target, dropped) and not dropped.path.exists():
+        target.rename(dropped.path)
+        return None
+    target.with_name(target.name + REASON_SUFFIX).write_text(reason, errors="backslashreplace")
+    return target
+
+
+def _seen(path: Path) -> Dropped | None:
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return Dropped(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _is_same(path: Path, dropped: Dropped) -> bool:
+    found = path.lstat()
+    return (found.st_ino, found.st_size, found.st_mtime_ns) == (
+        dropped.inode,
+        dropped.size,
+        dropped.modified_ns,
+    )
+
+
+def _reserve(folder: Path, name: str) -> Path:
+    """Make an empty file called *name*, or *name* with a number, that did not exist."""
+    wanted = Path(name)
+    number = 1
+    while True:
+        path = folder / (name if number == 1 else f"{wanted.stem}-{number}{wanted.suffix}")
+        try:
+            path.touch(mode=0o644, exist_ok=False)
+        except FileExistsError:
+            number += 1
+        else:
+            return path

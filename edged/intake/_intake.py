@@ -1,0 +1,404 @@
+"""From a file in the drop folder to a model that serves, one file at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from edged.errors import EdgedError, LimitError, UnavailableError
+from edged.intake._folder import (
+    MODEL_SUFFIXES,
+    Dropped,
+    is_being_written,
+    look,
+    move_to_rejected,
+    remove,
+)
+from edged.intake._status import StatusBoard, moment
+from edged.intake._wakeups import Wakeups
+
+__all__ = ["Accept", "Intake", "Served", "Tell"]
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_SERVING = "serving since "
+_FINAL = (_SERVING, "served ", "rejected: ")
+# Events come in bursts; looking more often than this tells nothing new.
+_LEAST_PAUSE = 0.05
+_LONGEST_PAUSE_BETWEEN_TRIES = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What became of an accepted file: its model serves.
+
+    Attributes:
+        model: name and version, as people know it.
+        since: when it began to serve.
+        note: what else there is to say, for instance that it was serving before.
+    """
+
+    model: str
+    since: datetime
+    note: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{_SERVING}{moment(self.since)}", self.model]
+        return "\n".join([*lines, self.note] if self.note else lines)
+
+
+class Tell(Protocol):
+    """Told how far a file has come; from any thread."""
+
+    def __call__(self, text: str, fraction: float | None = None) -> None: ...
+
+
+Accept = Callable[[Path, Tell], Awaitable[Served]]
+"""Makes the model in a file the one that serves. Raises EdgedError when it cannot;
+UnavailableError when trying again later helps."""
+
+
+class _Stage(enum.Enum):
+    SETTLING = enum.auto()
+    QUEUED = enum.auto()
+    AT_WORK = enum.auto()
+    POSTPONED = enum.auto()
+    LEFT_ALONE = enum.auto()
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A file and how far it has come.
+
+    Attributes:
+        due: loop time at which to look at it again, when it is settling or postponed.
+        number: the order in which files became whole.
+    """
+
+    dropped: Dropped
+    due: float
+    stage: _Stage = _Stage.SETTLING
+    number: int = 0
+    tries: int = 0
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = self.dropped.path.name
+
+
+class Intake:
+    """Looks after one drop folder.
+
+    A file that was accepted is removed, since it is in the store; a rejected one goes to
+    ``rejected/``. A file that is replaced while it is at work is taken up again afterwards.
+
+    Args:
+        folder: the drop folder; made if it does not exist.
+        accept: is given each file once it is whole.
+        rescan_seconds: how often to look without being told to.
+        settle_seconds: for how long a file must not have changed.
+        max_file_bytes: larger files are rejected unread.
+        retry_seconds: pause before a file whose time had not come is tried again; doubles.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        accept: Accept,
+        *,
+        rescan_seconds: float = 5.0,
+        settle_seconds: float = 1.0,
+        max_file_bytes: int = 4 << 30,
+        retry_seconds: float = 5.0,
+    ) -> None:
+        self._folder = folder
+        self._accept = accept
+        self._rescan_seconds = rescan_seconds
+        self._settle_seconds = settle_seconds
+        self._max_file_bytes = max_file_bytes
+        self._retry_seconds = retry_seconds
+        self._board = StatusBoard(folder)
+        self._entries: dict[str, _Entry] = {}
+        self._queue: asyncio.Queue[_Entry] = asyncio.Queue()
+        self._at_work: _Entry | None = None
+        self._ready = 0
+        self._wake = asyncio.Event()
+        # Held while files are looked at and while they are moved: a look must not bring back what
+        # has just been put away.
+        self._moving = asyncio.Lock()
+        self._complaint = ""
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to take what is in the folder and what comes."""
+        self._task = asyncio.create_task(self.run(), name="intake")
+
+    async def stop(self) -> None:
+        """Take nothing more. The file at work stays where it is, to be taken up next time."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def run(self) -> None:
+        """Take what is in the folder and what comes, until cancelled.
+
+        A folder that cannot be used is logged and looked at again; it does not end this.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._board.run(), name="intake status")
+            tasks.create_task(self._watch(), name="intake watch")
+            tasks.create_task(self._work(), name="intake work")
+
+    async def serving(self, model: str | None, since: datetime | None = None) -> None:
+        """Make the status files true after a change that no file brought about.
+
+        Args:
+            model: what serves now, as :attr:`Served.model` named it; None for nothing.
+            since: since when.
+        """
+        now = datetime.now(UTC)
+
+        def change(_name: str, lines: list[str]) -> str:
+            text = "\n".join(lines)
+            if not text.startswith(_SERVING):
+                return text
+            if lines[1:2] == [model]:
+                return str(Served(model, since, *lines[2:3])) if model and since else text
+            began = lines[0].removeprefix(_SERVING)
+            successor = f"{model} took its place" if model else "nothing serves now"
+            return "\n".join([f"served from {began} to {moment(now)}; {successor}", *lines[1:2]])
+
+        await self._board.revise(change)
+
+    # Watching: what is there, and what of it is whole.
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(self._wake.set)
+
+        wakeups = Wakeups(self._folder, wake)
+        await self._open()
+        try:
+            while True:
+                self._wake.clear()
+                await asyncio.to_thread(wakeups.renew)
+                async with self._moving:
+                    await self._look()
+                await asyncio.sleep(_LEAST_PAUSE)
+                await self._pause()
+        finally:
+            await asyncio.to_thread(wakeups.close)
+
+    async def _open(self) -> None:
+        try:
+            await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
+        except OSError as error:
+            self._complain(error)
+        await self._board.revise(self._forget_unfinished)
+
+    def _forget_unfinished(self, name: str, lines: list[str]) -> str | None:
+        """What an earlier life had not finished, of a file that is not there any more."""
+        text = "\n".join(lines)
+        return text if text.startswith(_FINAL) or (self._folder / name).exists() else None
+
+    async def _pause(self) -> None:
+        now = asyncio.get_running_loop().time()
+        due = [e.due for e in self._entries.values() if e.stage in _WAITING]
+        seconds = min([self._rescan_seconds, *(max(0.0, d - now) for d in due)])
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _look(self) -> None:
+        try:
+            found = await asyncio.to_thread(look, self._folder)
+        except OSError as error:
+            self._complain(error)
+            return
+        self._complaint = ""
+        present = {dropped.path.name for dropped in found}
+        for name in [name for name in self._entries if name not in present]:
+            entry = self._entries.pop(name)
+            if entry.stage is not _Stage.AT_WORK:
+                self._board.post(name, None)
+        for dropped in found:
+            await self._notice(dropped)
+
+    async def _notice(self, dropped: Dropped) -> None:
+        now = asyncio.get_running_loop().time()
+        entry = self._entries.get(dropped.path.name)
+        if entry is None or entry.dropped != dropped:
+            entry = self._entries[dropped.path.name] = _Entry(dropped, now + self._settle_seconds)
+            if dropped.is_model and not self._is_at_work(entry.name):
+                self._board.post(entry.name, "waiting for the copy to finish")
+        if entry.stage not in _WAITING or now < entry.due:
+            return
+        if entry.stage is _Stage.SETTLING:
+            if await asyncio.to_thread(is_being_written, dropped.path):
+                entry.due = now + self._settle_seconds
+                return
+            if not dropped.is_model:
+                entry.stage = _Stage.LEFT_ALONE
+                takes = " and ".join(MODEL_SUFFIXES)
+                self._board.post(entry.name, f"ignored: edged takes files that end in {takes}")
+                return
+            self._ready += 1
+            entry.number = self._ready
+        entry.stage = _Stage.QUEUED
+        if self._at_work is not None and not self._is_at_work(entry.name):
+            self._board.post(entry.name, f"waiting for {self._at_work.dropped.shown}")
+        self._queue.put_nowait(entry)
+
+    def _is_at_work(self, name: str) -> bool:
+        return self._at_work is not None and self._at_work.name == name
+
+    def _complain(self, error: OSError) -> None:
+        if str(error) != self._complaint:
+            self._complaint = str(error)
+            _log.error("cannot take models from %s: %s; looking again", self._folder, error)
+
+    # Working: one file after the other.
+
+    async def _work(self) -> None:
+        while True:
+            entry = await self._queue.get()
+            # It may be gone or replaced since it was queued.
+            if self._entries.get(entry.name) is entry:
+                entry.stage = _Stage.AT_WORK
+                self._at_work = entry
+                try:
+                    await self._take(entry)
+                finally:
+                    self._at_work = None
+                    self._wake.set()
+
+    async def _take(self, entry: _Entry) -> None:
+        _log.info("taking %s, %d bytes", entry.dropped.shown, entry.dropped.size)
+        tell = _Progress(self._board, entry.name)
+        try:
+            self._check_size(entry.dropped)
+            served = await self._accept(entry.dropped.path, tell)
+        except asyncio.CancelledError:
+            tell.stop()
+            self._board.write_blocking(
+                entry.name, "interrupted: edged was stopped; it goes on when edged is back"
+            )
+            raise
+        except UnavailableError as error:
+            tell.stop()
+            await self._postpone(entry, error)
+        except EdgedError as error:
+            tell.stop()
+            await self._reject(entry, str(error))
+        except Exception:
+            tell.stop()
+            _log.exception("cannot take %s", entry.dropped.shown)
+            await self._reject(
+                entry, f"cannot take {entry.dropped.shown}: an error inside edged; see its log"
+            )
+        else:
+            tell.stop()
+            await self._finish(entry, served)
+
+    def _check_size(self, dropped: Dropped) -> None:
+        if dropped.size > self._max_file_bytes:
+            raise LimitError(
+                f"cannot take {dropped.shown}: it has {dropped.size} bytes, more than the limit"
+                f" of {self._max_file_bytes} (drop.max_file_bytes in the configuration)"
+            )
+
+    async def _finish(self, entry: _Entry, served: Served) -> None:
+        _log.info("%s: serving %s since %s", entry.dropped.shown, served.model, served.since)
+        for other in list(self._entries.values()):
+            if other.stage is _Stage.POSTPONED and other.number < entry.number:
+                await self._reject(
+                    other,
+                    f"cannot take {other.dropped.shown}: {entry.dropped.shown} was dropped after"
+                    " it and serves now; drop it again to have it back",
+                )
+        await self.serving(served.model, served.since)
+        async with self._moving:
+            await self._put_away(entry, remove)
+            await self._board.write(entry.name, str(served))
+
+    async def _reject(self, entry: _Entry, reason: str) -> None:
+        _log.warning("rejected %s: %s", entry.dropped.shown, reason)
+        text = f"rejected: {reason}"
+        async with self._moving:
+            moved = await self._put_away(entry, lambda it: move_to_rejected(it, f"{text}\n"))
+            if moved is not None:
+                text += f"\nmoved to {moved.parent.name}/{moved.name}"
+            elif entry.name not in self._entries:
+                # Whoever took it away, or put another in its place, needs no answer.
+                await self._board.write(entry.name, None)
+                return
+            elif self._entries[entry.name] is not entry:
+                return
+            await self._board.write(entry.name, text)
+
+    async def _put_away(self, entry: _Entry, put: Callable[[Dropped], _T]) -> _T | None:
+        """Get the file out of the folder; one that stays is not taken up again as it is."""
+        if self._entries.get(entry.name) is entry:
+            entry.stage = _Stage.LEFT_ALONE
+        try:
+            put_to = await asyncio.to_thread(put, entry.dropped)
+        except OSError as error:
+            _log.error(
+                "cannot move %s out of the drop folder: %s; it stays, and is left alone until it"
+                " changes",
+                entry.dropped.shown,
+                error,
+            )
+            return None
+        if self._entries.get(entry.name) is entry:
+            del self._entries[entry.name]
+        return put_to
+
+    async def _postpone(self, entry: _Entry, error: UnavailableError) -> None:
+        seconds = min(self._retry_seconds * 2**entry.tries, _LONGEST_PAUSE_BETWEEN_TRIES)
+        _log.warning("postponed %s by %g s: %s", entry.dropped.shown, seconds, error)
+        entry.tries += 1
+        entry.due = asyncio.get_running_loop().time() + seconds
+        entry.stage = _Stage.POSTPONED
+        await self._board.write(
+            entry.name, f"waiting: {error}\ntried {entry.tries}×, next in {seconds:g} s"
+        )
+
+
+_WAITING = (_Stage.SETTLING, _Stage.POSTPONED)
+
+
+class _Progress:
+    """The :class:`Tell` of one file at work."""
+
+    def __init__(self, board: StatusBoard, name: str) -> None:
+        self._board = board
+        self._name = name
+        self._loop = asyncio.get_running_loop()
+        self._stopped = False
+
+    def __call__(self, text: str, fraction: float | None = None) -> None:
+        if fraction is not None:
+            text = f"{text} {min(max(fraction, 0.0), 1.0) * 100:.0f} %"
+        self._loop.call_soon_threadsafe(self._post, text)
+
+    def stop(self) -> None:
+        """Let nothing come after the last word."""
+        self._stopped = True
+
+    def _post(self, text: str) -> None:
+        if not self._stopped:
+            self._board.post(self._name, text)

@@ -1,0 +1,488 @@
+"""The drop folder, with real files: what is taken, what is left alone, what people are told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from watchdog.observers.inotify import InotifyObserver
+
+from edged.errors import BundleError, DeviceLostError
+from edged.intake import Intake, Served, Tell
+
+DEADLINE = 10.0
+# So long that whatever happens within a test was not brought about by a rescan.
+NEVER = 3600.0
+SETTLE = 0.05
+SINCE = datetime(2026, 11, 22, 18, 44, 5, tzinfo=UTC)
+
+
+class Acceptor:
+    """Stands for the rest of edged: remembers what it was given, answers what it is told to."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, bytes]] = []
+        self.answer: Callable[[Path, Tell], object] = lambda _path, _tell: None
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.running = 0
+
+    async def __call__(self, path: Path, tell: Tell) -> Served:
+        assert not self.running, "two files at work at once"
+        self.running += 1
+        try:
+            self._begin(path, tell)
+            await self.hold.wait()
+        finally:
+            self.running -= 1
+        return Served(path.stem, SINCE)
+
+    def _begin(self, path: Path, tell: Tell) -> None:
+        self.taken.append((path.name, path.read_bytes()))
+        self.answer(path, tell)
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.taken]
+
+
+@pytest.fixture
+def drop(tmp_path: Path) -> Path:
+    return tmp_path / "drop"
+
+
+@pytest.fixture
+async def acceptor() -> Acceptor:
+    return Acceptor()
+
+
+@contextlib.asynccontextmanager
+async def running(drop: Path, acceptor: Acceptor, **settings: float) -> AsyncIterator[Intake]:
+    intake = Intake(
+        drop,
+        acceptor,
+        rescan_seconds=settings.pop("rescan_seconds", NEVER),
+        settle_seconds=settings.pop("settle_seconds", SETTLE),
+        **settings,  # type: ignore[arg-type]  # whole and broken numbers alike
+    )
+    await intake.start()
+    try:
+        # Before that a file can come between the first look and the first event.
+        await until(lambda: drop.is_dir())
+        yield intake
+    finally:
+        await intake.stop()
+
+
+async def until(true: Callable[[], object]) -> None:
+    """Wait for something outside; fail when it does not come true."""
+    async with asyncio.timeout(DEADLINE):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+def status(drop: Path, name: str) -> str:
+    try:
+        return (drop / f"{name}.status.txt").read_text()
+    except FileNotFoundError:
+        return ""
+
+
+async def until_status(drop: Path, name: str, start: str) -> str:
+    await until(lambda: status(drop, name).startswith(start))
+    return status(drop, name)
+
+
+async def rescans(drop: Path, intake: Intake) -> None:
+    """Wait until the intake has looked at all there is now, by a file that it is sure to see."""
+    probe = drop / "probe.other"
+    probe.touch()
+    await until_status(drop, "probe.other", "ignored")
+    probe.unlink()
+    await until(lambda: not status(drop, "probe.other"))
+
+
+async def test_dropped_file_is_taken_and_removed(drop, acceptor):
+    async with running(drop, acceptor):
+        (drop / "net-1.0.0.edgemodel").write_bytes(b"model")
+        told = await until_status(drop, "net-1.0.0.edgemodel", "serving")
+    assert acceptor.taken == [("net-1.0.0.edgemodel", b"model")]
+    assert told.splitlines()[:2] == ["serving since 2026-11-22 18:44:05 UTC", "net-1.0.0"]
+    assert sorted(path.name for path in drop.iterdir()) == ["net-1.0.0.edgemodel.status.txt"]
+
+
+async def test_bare_model_is_taken_whatever_the_case_of_its_name(drop, acceptor):
+    async with running(drop, acceptor):
+        (drop / "NET.ONNX").write_bytes(b"model")
+        await until_status(drop, "NET.ONNX", "serving")
+    assert acceptor.names == ["NET.ONNX"]
+
+
+async def test_file_that_is_renamed_into_place_is_taken(drop, acceptor):
+    async with running(drop, acceptor):
+        (drop / ".net.onnx.a1B2c3").write_bytes(b"model")
+        (drop / ".net.onnx.a1B2c3").rename(drop / "net.onnx")
+        await until_status(drop, "net.onnx", "serving")
+    assert acceptor.taken == [("net.onnx", b"model")]
+
+
+async def test_file_moved_in_from_elsewhere_with_an_old_time_is_taken(drop, acceptor, tmp_path):
+    other = tmp_path / "net.onnx"
+    other.write_bytes(b"model")
+    os.utime(other, (0, 0))
+    async with running(drop, acceptor):
+        other.rename(drop / "net.onnx")
+        await until_status(drop, "net.onnx", "serving")
+
+
+async def test_file_that_is_open_for_writing_is_left_alone_until_closed(drop, acceptor):
+    async with running(drop, acceptor, rescan_seconds=0.05) as intake:
+        with (drop / "net.onnx").open("wb", buffering=0) as file:
+            _need_leases(drop / "net.onnx")
+            file.write(b"half ")
+            await until_status(drop, "net.onnx", "waiting for the copy to finish")
+            # The file has been as quiet as one that came later and settled since.
+            await rescans(drop, intake)
+            assert acceptor.taken == []
+            file.write(b"whole")
+        await until_status(drop, "net.onnx", "serving")
+    assert acceptor.taken == [("net.onnx", b"half whole")]
+
+
+async def test_file_that_grows_without_a_writer_in_sight_is_left_alone(drop, acceptor):
+    """As over NFS: each chunk is written by somebody who is not there when one looks."""
+    whole = os.urandom(20 * 1000)
+    async with running(drop, acceptor, rescan_seconds=0.02, settle_seconds=0.5):
+        for start in range(0, len(whole), 1000):
+            with (drop / "net.onnx").open("ab") as file:
+                file.write(whole[start : start + 1000])
+            await asyncio.sleep(0.05)  # the pace of the copy, shorter than what is settled
+        await until_status(drop, "net.onnx", "serving")
+    assert acceptor.taken == [("net.onnx", whole)]
+
+
+async def test_hidden_and_temporary_names_are_ignored(drop, acceptor):
+    names = {
+        ".net.onnx",
+        ".net.onnx.a1B2c3",
+        "net.onnx.part",
+        "net.onnx.filepart",
+        "net.onnx.tmp",
+        "net.onnx.crdownload",
+        "net.onnx~",
+        "~$net.onnx",
+        "net.onnx.status.txt",
+        "Thumbs.db",
+    }
+    drop.mkdir()
+    for name in names:
+        (drop / name).write_bytes(b"x")
+    async with running(drop, acceptor) as intake:
+        await rescans(drop, intake)
+        assert acceptor.taken == []
+    assert {path.name for path in drop.iterdir()} == names
+
+
+async def test_what_is_no_regular_file_is_ignored(drop, acceptor, tmp_path):
+    (tmp_path / "elsewhere").write_bytes(b"secret")
+    drop.mkdir()
+    (drop / "link.onnx").symlink_to(tmp_path / "elsewhere")
+    (drop / "folder.onnx").mkdir()
+    os.mkfifo(drop / "pipe.onnx")
+    async with running(drop, acceptor) as intake:
+        await rescans(drop, intake)
+    assert acceptor.taken == []
+    assert len(list(drop.iterdir())) == 3
+
+
+async def test_other_files_stay_and_their_owner_is_told(drop, acceptor):
+    async with running(drop, acceptor):
+        (drop / "net.tflite").write_bytes(b"x")
+        told = await until_status(drop, "net.tflite", "ignored")
+        assert ".edgemodel and .onnx" in told
+        (drop / "net.tflite").unlink()
+        await until(lambda: not status(drop, "net.tflite"))
+    assert acceptor.taken == []
+
+
+def refuse(path: Path, tell: Tell) -> None:
+    raise BundleError(f"cannot read {path.name}: no manifest in it, wanted one")
+
+
+async def test_rejected_file_is_kept_with_its_reason(drop, acceptor):
+    acceptor.answer = refuse
+    async with running(drop, acceptor):
+        (drop / "net.edgemodel").write_bytes(b"one")
+        told = await until_status(drop, "net.edgemodel", "rejected")
+        assert told.startswith("rejected: cannot read net.edgemodel: no manifest in it")
+        assert "moved to rejected/net.edgemodel\n" in told
+        (drop / "net.edgemodel").write_bytes(b"two")
+        await until(lambda: "moved to rejected/net-2.edgemodel" in status(drop, "net.edgemodel"))
+    rejected = drop / "rejected"
+    assert (rejected / "net.edgemodel").read_bytes() == b"one"
+    assert (rejected / "net-2.edgemodel").read_bytes() == b"two"
+    reason = (rejected / "net-2.edgemodel.reason.txt").read_text()
+    assert reason == "rejected: cannot read net.edgemodel: no manifest in it, wanted one\n"
+    assert [path.name for path in drop.iterdir() if path.is_file()] == ["net.edgemodel.status.txt"]
+
+
+async def test_error_inside_edged_rejects_the_file_and_the_next_is_taken(drop, acceptor, caplog):
+    def fail(path: Path, tell: Tell) -> None:
+        if path.name == "bad.onnx":
+            raise ZeroDivisionError
+
+    acceptor.answer = fail
+    async with running(drop, acceptor):
+        (drop / "bad.onnx").write_bytes(b"x")
+        await until_status(drop, "bad.onnx", "rejected: cannot take bad.onnx: an error inside")
+        (drop / "good.onnx").write_bytes(b"x")
+        await until_status(drop, "good.onnx", "serving")
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_too_large_a_file_is_rejected_unread(drop, acceptor):
+    async with running(drop, acceptor, max_file_bytes=1000):
+        with (drop / "net.onnx").open("wb") as file:
+            file.truncate(1001)
+        told = await until_status(drop, "net.onnx", "rejected")
+    assert "1001 bytes, more than the limit of 1000" in told
+    assert acceptor.taken == []
+
+
+async def test_progress_is_told_and_the_last_word_stays(drop, acceptor):
+    late: list[Tell] = []
+
+    def work(_path: Path, tell: Tell) -> None:
+        late.append(tell)
+        tell("compiling", 0.4)
+
+    acceptor.answer = work
+    acceptor.hold.clear()
+    async with running(drop, acceptor):
+        (drop / "net.onnx").write_bytes(b"x")
+        told = await until_status(drop, "net.onnx", "compiling")
+        assert told.splitlines()[0] == "compiling 40 %"
+        acceptor.hold.set()
+        await until_status(drop, "net.onnx", "serving")
+        late[0]("compiling", 0.5)
+        (drop / "next.onnx").write_bytes(b"x")
+        await until_status(drop, "next.onnx", "serving")
+        assert not status(drop, "net.onnx").startswith("compiling")
+
+
+async def test_files_are_taken_one_at_a_time_in_order_of_arrival(drop, acceptor):
+    drop.mkdir()
+    for age, name in enumerate(["b.onnx", "c.onnx", "a.onnx"]):
+        (drop / name).write_bytes(b"x")
+        os.utime(drop / name, (1000 + age, 1000 + age))
+    acceptor.hold.clear()
+    async with running(drop, acceptor):
+        await until_status(drop, "a.onnx", "waiting for ")
+        acceptor.hold.set()
+        await until_status(drop, "a.onnx", "serving")
+    assert acceptor.names == ["b.onnx", "c.onnx", "a.onnx"]
+
+
+async def test_model_that_was_replaced_is_not_said_to_serve(drop, acceptor):
+    async with running(drop, acceptor):
+        (drop / "old.onnx").write_bytes(b"x")
+        await until_status(drop, "old.onnx", "serving since")
+        (drop / "new.onnx").write_bytes(b"x")
+        await until_status(drop, "new.onnx", "serving since")
+        assert status(drop, "old.onnx").startswith("served from 2026-11-22 18:44:05 UTC to ")
+        assert "new took its place" in status(drop, "old.onnx")
+
+
+async def test_newer_file_of_the_same_name_is_taken_next(drop, acceptor):
+    acceptor.hold.clear()
+    async with running(drop, acceptor):
+        (drop / "net.onnx").write_bytes(b"one")
+        await until(lambda: acceptor.running)
+        (drop / "net.onnx").unlink()
+        (drop / "net.onnx").write_bytes(b"second")
+        acceptor.hold.set()
+        await until(lambda: len(acceptor.taken) == 2 and not (drop / "net.onnx").exists())
+        await until_status(drop, "net.onnx", "serving")
+    assert acceptor.taken == [("net.onnx", b"one"), ("net.onnx", b"second")]
+
+
+async def test_file_that_vanishes_before_it_is_whole_leaves_nothing(drop, acceptor):
+    async with running(drop, acceptor, settle_seconds=NEVER, rescan_seconds=0.05):
+        (drop / "net.onnx").write_bytes(b"x")
+        await until_status(drop, "net.onnx", "waiting")
+        (drop / "net.onnx").unlink()
+        await until(lambda: not list(drop.iterdir()))
+    assert acceptor.taken == []
+
+
+async def test_file_that_vanishes_at_work_is_no_rejection(drop, acceptor):
+    def vanish(path: Path, tell: Tell) -> None:
+        path.unlink()
+        refuse(path, tell)
+
+    acceptor.answer = vanish
+    async with running(drop, acceptor) as intake:
+        (drop / "net.onnx").write_bytes(b"x")
+        await until(lambda: acceptor.taken)
+        await rescans(drop, intake)
+        await until(lambda: not status(drop, "net.onnx"))
+    assert not list((drop / "rejected").iterdir())
+
+
+async def test_what_waiting_helps_is_tried_again(drop, acceptor):
+    def lost_twice(_path: Path, _tell: Tell) -> None:
+        if len(acceptor.taken) <= 2:
+            raise DeviceLostError("cannot load: the device is gone")
+
+    acceptor.answer = lost_twice
+    async with running(drop, acceptor, retry_seconds=0.2):
+        (drop / "net.onnx").write_bytes(b"x")
+        told = await until_status(drop, "net.onnx", "waiting: cannot load: the device is gone")
+        assert "next in " in told
+        await until_status(drop, "net.onnx", "serving")
+    assert acceptor.names == ["net.onnx"] * 3
+
+
+async def test_postponed_file_does_not_overtake_a_later_one(drop, acceptor):
+    def lost(path: Path, _tell: Tell) -> None:
+        if path.name == "old.onnx":
+            raise DeviceLostError("cannot load: the device is gone")
+
+    acceptor.answer = lost
+    async with running(drop, acceptor, retry_seconds=NEVER):
+        (drop / "old.onnx").write_bytes(b"x")
+        await until_status(drop, "old.onnx", "waiting: cannot load")
+        (drop / "new.onnx").write_bytes(b"x")
+        await until_status(drop, "new.onnx", "serving")
+        told = await until_status(drop, "old.onnx", "rejected")
+    assert "new.onnx was dropped after it" in told
+    assert (drop / "rejected" / "old.onnx").exists()
+
+
+async def test_file_at_work_is_taken_up_again_after_a_restart(drop, acceptor):
+    acceptor.hold.clear()
+    async with running(drop, acceptor):
+        (drop / "net.onnx").write_bytes(b"x")
+        await until(lambda: acceptor.running)
+    assert status(drop, "net.onnx").startswith("interrupted")
+    acceptor.hold.set()
+    async with running(drop, acceptor):
+        await until_status(drop, "net.onnx", "serving")
+    assert acceptor.names == ["net.onnx"] * 2
+
+
+async def test_restart_forgets_what_was_unfinished_and_keeps_the_rest(drop, acceptor):
+    signature = "edged, 2026-11-22 18:44:05 UTC"
+    drop.mkdir()
+    (drop / "gone.onnx.status.txt").write_text(f"loading\n{signature}\n")
+    (drop / "done.onnx.status.txt").write_text(f"rejected: cannot …\n{signature}\n")
+    (drop / "mine.status.txt").write_text("somebody's own notes\n")
+    async with running(drop, acceptor) as intake:
+        await rescans(drop, intake)
+    assert sorted(path.name for path in drop.iterdir()) == [
+        "done.onnx.status.txt",
+        "mine.status.txt",
+    ]
+
+
+async def test_status_is_made_true_after_a_restart(drop, acceptor):
+    async with running(drop, acceptor):
+        (drop / "net.onnx").write_bytes(b"x")
+        await until_status(drop, "net.onnx", "serving")
+    later = SINCE.replace(hour=20)
+    async with running(drop, acceptor) as intake:
+        await intake.serving("net", later)
+        assert status(drop, "net.onnx").startswith("serving since 2026-11-22 20:44:05 UTC\nnet\n")
+        await intake.serving(None)
+        assert "nothing serves now" in status(drop, "net.onnx")
+
+
+async def test_rescan_finds_what_no_event_announced(drop, acceptor, monkeypatch, caplog):
+    def start(_self: InotifyObserver) -> None:
+        raise OSError(24, "inotify instance limit reached")
+
+    monkeypatch.setattr(InotifyObserver, "start", start)
+    async with running(drop, acceptor, rescan_seconds=0.05):
+        for name in ("a.onnx", "b.onnx"):
+            (drop / name).write_bytes(b"x")
+            await until_status(drop, name, "serving")
+    assert caplog.text.count("inotify instance limit reached") == 1
+
+
+async def test_folder_that_went_away_and_came_back_is_watched_again(drop, acceptor, caplog):
+    async with running(drop, acceptor, rescan_seconds=0.05):
+        shutil.rmtree(drop)
+        await until(lambda: "cannot take models from" in caplog.text)
+        drop.mkdir()
+        (drop / "net.onnx").write_bytes(b"x")
+        await until_status(drop, "net.onnx", "serving")
+    assert caplog.text.count("cannot take models from") == 1
+
+
+async def test_folder_that_cannot_be_made_is_logged_once_and_ends_nothing(
+    acceptor, tmp_path, caplog
+):
+    (tmp_path / "file").touch()
+    intake = Intake(tmp_path / "file" / "drop", acceptor, rescan_seconds=0.02)
+    await intake.start()
+    await until(lambda: "cannot take models from" in caplog.text)
+    (tmp_path / "file").unlink()
+    (tmp_path / "file" / "drop").mkdir(parents=True)
+    (tmp_path / "file" / "drop" / "net.onnx").write_bytes(b"x")
+    await until_status(tmp_path / "file" / "drop", "net.onnx", "serving")
+    await intake.stop()
+    assert len([r for r in caplog.records if r.levelno >= logging.ERROR]) == 1
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder that this process, without privileges for the time being, can read but not write."""
+    folder = Path(tempfile.mkdtemp(prefix="edged-drop-"))
+    (folder / "net.onnx").write_bytes(b"x")
+    folder.chmod(0o555)
+    nobody = 65534
+    if os.geteuid() == 0:
+        os.seteuid(nobody)
+    yield folder
+    if os.getuid() == 0:
+        os.seteuid(0)
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+async def test_folder_that_cannot_be_written_does_not_loop(unprivileged, acceptor, caplog):
+    async with running(unprivileged, acceptor, rescan_seconds=0.05):
+        await until(lambda: "cannot move net.onnx out of the drop folder" in caplog.text)
+        await until(lambda: "cannot write the status" in caplog.text)
+    assert acceptor.names == ["net.onnx"]
+
+
+async def test_names_that_are_no_text_are_no_trouble(drop, acceptor):
+    acceptor.answer = refuse
+    name = os.fsdecode(b"n\xff\n.onnx")
+    async with running(drop, acceptor):
+        (drop / name).write_bytes(b"x")
+        told = await until_status(drop, name, "rejected: cannot read n\\udcff")
+    assert "moved to rejected/" in told
+    assert (drop / "rejected" / name).read_bytes() == b"x"
+
+
+def _need_leases(path: Path) -> None:
+    """Skip where the file system cannot tell whether somebody writes."""
+    with path.open("rb") as file:
+        try:
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            pytest.skip(f"no read leases on this file system: {error}")
+        raise AssertionError("a lease was given although the file is open for writing")
