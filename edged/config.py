@@ -47,7 +47,7 @@ _MAX_FILE_BYTES = MiB
 _MAX_SOCKET_PATH = 107
 
 
-class Sandbox(enum.Enum):
+class Sandbox(enum.StrEnum):
     """How the processes that touch untrusted input are confined."""
 
     AUTO = "auto"
@@ -55,7 +55,7 @@ class Sandbox(enum.Enum):
     LANDLOCK = "landlock"
 
 
-class LogLevel(enum.Enum):
+class LogLevel(enum.StrEnum):
     """The least severe messages that are logged."""
 
     DEBUG = "debug"
