@@ -1,0 +1,164 @@
+"""``python -m edged.compiler JOB_FOLDER --output FOLDER``: the compiler as a process.
+
+Reads ``model.onnx`` and, if there is one, ``calibration.npz`` (model input → samples) from the job
+folder, and writes the compiled model into the output folder. Speaks JSON on standard output, one
+object a line: ``{"progress": 0.4, "step": "calibrating"}`` as it goes, and at last
+``{"done": true}`` or ``{"error": "cannot …", "status": "INVALID_ARGUMENT"}``, with the exit status
+of the error's class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+# One thread: the process is a guest beside the model that serves, and confinement wants one.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import numpy as np
+import numpy.typing as npt
+
+from edged import sandbox
+from edged.compiler._compile import compile_model
+from edged.compiler._import import MAX_MODEL_BYTES
+from edged.errors import EdgedError, LimitError, ModelError
+from edged.npu import Array
+
+_MAX_CALIBRATION_BYTES: Final = 1 << 30
+_MAX_CALIBRATION_ARRAYS: Final = 64
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one job; the exit status."""
+    options = _options(argv)
+    try:
+        if options.confine:
+            sandbox.lock_down(
+                sandbox.Confinement(
+                    read_only=(options.job,),
+                    writable=(options.output,),
+                    memory_bytes=options.memory,
+                )
+            )
+        _compile(options.job, options.output, options.array)
+    except EdgedError as error:
+        _say(error=str(error), status=error.grpc_status)
+        return error.exit_status
+    except MemoryError:
+        bound = f"{options.memory >> 20} MiB that it may use" if options.memory else "memory"
+        _say(
+            error=f"cannot compile model: the compiler needs more than the {bound}",
+            status=LimitError.grpc_status,
+        )
+        return LimitError.exit_status
+    except OSError as error:
+        _say(error=f"cannot compile model: {error}", status=EdgedError.grpc_status)
+        return EdgedError.exit_status
+    _say(done=True)
+    return 0
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m edged.compiler", description="Compile an ONNX model for the NPU."
+    )
+    parser.add_argument(
+        "job", type=_folder, metavar="JOB_FOLDER", help="holds model.onnx, calibration.npz"
+    )
+    parser.add_argument(
+        "--output", type=_folder, required=True, metavar="FOLDER", help="an empty folder"
+    )
+    parser.add_argument(
+        "--array", type=_array, default=Array(), help="MAC array, such as 16x32x4 (the default)"
+    )
+    parser.add_argument("--memory", type=int, metavar="BYTES", help="with --confine: its bound")
+    parser.add_argument("--confine", action="store_true", help="lock the process down first")
+    return parser.parse_args(argv)
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no folder")
+    return path.absolute()
+
+
+def _array(text: str) -> Array:
+    numbers = text.split("x")
+    if len(numbers) != 3 or not all(n.isdecimal() and 0 < int(n) <= 1024 for n in numbers):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no MAC array; wanted three sizes from 1 to 1024, such as 16x32x4"
+        )
+    return Array(*(int(n) for n in numbers))
+
+
+def _compile(job: Path, output: Path, array: Array) -> None:
+    compiled = compile_model(
+        _read_model(job / "model.onnx"),
+        array=array,
+        calibration=_read_calibration(job / "calibration.npz"),
+        progress=_reporter(),
+    )
+    compiled.write(output)
+
+
+def _read_model(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise ModelError(f"cannot compile model: there is no {path.name} in the job") from error
+    if size > MAX_MODEL_BYTES:
+        raise LimitError(
+            f"cannot read model: it has {size} bytes, at most {MAX_MODEL_BYTES} are read"
+        )
+    return path.read_bytes()
+
+
+def _read_calibration(path: Path) -> dict[str, npt.NDArray[Any]] | None:
+    """The samples, after their unpacked size is found to be within bounds."""
+    if not path.exists():
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        total = sum(entry.file_size for entry in entries)
+        if total > _MAX_CALIBRATION_BYTES or len(entries) > _MAX_CALIBRATION_ARRAYS:
+            raise LimitError(
+                f"cannot calibrate: {path.name} has {len(entries)} arrays of {total} bytes, at most"
+                f" {_MAX_CALIBRATION_ARRAYS} of {_MAX_CALIBRATION_BYTES} are read"
+            )
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError) as error:
+        raise ModelError(
+            f"cannot calibrate: {path.name} is no archive of arrays as numpy.savez writes it:"
+            f" {error}"
+        ) from error
+
+
+def _reporter() -> Callable[[float, str], None]:
+    """Says each whole percentage, and each step, once."""
+    last: tuple[int, str] | None = None
+
+    def progress(fraction: float, step: str) -> None:
+        nonlocal last
+        if (round(fraction * 100), step) != last:
+            last = (round(fraction * 100), step)
+            _say(progress=round(fraction, 4), step=step)
+
+    return progress
+
+
+def _say(**message: object) -> None:
+    sys.stdout.write(json.dumps(message, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

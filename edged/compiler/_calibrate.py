@@ -1,0 +1,228 @@
+"""What values the tensors of the device take: the float model run on calibration samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edged.compiler._graph import Graph, abridged
+from edged.compiler._layout import Layout
+from edged.compiler._session import FloatSession
+from edged.errors import ModelError
+
+__all__ = ["Samples", "Statistics", "calibrate", "checked_samples", "synthetic_samples"]
+
+Samples = Mapping[str, npt.NDArray[Any]]
+
+_MAX_SAMPLES: Final = 256
+_SYNTHETIC_SAMPLES: Final = 16
+_SEED: Final = 0x6564676564
+_BINS: Final = 4096
+
+
+class Statistics:
+    """A histogram of magnitudes, the lowest value and the mean of each channel of one tensor.
+
+    The histogram's range is a power of two that doubles when a larger value comes, pairs of bins
+    falling together: one pass over the data, and bins that quantisation steps are whole numbers of.
+    """
+
+    def __init__(self) -> None:
+        self.lowest = np.inf
+        self.counts = np.zeros(_BINS, np.int64)
+        self._exponent: int | None = None
+        self._sum: npt.NDArray[np.float64] | None = None
+        self._pixels = 0
+
+    def add(self, plane: npt.NDArray[np.float32]) -> None:
+        """Take in the values of one sample, [H, W, C]."""
+        self.lowest = min(self.lowest, float(plane.min()))
+        total = plane.sum(axis=(0, 1), dtype=np.float64)
+        self._sum = total if self._sum is None else self._sum + total
+        self._pixels += plane.shape[0] * plane.shape[1]
+        magnitudes = np.abs(plane)
+        highest = float(magnitudes.max())
+        if highest > 0:
+            self._reach(int(np.floor(np.log2(highest))) + 1)
+        exponent = self._exponent or 0
+        bins = (magnitudes * np.float32(2.0**-exponent * _BINS)).astype(np.int64).reshape(-1)
+        self.counts += np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
+
+    def _reach(self, exponent: int) -> None:
+        """Make the range at least 2**exponent."""
+        if self._exponent is None:
+            self._exponent = exponent
+        while self._exponent < exponent:
+            self.counts = np.concatenate(
+                [self.counts.reshape(-1, 2).sum(axis=1), np.zeros(_BINS // 2, np.int64)]
+            )
+            self._exponent += 1
+
+    @property
+    def means(self) -> npt.NDArray[np.float64]:
+        """The mean of each channel, [C]."""
+        assert self._sum is not None
+        return self._sum / self._pixels
+
+    def covering_exponent(self, levels: int) -> int:
+        """The finest exponent at which *levels* steps reach every magnitude seen."""
+        if self._exponent is None:
+            return 0
+        highest = (np.flatnonzero(self.counts)[-1] + 1) * 2.0**self._exponent / _BINS
+        return int(np.ceil(np.log2(highest / levels)))
+
+    def best_exponent(self, levels: int) -> int:
+        """The exponent with the least squared error for magnitudes of at most *levels* steps.
+
+        Often finer than the covering one: a few outliers are cut off for the sake of the rest.
+        """
+        if self._exponent is None:
+            return 0
+        width = 2.0**self._exponent / _BINS
+        centres = np.asarray((np.arange(_BINS) + 0.5) * width, np.float64)
+        centres[0] = 0.0  # Mostly the exact zeros that ReLU makes.
+        covering = self.covering_exponent(levels)
+        errors = [self._error(centres, covering - finer, levels) for finer in range(5)]
+        return covering - int(np.argmin(errors))
+
+    def _error(self, centres: npt.NDArray[np.float64], exponent: int, levels: int) -> float:
+        step = 2.0**exponent
+        kept = np.minimum(np.rint(centres / step), levels) * step
+        return float((self.counts * (centres - kept) ** 2).sum())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Input:
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+def checked_samples(graph: Graph, given: Samples) -> Samples:
+    """*given* after it is found to fit the model's inputs, thinned out evenly if there is much.
+
+    Raises:
+        ModelError: names, dtypes, shapes, or values that are not finite.
+    """
+    wanted = _inputs(graph)
+    if set(given) != set(graph.inputs):
+        raise ModelError(
+            f"cannot calibrate: samples are for inputs {sorted(given)}, the model has"
+            f" {sorted(graph.inputs)}"
+        )
+    counts = {len(given[i.name]) if given[i.name].ndim else 0 for i in wanted}
+    if len(counts) != 1 or counts == {0}:
+        raise ModelError(
+            f"cannot calibrate: {sorted(counts)} samples for the model's inputs;"
+            " wanted as many for each, and at least one"
+        )
+    for i in wanted:
+        array = given[i.name]
+        if array.dtype != i.dtype or array.shape[1:] != i.shape[1:]:
+            raise ModelError(
+                f"cannot calibrate: samples of input {abridged(i.name)!r} are {array.dtype}"
+                f" {list(array.shape)}, wanted {i.dtype} {['N', *i.shape[1:]]}"
+            )
+        if not np.isfinite(array).all():
+            raise ModelError(
+                f"cannot calibrate: samples of input {abridged(i.name)!r} have values that are not"
+                " finite"
+            )
+    (count,) = counts
+    chosen = np.unique(np.linspace(0, count - 1, min(count, _MAX_SAMPLES)).astype(np.int64))
+    return {name: array[chosen] for name, array in given.items()}
+
+
+def synthetic_samples(graph: Graph) -> Samples:
+    """Stand-ins where there are no calibration data: seeded, the same every time.
+
+    Images are made of smooth noise at several scales, as photographs are, rather than of white
+    noise, which the first layers would average away. 8-bit integers span their whole range; floats
+    are normally distributed with a standard deviation of 1, which is what networks that normalise
+    their inputs expect. Other integers are zero.
+    """
+    rng = np.random.default_rng(_SEED)
+    return {
+        i.name: np.stack([_synthetic(rng, i) for _ in range(_SYNTHETIC_SAMPLES)])
+        for i in _inputs(graph)
+    }
+
+
+def _synthetic(rng: np.random.Generator, wanted: _Input) -> npt.NDArray[Any]:
+    shape = wanted.shape[1:]
+    field = rng.standard_normal(shape)
+    if len(shape) == 3:
+        # The two larger dimensions are the picture, whichever the layout.
+        spatial = sorted(range(3), key=lambda axis: -shape[axis])[:2]
+        for coarse in (2, 4, 8, 16, 32):
+            small = [min(coarse, n) if axis in spatial else n for axis, n in enumerate(shape)]
+            patch = rng.standard_normal(small) * 2.0
+            for axis in spatial:
+                patch = _stretched(patch, axis, shape[axis])
+            field = field + patch
+    field = (field - field.mean()) / (field.std() + 1e-9)
+    if wanted.dtype.kind == "f":
+        return np.asarray(field, wanted.dtype)
+    if wanted.dtype.itemsize > 1 or wanted.dtype.kind not in "iu":
+        return np.zeros(shape, wanted.dtype)
+    limits = np.iinfo(wanted.dtype)
+    middle = (limits.min + limits.max + 1) / 2
+    pixels = np.clip(np.rint(middle + 64.0 * field), limits.min, limits.max)
+    return np.asarray(pixels, wanted.dtype)
+
+
+def _stretched(patch: npt.NDArray[np.float64], axis: int, size: int) -> npt.NDArray[np.float64]:
+    """*patch* interpolated linearly to *size* along *axis*."""
+    places = np.linspace(0.0, patch.shape[axis] - 1, size)
+    low = np.floor(places).astype(np.int64)
+    high = np.minimum(low + 1, patch.shape[axis] - 1)
+    part = (places - low).reshape([-1 if a == axis else 1 for a in range(patch.ndim)])
+    between = patch.take(low, axis) * (1.0 - part) + patch.take(high, axis) * part
+    return np.asarray(between, np.float64)
+
+
+def calibrate(
+    graph: Graph,
+    layouts: Mapping[str, Layout],
+    names: Sequence[str],
+    samples: Samples,
+    progress: Callable[[float], None],
+) -> dict[str, Statistics]:
+    """Run the float model on *samples* and keep what the values *names* were.
+
+    Args:
+        layouts: how each of them lies on the device.
+        progress: called with a fraction after each sample.
+
+    Raises:
+        ModelError: the float model cannot be run, or gives values that are not finite.
+    """
+    computed = [name for name in names if name not in graph.inputs]
+    session = FloatSession(graph.onnx(computed), "run the float model for calibration")
+    statistics = {name: Statistics() for name in names}
+    count = len(next(iter(samples.values())))
+    for index in range(count):
+        feeds = {name: array[index : index + 1] for name, array in samples.items()}
+        values = feeds | dict(zip(computed, session.run(feeds), strict=True))
+        for name in names:
+            if not np.isfinite(values[name]).all():
+                raise ModelError(
+                    f"cannot calibrate: {abridged(name)!r} is not finite on sample {index};"
+                    " wanted weights and samples that keep the float model finite"
+                )
+            statistics[name].add(layouts[name].to_plane(values[name]))
+        progress((index + 1) / count)
+    return statistics
+
+
+def _inputs(graph: Graph) -> list[_Input]:
+    result = []
+    for name in graph.inputs:
+        dtype = graph.values[name].dtype
+        assert dtype is not None  # The checker has refused inputs without a type.
+        result.append(_Input(name, dtype, graph.shape(name)))
+    return result

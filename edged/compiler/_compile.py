@@ -1,0 +1,116 @@
+"""The compiler as a whole: one step after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from edged.compiler._calibrate import Samples, calibrate, checked_samples, synthetic_samples
+from edged.compiler._emit import emit
+from edged.compiler._fold import fold
+from edged.compiler._import import load_graph
+from edged.compiler._lower import lower
+from edged.compiler._partition import partition
+from edged.compiler._quantise import quantise
+from edged.compiler._report import Report, report
+from edged.errors import ImageError, ModelError
+from edged.npu import Array, ProgramImage, parse_image, serialize_image, weights_bytes
+
+__all__ = ["COMPILER_VERSION", "CompiledModel", "Progress", "compile_model"]
+
+COMPILER_VERSION: Final = "1"
+"""Raised whenever the same model compiles to something else: a part of every cache key."""
+
+Progress = Callable[[float, str], None]
+"""Called with the fraction done, 0 … 1, and what is being done now."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledModel:
+    """A model in the three parts that a container runs one after the other.
+
+    Attributes:
+        image: the device's part, its digest set.
+        program: the same, serialised.
+        prologue: ONNX, from the model's inputs to the device's.
+        epilogue: ONNX, from the device's outputs to the model's.
+    """
+
+    image: ProgramImage
+    program: bytes
+    prologue: bytes
+    epilogue: bytes
+    report: Report
+
+    def write(self, folder: Path) -> None:
+        """Write ``program.img``, ``prologue.onnx``, ``epilogue.onnx``, ``report.json``.
+
+        Raises:
+            OSError: *folder* does not exist or cannot be written.
+        """
+        (folder / "program.img").write_bytes(self.program)
+        (folder / "prologue.onnx").write_bytes(self.prologue)
+        (folder / "epilogue.onnx").write_bytes(self.epilogue)
+        (folder / "report.json").write_text(self.report.json(), encoding="utf-8")
+
+
+def _silent(_fraction: float, _step: str) -> None:
+    pass
+
+
+def compile_model(
+    model: bytes,
+    *,
+    array: Array = Array(),  # noqa: B008  (frozen: one is as good as another)
+    calibration: Samples | None = None,
+    progress: Progress = _silent,
+) -> CompiledModel:
+    """Compile an ONNX file for the NPU.
+
+    Args:
+        model: the file; float32, opset 11 or newer, one file, every dimension but the batch fixed.
+        array: the MAC array to compile for.
+        calibration: typical inputs, name → [N, …] of the input's dtype; up to 256 evenly chosen
+            ones are used. None: seeded synthetic inputs, with a warning in the report.
+        progress: told of each step as it begins, and of calibration as it goes.
+
+    Raises:
+        ModelError: the model or the calibration data cannot be used: what was found, where, and
+            what was wanted.
+        LimitError: the model is too large.
+    """
+    progress(0.0, "reading the model")
+    graph = fold(load_graph(model))
+    progress(0.1, "partitioning")
+    cut = partition(graph)
+    samples = (
+        synthetic_samples(graph) if calibration is None else checked_samples(graph, calibration)
+    )
+    progress(0.15, "calibrating")
+    names = (*cut.entering, *(kernel.output for kernel in cut.kernels))
+    statistics = calibrate(
+        graph, cut.layouts, names, samples, lambda part: progress(0.15 + 0.65 * part, "calibrating")
+    )
+    progress(0.8, "quantising")
+    quantised = quantise(cut.kernels, cut.entering, cut.leaving, statistics)
+    progress(0.9, "writing the program")
+    image = lower(cut, quantised, array)
+    try:
+        program = serialize_image(image)
+        image = replace(image, digest=parse_image(program).digest)
+    except ImageError as error:
+        raise ModelError(f"cannot compile model: it does not fit the device: {error}") from error
+    host = emit(graph, cut, image)
+    made = report(
+        compiler=COMPILER_VERSION,
+        cut=cut,
+        quantised=quantised,
+        image=image,
+        weights=weights_bytes(image.layers),
+        calibration="synthetic" if calibration is None else "samples",
+        samples=len(next(iter(samples.values()))),
+    )
+    progress(1.0, "compiled")
+    return CompiledModel(image, program, host.prologue, host.epilogue, made)

@@ -1,0 +1,152 @@
+"""The host's parts as ONNX files that begin and end where the device does.
+
+Layouts and scales stay in here: the prologue ends in device tensors [1, H, W, C], quantised, and
+the epilogue begins with them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edged.compiler._graph import Graph, Names, Node, Value, onnx_bytes
+from edged.compiler._layout import Layout
+from edged.compiler._partition import Partition
+from edged.compiler._session import FloatSession
+from edged.npu import ProgramImage, Tensor
+
+__all__ = ["HostParts", "emit"]
+
+
+@dataclass(frozen=True, slots=True)
+class HostParts:
+    """Two ONNX files; see the package's docstring for what goes in and out."""
+
+    prologue: bytes
+    epilogue: bytes
+
+
+def emit(graph: Graph, cut: Partition, image: ProgramImage) -> HostParts:
+    """Write both, and make sure that ONNX Runtime takes them.
+
+    Raises:
+        ModelError: ONNX Runtime lacks one of the host's operators.
+    """
+    names = Names((*graph.values, *graph.constants, *(tensor.name for tensor in image.tensors)))
+    passing = {name: names.fresh(f"{name}/passed") for name in cut.passing}
+    parts = HostParts(
+        _prologue(graph, cut, image, passing, names), _epilogue(graph, cut, image, passing, names)
+    )
+    FloatSession(parts.prologue, "take the part of the model in front of the device")
+    FloatSession(parts.epilogue, "take the part of the model behind the device")
+    return parts
+
+
+class _Part:
+    """One of the two graphs while it grows."""
+
+    def __init__(self, graph: Graph, names: Names) -> None:
+        self._graph = graph
+        self._names = names
+        self.nodes: list[Node] = []
+        self.constants: dict[str, npt.NDArray[np.generic]] = {}
+
+    def constant(self, stem: str, array: npt.NDArray[np.generic]) -> str:
+        name = self._names.fresh(stem)
+        self.constants[name] = array
+        return name
+
+    def node(self, op: str, inputs: tuple[str, ...], output: str, **attributes: object) -> str:
+        self.nodes.append(Node(op, self._names.fresh(output), inputs, (output,), attributes))
+        return output
+
+    def fresh(self, stem: str) -> str:
+        return self._names.fresh(stem)
+
+    def scale(self, tensor: Tensor) -> tuple[str, str]:
+        """Scale and zero point of *tensor*, as constants."""
+        return (
+            self.constant(f"{tensor.name}/scale", np.array(2.0**tensor.exponent, np.float32)),
+            self.constant(f"{tensor.name}/zero", np.array(0, tensor.dtype.numpy)),
+        )
+
+    def finish(self, inputs: Mapping[str, Value], outputs: Mapping[str, Value]) -> bytes:
+        read = {name for node in self.nodes for name in node.inputs}
+        own = {name: array for name, array in self._graph.constants.items() if name in read}
+        return onnx_bytes(
+            self.nodes,
+            own | self.constants,
+            inputs=inputs,
+            outputs=outputs,
+            opset=self._graph.opset,
+            ir_version=self._graph.ir_version,
+        )
+
+
+def _prologue(
+    graph: Graph, cut: Partition, image: ProgramImage, passing: Mapping[str, str], names: Names
+) -> bytes:
+    part = _Part(graph, names)
+    part.nodes.extend(cut.prologue)
+    outputs: dict[str, Value] = {}
+    producers = {name: node for node in cut.prologue for name in node.outputs}
+    for name, tensor in zip(cut.entering, image.input_tensors, strict=True):
+        source = _in_plane_order(part, name, cut.layouts[name], producers.get(name))
+        part.node("QuantizeLinear", (source, *part.scale(tensor)), tensor.name)
+        outputs[tensor.name] = _tensor_value(tensor)
+    for name, passed in passing.items():
+        part.node("Identity", (name,), passed)
+        outputs[passed] = graph.values[name]
+    return part.finish({name: graph.values[name] for name in graph.inputs}, outputs)
+
+
+def _in_plane_order(part: _Part, name: str, layout: Layout, producer: Node | None) -> str:
+    """The float value as [1, H, W, C]."""
+    if len(layout.shape) == 2:
+        shape = part.constant(f"{name}/plane", np.array((1, *layout.plane), np.int64))
+        return part.node("Reshape", (name, shape), part.fresh(f"{name}/hwc"))
+    if producer is not None and producer.op == "Transpose":
+        perm = tuple(producer.attributes.get("perm", ()))
+        if perm == (0, 3, 1, 2):  # It was in this order to begin with.
+            return producer.inputs[0]
+    return part.node("Transpose", (name,), part.fresh(f"{name}/hwc"), perm=[0, 2, 3, 1])
+
+
+def _epilogue(
+    graph: Graph, cut: Partition, image: ProgramImage, passing: Mapping[str, str], names: Names
+) -> bytes:
+    part = _Part(graph, names)
+    inputs: dict[str, Value] = {}
+    for name, tensor in zip(cut.leaving, image.output_tensors, strict=True):
+        inputs[tensor.name] = _tensor_value(tensor)
+        _from_plane_order(part, name, tensor, cut.layouts[name])
+    for name, passed in passing.items():
+        inputs[passed] = graph.values[name]
+        part.node("Identity", (passed,), name)
+    part.nodes.extend(cut.epilogue)
+    return part.finish(inputs, {name: graph.values[name] for name in graph.outputs})
+
+
+def _from_plane_order(part: _Part, name: str, tensor: Tensor, layout: Layout) -> None:
+    """The float value *name* out of a device tensor [1, H, W, C]."""
+    real = part.node(
+        "DequantizeLinear", (tensor.name, *part.scale(tensor)), part.fresh(name + "/hwc")
+    )
+    if layout.order is not None:
+        count = part.constant(f"{name}/count", np.array([math.prod(layout.shape)], np.int64))
+        flat = part.node("Reshape", (real, count), part.fresh(f"{name}/flat"))
+        order = part.constant(f"{name}/order", layout.order)
+        part.node("Gather", (flat, order), name, axis=0)
+    elif len(layout.shape) == 4:
+        part.node("Transpose", (real,), name, perm=[0, 3, 1, 2])
+    else:
+        shape = part.constant(f"{name}/shape", np.array(layout.shape, np.int64))
+        part.node("Reshape", (real, shape), name)
+
+
+def _tensor_value(tensor: Tensor) -> Value:
+    return Value(tensor.dtype.numpy, (1, *tensor.shape))

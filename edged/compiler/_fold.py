@@ -1,0 +1,290 @@
+"""Rewrites of the float graph that make it smaller and change nothing that it computes.
+
+Identity and inference-time Dropout go; MatMul becomes Gemm; zero Pad moves into the window behind
+it; batch norm and constant scales and offsets move into the Conv or Gemm before them, or become a
+depthwise 1×1 Conv of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edged.compiler._graph import Graph, Names, Node
+
+__all__ = ["fold"]
+
+_Float = npt.NDArray[np.float64]
+
+
+def fold(graph: Graph) -> Graph:
+    """*graph*, rewritten as far as it goes."""
+    steps: tuple[Callable[[Graph], Graph], ...] = (
+        _without_identities,
+        _with_plain_gemm,
+        _with_padding_in_windows,
+        _with_affine_in_weights,
+    )
+    return functools.reduce(lambda done, step: step(done), steps, graph).pruned()
+
+
+def _without_identities(graph: Graph) -> Graph:
+    uses = graph.uses()
+    renamed: dict[str, str] = {}
+    nodes: list[Node] = []
+    for original in graph.nodes:
+        node = replace(original, inputs=tuple(renamed.get(n, n) for n in original.inputs))
+        spare = any(uses[name] for name in node.outputs[1:])
+        if _is_identity(graph, node) and node.output not in graph.outputs and not spare:
+            renamed[node.output] = node.inputs[0]
+        else:
+            nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _is_identity(graph: Graph, node: Node) -> bool:
+    before, after = graph.values.get(node.operand(0)), graph.values[node.output]
+    match node.op:
+        case "Identity":
+            return True
+        case "Dropout":
+            training = graph.constants.get(node.operand(2), np.False_)
+            return not node.operand(2) or (node.operand(2) in graph.constants and not training)
+        case "Cast" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze":
+            known = before is not None and before.dtype is not None and before.shape is not None
+            return known and before == after
+        case "Concat" | "Sum":
+            return len(node.inputs) == 1
+        case "Pad":
+            pads = graph.constants.get(node.operand(1))
+            return pads is not None and not pads.any()
+    return False
+
+
+def _with_plain_gemm(graph: Graph) -> Graph:
+    """MatMul of [1, K] with a constant, and Gemm with whatever factors, as A·B + C."""
+    names = Names((*graph.values, *graph.constants))
+    constants = dict(graph.constants)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        weights = constants.get(node.operand(1))
+        source = graph.values.get(node.operand(0))
+        if (
+            node.op not in ("MatMul", "Gemm")
+            or weights is None
+            or weights.ndim != 2
+            or weights.dtype != np.float32
+            or source is None
+            or source.shape is None
+            or len(source.shape) != 2
+            or node.attributes.get("transA")
+            or (node.operand(2) and node.operand(2) not in constants)
+        ):
+            nodes.append(node)
+            continue
+        if node.attributes.get("transB"):
+            weights = weights.T
+        scaled = weights * np.float32(node.attributes.get("alpha", 1.0))
+        bias = constants.get(node.operand(2), np.zeros((), np.float32))
+        full = np.broadcast_to(
+            np.squeeze(bias) * np.float32(node.attributes.get("beta", 1.0)), scaled.shape[1:]
+        )
+        inputs = _linear_inputs(node.inputs[0], node.output, names)
+        constants |= {inputs[1]: np.ascontiguousarray(scaled), inputs[2]: np.array(full)}
+        nodes.append(Node("Gemm", node.name, inputs, node.outputs, {}))
+    return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def _with_padding_in_windows(graph: Graph) -> Graph:
+    uses = graph.uses()
+    producers = {name: node for node in graph.nodes for name in node.outputs}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        pad = producers.get(node.operand(0))
+        if pad is not None and pad.op == "Pad" and uses[pad.output] == 1:
+            node = _padded(graph, node, pad, producers.get(pad.inputs[0])) or node
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes)).pruned()
+
+
+def _padded(graph: Graph, node: Node, pad: Node, before: Node | None) -> Node | None:
+    """*node* doing the work of *pad* as well, or None when it cannot."""
+    added = _zero_padding(graph, pad)
+    auto = node.attributes.get("auto_pad", b"NOTSET")
+    if added is None or auto not in (b"NOTSET", b"VALID") or node.attributes.get("ceil_mode"):
+        return None
+    own = tuple(node.attributes.get("pads", (0, 0, 0, 0))) if auto == b"NOTSET" else (0, 0, 0, 0)
+    changes: dict[str, Any] = {}
+    if node.op == "MaxPool":
+        # A pool sees nothing at all beyond the edge: as good as zeros if no value is below zero.
+        if any(own) or before is None or not _never_negative(graph, before):
+            return None
+    elif node.op == "AveragePool":
+        if any(own) and not node.attributes.get("count_include_pad"):
+            return None
+        changes["count_include_pad"] = 1
+    elif node.op != "Conv":
+        return None
+    kernel = node.attributes.get("kernel_shape") or graph.shape(node.inputs[1])[2:]
+    dilations = node.attributes.get("dilations", (1, 1))
+    total = tuple(a + b for a, b in zip(own, added, strict=True))
+    if any(p > d * (k - 1) for p, k, d in zip(total, kernel * 2, dilations * 2, strict=True)):
+        return None
+    attributes = {k: v for k, v in node.attributes.items() if k != "auto_pad"}
+    attributes |= {"pads": list(total), **changes}
+    return replace(node, inputs=(pad.inputs[0], *node.inputs[1:]), attributes=attributes)
+
+
+def _zero_padding(graph: Graph, pad: Node) -> tuple[int, int, int, int] | None:
+    """(top, left, bottom, right) of a Pad that adds zeros around an image, else None."""
+    amounts = graph.constants.get(pad.operand(1))
+    shape = graph.values[pad.output].shape
+    fill = graph.constants.get(pad.operand(2), np.zeros(())) if pad.operand(2) else np.zeros(())
+    plain = pad.attributes.get("mode", b"constant") == b"constant" and not pad.operand(3)
+    if not plain or amounts is None or shape is None or len(shape) != 4:
+        return None
+    if fill.size != 1 or fill.any() or (pad.operand(2) and pad.operand(2) not in graph.constants):
+        return None
+    if amounts.size != 8 or amounts.min() < 0 or amounts[[0, 1, 4, 5]].any():
+        return None
+    top, left, bottom, right = (int(n) for n in amounts[[2, 3, 6, 7]])
+    return top, left, bottom, right
+
+
+def _never_negative(graph: Graph, node: Node) -> bool:
+    if node.op == "Clip":
+        low = graph.constants.get(node.operand(1))
+        return low is not None and bool(low >= 0)
+    return node.op == "Relu"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Affine:
+    """``source · scale[c] + offset[c]``."""
+
+    source: str
+    scale: _Float
+    offset: _Float
+
+
+def _with_affine_in_weights(graph: Graph) -> Graph:
+    uses = graph.uses()
+    names = Names((*graph.values, *graph.constants))
+    constants = dict(graph.constants)
+    nodes: list[Node] = []
+    linear: dict[str, int] = {}  # value → the position of the Conv or Gemm that gives it
+    behind: set[str] = set()  # values behind a Conv or Gemm
+    for node in graph.nodes:
+        affine = _affine(graph, node)
+        at = linear.get(affine.source) if affine else None
+        if affine is not None and at is not None and uses[affine.source] == 1:
+            nodes[at] = _absorbed(nodes[at], affine, node.output, constants, names)
+        elif affine is not None and affine.source in behind and len(graph.shape(node.output)) == 4:
+            # In front of the first Conv it stays float, on the host: it is mere preprocessing.
+            at = len(nodes)
+            nodes.append(_depthwise(node, affine, constants, names))
+        else:
+            at = len(nodes) if _is_linear(graph, node) else None
+            nodes.append(node)
+        if at is not None:
+            linear[node.output] = at
+        if at is not None or not behind.isdisjoint(node.inputs):
+            behind.update(node.outputs)
+    return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def _is_linear(graph: Graph, node: Node) -> bool:
+    if node.op == "Gemm" and (node.attributes or len(node.inputs) < 3):
+        return False
+    return node.op in ("Conv", "Gemm") and all(
+        name in graph.constants and graph.constants[name].dtype == np.float32
+        for name in node.inputs[1:]
+        if name
+    )
+
+
+def _absorbed(
+    node: Node,
+    affine: _Affine,
+    output: str,
+    constants: dict[str, npt.NDArray[Any]],
+    names: Names,
+) -> Node:
+    weights = constants[node.inputs[1]].astype(np.float64)
+    spread = (1, -1) if node.op == "Gemm" else (-1, *(1,) * (weights.ndim - 1))
+    bias = constants[node.operand(2)].astype(np.float64) if node.operand(2) else 0.0
+    inputs = _linear_inputs(node.inputs[0], output, names)
+    constants[inputs[1]] = (weights * affine.scale.reshape(spread)).astype(np.float32)
+    constants[inputs[2]] = (bias * affine.scale + affine.offset).astype(np.float32)
+    return replace(node, inputs=inputs, outputs=(output,))
+
+
+def _depthwise(
+    node: Node, affine: _Affine, constants: dict[str, npt.NDArray[Any]], names: Names
+) -> Node:
+    inputs = _linear_inputs(affine.source, node.output, names)
+    constants[inputs[1]] = affine.scale.astype(np.float32).reshape(-1, 1, 1, 1)
+    constants[inputs[2]] = affine.offset.astype(np.float32)
+    attributes = {"group": affine.scale.size, "kernel_shape": [1, 1]}
+    return Node("Conv", node.name, inputs, (node.output,), attributes)
+
+
+def _linear_inputs(source: str, output: str, names: Names) -> tuple[str, str, str]:
+    """Names for the inputs of a Conv or Gemm that gives *output*."""
+    return source, names.fresh(f"{output}/weights"), names.fresh(f"{output}/bias")
+
+
+def _affine(graph: Graph, node: Node) -> _Affine | None:
+    """What *node* does to each channel, if that is all it does."""
+    if not graph.values[node.output].placeable or len(graph.shape(node.output)) not in (2, 4):
+        return None
+    channels = graph.shape(node.output)[1]
+    if node.op == "BatchNormalization":
+        return _batch_norm(graph, node, channels)
+    if node.op not in ("Add", "Sub", "Mul", "Div") or len(graph.operands(node)) != 1:
+        return None
+    (source,) = graph.operands(node)
+    if graph.values[source].shape != graph.shape(node.output):
+        return None
+    first = node.inputs[0] in graph.constants
+    constant = _per_channel(
+        graph.constants[node.inputs[0 if first else 1]], channels, len(graph.shape(source))
+    )
+    if constant is None or (node.op == "Div" and (first or not constant.all())):
+        return None
+    ones, zeros = np.ones(channels), np.zeros(channels)
+    match node.op:
+        case "Add":
+            return _Affine(source, ones, constant)
+        case "Sub":
+            return _Affine(source, -ones, constant) if first else _Affine(source, ones, -constant)
+        case "Mul":
+            return _Affine(source, constant, zeros)
+    return _Affine(source, 1.0 / constant, zeros)
+
+
+def _batch_norm(graph: Graph, node: Node, channels: int) -> _Affine | None:
+    parameters = [graph.constants.get(name) for name in node.inputs[1:5]]
+    if node.attributes.get("training_mode") or len(parameters) != 4:
+        return None
+    doubles = [p.astype(np.float64) for p in parameters if p is not None and p.shape == (channels,)]
+    if len(doubles) != 4:
+        return None
+    gamma, beta, mean, variance = doubles
+    scale = gamma / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
+    return _Affine(node.inputs[0], scale, beta - mean * scale)
+
+
+def _per_channel(constant: npt.NDArray[Any], channels: int, rank: int) -> _Float | None:
+    """*constant* as one number per channel (axis 1 of *rank*), if it broadcasts to that."""
+    if constant.ndim > rank:
+        return None
+    shape = (1,) * (rank - constant.ndim) + constant.shape
+    if shape[1] not in (1, channels) or any(n != 1 for i, n in enumerate(shape) if i != 1):
+        return None
+    return np.broadcast_to(constant.astype(np.float64).reshape(-1), (channels,)).copy()

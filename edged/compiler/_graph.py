@@ -1,0 +1,178 @@
+"""A float graph as values: what the ONNX file says, without its wire format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+__all__ = ["Constants", "Graph", "Names", "Node", "Value", "abridged", "onnx_bytes"]
+
+Constants = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Element type and shape of a value; None where inference cannot tell."""
+
+    dtype: np.dtype[Any] | None
+    shape: tuple[int, ...] | None
+
+    @property
+    def placeable(self) -> bool:
+        """Whether the device could hold it at all: float32 of a known shape, batch 1."""
+        return (
+            self.dtype == np.float32
+            and self.shape is not None
+            and self.shape[:1] == (1,)
+            and 0 not in self.shape
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One ONNX operator.
+
+    Attributes:
+        inputs: names of values; "" stands for an optional one that is left out.
+        attributes: as :func:`onnx.helper.get_attribute_value` gives them.
+    """
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    @property
+    def output(self) -> str:
+        return self.outputs[0]
+
+    @property
+    def place(self) -> str:
+        """How messages name it."""
+        return f"{self.op} {abridged(self.name or self.output)!r}"
+
+    def operand(self, position: int) -> str:
+        """Name of the input at *position*, or "" when it is left out."""
+        return self.inputs[position] if position < len(self.inputs) else ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """A float graph in topological order.
+
+    Attributes:
+        values: of every name that a node or the graph itself mentions.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    constants: Constants
+    values: Mapping[str, Value]
+    opset: int
+    ir_version: int
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a value of which it is known."""
+        shape = self.values[name].shape
+        assert shape is not None
+        return shape
+
+    def uses(self) -> Counter[str]:
+        """How often each value is read, the graph's outputs counted as readers."""
+        return Counter(name for node in self.nodes for name in node.inputs) + Counter(self.outputs)
+
+    def operands(self, node: Node) -> tuple[str, ...]:
+        """The inputs of *node* that are computed, not constant."""
+        return tuple(name for name in node.inputs if name and name not in self.constants)
+
+    def pruned(self) -> Graph:
+        """Without nodes and constants that no output needs."""
+        needed = set(self.outputs)
+        kept: list[Node] = []
+        for node in reversed(self.nodes):
+            if not needed.isdisjoint(node.outputs):
+                kept.append(node)
+                needed.update(node.inputs)
+        return replace(
+            self,
+            nodes=tuple(reversed(kept)),
+            constants={k: v for k, v in self.constants.items() if k in needed},
+        )
+
+    def onnx(self, outputs: Iterable[str]) -> bytes:
+        """An ONNX file with the same inputs that gives *outputs*."""
+        cut = replace(self, outputs=tuple(outputs)).pruned()
+        return onnx_bytes(
+            cut.nodes,
+            cut.constants,
+            inputs={name: self.values[name] for name in self.inputs},
+            outputs={name: self.values[name] for name in cut.outputs},
+            opset=self.opset,
+            ir_version=self.ir_version,
+        )
+
+
+class Names:
+    """Gives out names that no one else has."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = set(taken)
+
+    def fresh(self, stem: str) -> str:
+        """*stem*, with primes added until it is new."""
+        while stem in self._taken:
+            stem += "′"
+        self._taken.add(stem)
+        return stem
+
+
+def abridged(name: str, length: int = 72) -> str:
+    """*name* with its middle left out when it is longer than *length* characters."""
+    if len(name) <= length:
+        return name
+    half = (length - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
+
+
+def onnx_bytes(
+    nodes: Iterable[Node],
+    constants: Constants,
+    *,
+    inputs: Mapping[str, Value],
+    outputs: Mapping[str, Value],
+    opset: int,
+    ir_version: int,
+) -> bytes:
+    """A serialised ONNX model; the same arguments give the same bytes."""
+    protos = [
+        helper.make_node(node.op, node.inputs, node.outputs, name=node.name, **node.attributes)
+        for node in nodes
+    ]
+    graph = helper.make_graph(
+        protos,
+        "edged",
+        [_declared(name, value) for name, value in inputs.items()],
+        [_declared(name, value) for name, value in outputs.items()],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version
+    )
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _declared(name: str, value: Value) -> onnx.ValueInfoProto:
+    if value.dtype is None:
+        return helper.make_empty_tensor_value_info(name)
+    return helper.make_tensor_value_info(
+        name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+    )

@@ -1,0 +1,147 @@
+"""From kernels and integer parameters to the tensors and layers of a program image."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edged.compiler._allocate import Lifetime, allocate
+from edged.compiler._graph import Names
+from edged.compiler._partition import Partition
+from edged.compiler._place import Kernel
+from edged.compiler._quantise import Format, Quantised
+from edged.npu import ACCUMULATOR_BOUND, Array, Layer, Op, ProgramImage, Tensor, weights_bytes
+
+__all__ = ["device_name", "lower"]
+
+_MAX_NAME = 160
+_MAX_SHIFT = 31
+_MAX_POOL_SHIFT = 47
+
+
+def lower(cut: Partition, quantised: Quantised, array: Array) -> ProgramImage:
+    """The program for the device; its inputs and outputs stand in the order of *cut*'s."""
+    names = [*cut.entering, *(kernel.output for kernel in cut.kernels)]
+    index = {name: position for position, name in enumerate(names)}
+    layers = tuple(_layer(kernel, quantised, index) for kernel in cut.kernels)
+    planes = [cut.layouts[name].plane for name in cut.entering]
+    planes += [kernel.plane for kernel in cut.kernels]
+    addresses, arena = allocate(_lifetimes(cut, layers, planes))
+    unique = Names(())
+    tensors = tuple(
+        Tensor(
+            unique.fresh(device_name(name, quantised.formats[name])),
+            quantised.formats[name].dtype,
+            plane,
+            quantised.formats[name].exponent,
+            address,
+        )
+        for name, plane, address in zip(names, planes, addresses, strict=True)
+    )
+    return ProgramImage(
+        array,
+        tensors,
+        layers,
+        inputs=tuple(index[name] for name in cut.entering),
+        outputs=tuple(index[name] for name in cut.leaving),
+        dram_bytes=arena + weights_bytes(layers),
+    )
+
+
+def device_name(name: str, form: Format) -> str:
+    """The device tensor's name for the float value *name*: short, and no name of a float value."""
+    return f"{_short(name)}/{form.dtype.name.lower()}"
+
+
+def _short(name: str) -> str:
+    """*name*, or its beginning and a digest of the whole where the image has no room for it."""
+    data = name.encode()
+    if len(data) <= _MAX_NAME:
+        return name
+    digest = hashlib.blake2s(data, digest_size=4).hexdigest()
+    return f"{data[:_MAX_NAME].decode(errors='ignore')}…{digest}"
+
+
+def _lifetimes(
+    cut: Partition, layers: Sequence[Layer], planes: Sequence[tuple[int, int, int]]
+) -> list[Lifetime]:
+    """Steps count from 0, the host's writing of the inputs, to beyond the last layer."""
+    first = [0] * len(planes)
+    last = [0] * len(planes)
+    for step, layer in enumerate(layers, 1):
+        first[layer.output] = last[layer.output] = step
+        for source in layer.inputs:
+            last[source] = step
+    for position, kernel in enumerate(cut.kernels, len(cut.entering)):
+        if kernel.output in cut.leaving:
+            last[position] = len(layers) + 1
+    return [
+        Lifetime(h * w * c, begin, end)
+        for (h, w, c), begin, end in zip(planes, first, last, strict=True)
+    ]
+
+
+def _layer(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> Layer:
+    target = quantised.formats[kernel.output]
+    sources = [quantised.formats[name].exponent for name in kernel.inputs]
+    lo, hi = _bounds(kernel, target)
+    layer = Layer(
+        kernel.op,
+        _short(kernel.name),
+        tuple(index[name] for name in kernel.inputs),
+        index[kernel.output],
+        kernel=kernel.window.kernel,
+        stride=kernel.window.stride,
+        pad=kernel.window.pad,
+        dilation=kernel.window.dilation,
+        groups=kernel.groups,
+        lo=lo,
+        hi=hi,
+        lefts=(0,) * len(sources),
+        rights=(0,) * len(sources),
+    )
+    match kernel.op:
+        case Op.CONV:
+            parameters = quantised.convolutions[kernel.output]
+            shifts = target.exponent - sources[0] - parameters.exponents
+            # What an accumulator below 2^24 is worth after 31 places is 0 in any case.
+            return replace(
+                layer,
+                weights=parameters.weights,
+                bias=parameters.bias,
+                shifts=np.minimum(shifts, _MAX_SHIFT).astype(np.uint8),
+            )
+        case Op.ADD | Op.RESCALE:
+            common = min(*sources, target.exponent)
+            return replace(
+                layer,
+                lefts=tuple(exponent - common for exponent in sources),
+                shift=min(target.exponent - common, _MAX_SHIFT),
+            )
+        case Op.CONCAT:
+            return replace(
+                layer,
+                lefts=tuple(max(exponent - target.exponent, 0) for exponent in sources),
+                rights=tuple(
+                    min(max(target.exponent - exponent, 0), _MAX_SHIFT) for exponent in sources
+                ),
+            )
+        case Op.AVGPOOL:
+            return replace(
+                layer,
+                multiplier=round(ACCUMULATOR_BOUND / math.prod(kernel.window.kernel)),
+                shift=min(target.exponent - sources[0] + 24, _MAX_POOL_SHIFT),
+            )
+    return layer
+
+
+def _bounds(kernel: Kernel, target: Format) -> tuple[int, int]:
+    """The bounds of *kernel* in steps of its output, within the dtype."""
+    lowest, highest = target.dtype.lowest, target.dtype.highest
+    steps = (math.ldexp(bound, -target.exponent) for bound in (kernel.lo, kernel.hi))
+    lo, hi = (round(min(max(step, lowest), highest)) for step in steps)
+    return lo, hi

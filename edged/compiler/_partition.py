@@ -1,0 +1,267 @@
+"""Which part of the model runs on the device: one segment, the host before and after it.
+
+Every operator gets a level: how often data that reaches it has come back from the device to the
+host. Along any path levels only grow, so what the device could do at one level, with all its inputs
+from there or from lower levels, is a segment that runs in one go. The level with the most
+multiply-accumulates becomes the segment; what is below it, or on the host at that level, is the
+prologue, and the rest the epilogue.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from edged.compiler._graph import Graph, Node, abridged
+from edged.compiler._layout import Layout, entering
+from edged.compiler._place import VIEWS, Kernel, NotOnDevice, place, view
+from edged.errors import ModelError
+from edged.npu import Op
+
+__all__ = ["HostNode", "Partition", "partition"]
+
+_MULTIPLIERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_LISTED = 12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HostNode:
+    """An operator that stays on the host, and why."""
+
+    node: Node
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Partition:
+    """The model in three parts.
+
+    Attributes:
+        prologue, epilogue: operators of the host, in order.
+        kernels: layers of the device, in order.
+        entering: values that the prologue hands to the device.
+        leaving: values that the device hands to the epilogue.
+        passing: values that the prologue hands to the epilogue.
+        layouts: of every value that enters or that a kernel gives.
+        host: each operator of the host with its reason.
+    """
+
+    prologue: tuple[Node, ...]
+    kernels: tuple[Kernel, ...]
+    epilogue: tuple[Node, ...]
+    entering: tuple[str, ...]
+    leaving: tuple[str, ...]
+    passing: tuple[str, ...]
+    layouts: dict[str, Layout]
+    host: tuple[HostNode, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Placed:
+    """A node with its level: on the device (with its kernel, or as a mere view) or on the host."""
+
+    node: Node
+    level: int
+    kernel: Kernel | None = None
+    layout: Layout | None = None
+    reason: str = ""
+
+    @property
+    def on_device(self) -> bool:
+        return self.layout is not None
+
+
+def partition(graph: Graph) -> Partition:
+    """Cut *graph* in three.
+
+    Raises:
+        ModelError: nothing worth the device; lists the operators and where they stand.
+    """
+    placed = _placed(graph)
+    macs = Counter({p.level: 0 for p in placed if p.kernel is not None})
+    for p in placed:
+        macs[p.level] += p.kernel.macs if p.kernel is not None else 0
+    if not any(p.kernel is not None for p in placed) or (
+        not any(macs.values()) and any(p.node.op in _MULTIPLIERS for p in placed)
+    ):
+        raise ModelError(_refusal(placed))
+    level = max((level for level in macs), key=lambda level: (macs[level], -level))
+    return _cut(graph, placed, level)
+
+
+def _placed(graph: Graph) -> list[_Placed]:
+    """Every node with its level, as far on the device as the rules let it."""
+    producers: dict[str, _Placed] = {}
+    result: list[_Placed] = []
+    for node in graph.nodes:
+        sources = [(name, producers.get(name)) for name in graph.operands(node)]
+        level = max((source.level for _, source in sources if source), default=0)
+        layouts = [
+            source.layout
+            if source is not None and source.level == level and source.layout is not None
+            else _arriving(graph, name)
+            for name, source in sources
+        ]
+        try:
+            done = _on_device(graph, node, level, layouts, [source for _, source in sources])
+        except NotOnDevice as answer:
+            # Below this the data came back from the device to the host once more.
+            crossed = [s.level + s.on_device for _, s in sources if s is not None]
+            done = _Placed(node, max(crossed, default=0), reason=str(answer))
+        result.append(done)
+        producers |= dict.fromkeys(node.outputs, done)
+    return result
+
+
+def _arriving(graph: Graph, name: str) -> Layout | None:
+    value = graph.values[name]
+    return entering(name, value.shape or ()) if value.placeable else None
+
+
+def _on_device(
+    graph: Graph,
+    node: Node,
+    level: int,
+    layouts: list[Layout | None],
+    sources: list[_Placed | None],
+) -> _Placed:
+    if node.op in VIEWS:
+        (source,) = sources[:1] or [None]
+        if source is None or source.layout is None or len(sources) != 1:
+            raise NotOnDevice("it reshapes what is on the host")
+        return _Placed(node, level, layout=view(graph, node, source.layout))
+    operands = [layout for layout in layouts if layout is not None]
+    if len(operands) < len(layouts):
+        name = graph.operands(node)[layouts.index(None)]
+        value = graph.values[name]
+        raise NotOnDevice(
+            f"its input {abridged(name, 40)!r} is {value.dtype or '?'}"
+            f" {list(value.shape) if value.shape is not None else '?'}, not a float32 image or row"
+        )
+    kernel, layout = place(graph, node, operands)
+    return _Placed(node, level, replace(kernel, name=node.name or node.output), layout)
+
+
+def _cut(graph: Graph, placed: list[_Placed], level: int) -> Partition:
+    device = [p for p in placed if p.on_device and p.level == level]
+    before = [p for p in placed if p.level < level or (p.level == level and not p.on_device)]
+    by_output = {name: p for p in placed for name in p.node.outputs}
+    early = {name for p in before for name in p.node.outputs} | set(graph.inputs)
+
+    epilogue: set[int] = set()
+    leaving: dict[str, None] = {}
+    passing: dict[str, None] = {}
+    open_names = list(graph.outputs)
+    while open_names:
+        name = open_names.pop()
+        source = by_output.get(name)
+        if not name or name in graph.constants:
+            continue
+        if name in early:
+            passing[name] = None
+        elif source is not None and source.kernel is not None and source in device:
+            leaving[name] = None
+        elif source is not None and id(source) not in epilogue:
+            epilogue.add(id(source))
+            open_names.extend(source.node.inputs)
+
+    kernels = [p.kernel for p in device if p.kernel is not None]
+    fused = _useful(_fused(kernels, leaving), leaving)
+    made = {kernel.output for kernel in fused}
+    entered = dict.fromkeys(n for kernel in fused for n in kernel.inputs if n not in made)
+    layouts = {p.node.output: p.layout for p in device if p.layout is not None and p.kernel}
+    layouts |= {name: layout for name in entered if (layout := _arriving(graph, name)) is not None}
+    prologue = _needed(before, (*entered, *passing))
+    return Partition(
+        prologue=tuple(p.node for p in prologue),
+        kernels=tuple(fused),
+        epilogue=tuple(p.node for p in placed if id(p) in epilogue),
+        entering=tuple(entered),
+        leaving=tuple(name for name in made_in_order(fused) if name in leaving),
+        passing=tuple(name for name in _in_order(graph) if name in passing),
+        layouts=layouts,
+        host=(
+            *(HostNode(p.node, "prologue", _reason(p)) for p in prologue),
+            *(HostNode(p.node, "epilogue", _reason(p)) for p in placed if id(p) in epilogue),
+        ),
+    )
+
+
+def made_in_order(kernels: Iterable[Kernel]) -> list[str]:
+    """The values that *kernels* give."""
+    return [kernel.output for kernel in kernels]
+
+
+def _in_order(graph: Graph) -> list[str]:
+    return [*graph.inputs, *(name for node in graph.nodes for name in node.outputs)]
+
+
+def _needed(placed: list[_Placed], names: Iterable[str]) -> list[_Placed]:
+    needed = set(names)
+    kept: list[_Placed] = []
+    for p in reversed(placed):
+        if not needed.isdisjoint(p.node.outputs):
+            kept.append(p)
+            needed.update(p.node.inputs)
+    return kept[::-1]
+
+
+def _useful(kernels: list[Kernel], leaving: Iterable[str]) -> list[Kernel]:
+    """Without kernels whose results nobody takes (a lower level may have wanted them)."""
+    needed = set(leaving)
+    kept: list[Kernel] = []
+    for kernel in reversed(kernels):
+        if kernel.output in needed:
+            kept.append(kernel)
+            needed.update(kernel.inputs)
+    return kept[::-1]
+
+
+def _fused(kernels: list[Kernel], leaving: Iterable[str]) -> list[Kernel]:
+    """Bounds move into the layer before them, if nobody else reads what that gives."""
+    uses = Counter(name for kernel in kernels for name in kernel.inputs) + Counter(list(leaving))
+    result: list[Kernel] = []
+    at: dict[str, int] = {}
+    for kernel in kernels:
+        position = at.get(kernel.inputs[0]) if kernel.op is Op.RESCALE else None
+        before = result[position] if position is not None else None
+        if (
+            position is None
+            or before is None
+            or before.op is Op.MAXPOOL  # has no bounds of its own
+            or uses[before.output] > 1
+        ):
+            at[kernel.output] = len(result)
+            result.append(kernel)
+            continue
+        lo, hi = (min(max(bound, kernel.lo), kernel.hi) for bound in (before.lo, before.hi))
+        result[position] = replace(before, output=kernel.output, lo=lo, hi=hi)
+        at[kernel.output] = position
+    return result
+
+
+def _reason(placed: _Placed) -> str:
+    if placed.reason:
+        return placed.reason
+    if placed.kernel is None:
+        return "it reshapes what is on the host"
+    return "it is cut off from the segment by operators of the host"
+
+
+def _refusal(placed: list[_Placed]) -> str:
+    """Every kind of operator that stays on the host, where it stands and why."""
+    host = [p for p in placed if p.kernel is None]
+    lines = [
+        f"{p.node.place} (operator {position} of {len(placed)}): {_reason(p)}"
+        for position, p in enumerate(placed, 1)
+        if p.kernel is None
+    ]
+    more = f"; and {len(host) - _LISTED} more" if len(host) > _LISTED else ""
+    return (
+        "cannot compile model: no part of it can be placed on the device. On the host stay "
+        + "; ".join(lines[:_LISTED])
+        + more
+        + ". Wanted at least one Conv, Gemm or MatMul with constant float32 weights and batch 1"
+    )

@@ -1,0 +1,333 @@
+"""Which operators the device has, and what each becomes there: still float, already [H, W, C]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edged.compiler._graph import Graph, Node
+from edged.compiler._layout import Layout, Shape3, make
+from edged.npu import ACCUMULATOR_BOUND, Op
+
+__all__ = ["VIEWS", "Kernel", "NotOnDevice", "Window", "place", "view"]
+
+VIEWS: Final = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_MAX_PLANE: Final = 1 << 26
+_MAX_WINDOW: Final = 1 << 15
+
+
+class NotOnDevice(Exception):  # noqa: N818  (an answer, not an error: the host takes the operator)
+    """Why an operator stays on the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Geometry of a convolution or pool; pairs are (vertical, horizontal)."""
+
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    def over(self, height: int, width: int) -> tuple[int, int]:
+        """The size of what comes out of *height* × *width*."""
+        top, left, bottom, right = self.pad
+        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
+        return (
+            (height + top + bottom - reach[0]) // self.stride[0] + 1,
+            (width + left + right - reach[1]) // self.stride[1] + 1,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kernel:
+    """A layer of the device before its numbers are integers.
+
+    Attributes:
+        inputs, output: names of float values; each is one device tensor.
+        plane: (H, W, C) of the output.
+        weights: CONV: float [C_out, kh, kw, C_in / groups].
+        bias: CONV: float [C_out].
+        lo, hi: bounds of the result: ReLU and ReLU6 are made of these.
+    """
+
+    op: Op
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+    plane: Shape3
+    window: Window = Window()
+    groups: int = 1
+    weights: npt.NDArray[np.float32] | None = None
+    bias: npt.NDArray[np.float32] | None = None
+    lo: float = -math.inf
+    hi: float = math.inf
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        h, w, _ = self.plane
+        return 0 if self.weights is None else h * w * int(self.weights.size)
+
+
+def place(graph: Graph, node: Node, operands: Sequence[Layout]) -> tuple[Kernel, Layout]:
+    """*node* as a layer of the device, and how its output lies there.
+
+    Args:
+        operands: of the inputs of *node* that are not constant, in their order.
+
+    Raises:
+        NotOnDevice: with the reason, which follows the operator's name in messages.
+    """
+    rule = _RULES.get(node.op)
+    if rule is None:
+        raise NotOnDevice("the device has no such operator")
+    if not graph.values[node.output].placeable:
+        raise NotOnDevice(f"its output is {_shown(graph, node.output)}, not float32 of batch 1")
+    kernel, layout = rule(graph, node, list(operands))
+    _check_plane(kernel.plane)
+    return kernel, layout
+
+
+def view(graph: Graph, node: Node, operand: Layout) -> Layout:
+    """How the output of a reshape or transpose lies in the tensor of its input.
+
+    Raises:
+        NotOnDevice: its shape is not known.
+    """
+    value = graph.values[node.output]
+    if value.shape is None or math.prod(value.shape) != math.prod(operand.plane):
+        raise NotOnDevice(f"its output is {_shown(graph, node.output)}, not of a known shape")
+    order = operand.indices()
+    if node.op == "Transpose":
+        axes = node.attributes.get("perm", range(order.ndim)[::-1])
+        return operand.viewed(order.transpose(axes))
+    return operand.viewed(order.reshape(value.shape))
+
+
+def _conv(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
+    source = _image(operands)
+    weights, bias = _parameters(graph, node)
+    if weights.ndim != 4:
+        raise NotOnDevice(f"its kernel has {weights.ndim - 2} dimensions, not 2")
+    window = _window(graph, node, weights.shape[2:], source)
+    bias = np.zeros(weights.shape[0], np.float32) if bias is None else bias.reshape(-1)
+    kernel = Kernel(
+        Op.CONV,
+        node.name,
+        (source.base,),
+        node.output,
+        (*window.over(*source.plane[:2]), weights.shape[0]),
+        window,
+        int(node.attributes.get("group", 1)),
+        np.ascontiguousarray(weights.transpose(0, 2, 3, 1)),
+        bias,
+    )
+    return kernel, Layout(node.output, kernel.plane, graph.shape(node.output))
+
+
+def _gemm(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
+    """A convolution of the whole plane, its weights in the order in which the plane lies."""
+    if len(operands) != 1 or len(operands[0].shape) != 2:
+        raise NotOnDevice("it multiplies two computed matrices, or more than one row")
+    if node.op == "MatMul" or node.attributes:
+        raise NotOnDevice("its right operand is no constant [K, N]")
+    (source,) = operands
+    weights, bias = _parameters(graph, node)
+    count = weights.shape[1]
+    reordered = np.empty((count, weights.shape[0]), np.float32)
+    reordered[:, source.indices().reshape(-1)] = weights.T
+    kernel = Kernel(
+        Op.CONV,
+        node.name,
+        (source.base,),
+        node.output,
+        (1, 1, count),
+        Window(source.plane[:2]),
+        1,
+        reordered.reshape(count, *source.plane),
+        np.zeros(count, np.float32) if bias is None else bias,
+    )
+    return kernel, Layout(node.output, kernel.plane, graph.shape(node.output))
+
+
+def _add(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
+    if len(node.inputs) != 2 or len(operands) != 2:
+        raise NotOnDevice("it adds a constant or more than two tensors")
+    a, b = operands
+    if not a.same_order(b) or a.shape != graph.shape(node.output):
+        raise NotOnDevice("its operands differ in shape or layout")
+    kernel = Kernel(Op.ADD, node.name, (a.base, b.base), node.output, a.plane)
+    return kernel, replace(a, base=node.output)
+
+
+def _bounds(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
+    if len(operands) != 1:
+        raise NotOnDevice("its bounds are computed")
+    (source,) = operands
+    lo, hi = 0.0 if node.op == "Relu" else -math.inf, math.inf
+    if node.op == "Clip":
+        lo = float(graph.constants.get(node.operand(1), np.array(lo)).reshape(()))
+        hi = float(graph.constants.get(node.operand(2), np.array(hi)).reshape(()))
+    if not lo <= hi:
+        raise NotOnDevice(f"its bounds are {lo} and {hi}")
+    kernel = Kernel(Op.RESCALE, node.name, (source.base,), node.output, source.plane, lo=lo, hi=hi)
+    return kernel, replace(source, base=node.output)
+
+
+def _maxpool(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
+    source = _image(operands)
+    if len(node.outputs) > 1 and graph.uses()[node.outputs[1]]:
+        raise NotOnDevice("its indices are used")
+    window = _window(graph, node, node.attributes["kernel_shape"], source)
+    return _pooled(Op.MAXPOOL, graph, node, source, window)
+
+
+def _avgpool(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
+    source = _image(operands)
+    window = _window(graph, node, node.attributes["kernel_shape"], source)
+    if any(window.pad) and not node.attributes.get("count_include_pad"):
+        raise NotOnDevice("its padding does not count (count_include_pad is 0)")
+    if window.dilation != (1, 1):
+        raise NotOnDevice("it is dilated")
+    if any(window.pad) and node.attributes.get("ceil_mode"):
+        raise NotOnDevice("it pads and rounds its size up (ceil_mode)")
+    return _pooled(Op.AVGPOOL, graph, node, source, window)
+
+
+def _global_pool(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
+    source = _image(operands)
+    op = Op.MAXPOOL if node.op == "GlobalMaxPool" else Op.AVGPOOL
+    return _pooled(op, graph, node, source, Window(source.plane[:2]))
+
+
+def _reduce_mean(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
+    if len(operands) != 1:
+        raise NotOnDevice("its axes are computed")
+    (source,) = operands
+    given = graph.constants.get(node.operand(1), node.attributes.get("axes", ()))
+    axes = sorted(int(axis) % len(source.shape) for axis in np.asarray(given).reshape(-1))
+    channels_first = len(source.shape) == 4 and source.order is None and axes == [2, 3]
+    if not channels_first and not (axes == [1, 2] and source.is_channels_last()):
+        raise NotOnDevice(f"it takes the mean over axes {axes}, not over height and width")
+    return _pooled(Op.AVGPOOL, graph, node, source, Window(source.plane[:2]))
+
+
+def _pooled(
+    op: Op, graph: Graph, node: Node, source: Layout, window: Window
+) -> tuple[Kernel, Layout]:
+    if op is Op.AVGPOOL and math.prod(window.kernel) > ACCUMULATOR_BOUND >> 8:
+        raise NotOnDevice(f"its window has {math.prod(window.kernel)} elements")
+    plane = (*window.over(*source.plane[:2]), source.plane[2])
+    kernel = Kernel(op, node.name, (source.base,), node.output, plane, window)
+    if plane[:2] != (1, 1):
+        return kernel, Layout(node.output, plane, graph.shape(node.output))
+    return kernel, make(node.output, plane, np.arange(plane[2]).reshape(graph.shape(node.output)))
+
+
+def _concat(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
+    shape = graph.shape(node.output)
+    if len(operands) != len(node.inputs) or any(layout.order is not None for layout in operands):
+        raise NotOnDevice("it joins constants, or tensors that were reshaped")
+    if node.attributes["axis"] % len(shape) != 1 or len(shape) not in (2, 4):
+        raise NotOnDevice(f"it joins along axis {node.attributes['axis']}, not along channels")
+    if any(len(layout.shape) != len(shape) for layout in operands):
+        raise NotOnDevice("it joins tensors of different ranks")
+    inputs = tuple(layout.base for layout in operands)
+    plane = (*operands[0].plane[:2], shape[1])
+    kernel = Kernel(Op.CONCAT, node.name, inputs, node.output, plane)
+    return kernel, Layout(node.output, plane, shape)
+
+
+_Rule = Callable[[Graph, Node, list[Layout]], tuple[Kernel, Layout]]
+_RULES: dict[str, _Rule] = {
+    "Add": _add,
+    "AveragePool": _avgpool,
+    "Clip": _bounds,
+    "Concat": _concat,
+    "Conv": _conv,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global_pool,
+    "GlobalMaxPool": _global_pool,
+    "MatMul": _gemm,
+    "MaxPool": _maxpool,
+    "ReduceMean": _reduce_mean,
+    "Relu": _bounds,
+    "Sum": _add,
+}
+
+
+def _image(operands: list[Layout]) -> Layout:
+    """The one operand, an image [1, C, H, W] that lies naturally."""
+    if len(operands) != 1:
+        raise NotOnDevice("its weights are computed, not constant")
+    (source,) = operands
+    if len(source.shape) != 4:
+        raise NotOnDevice(f"its input has {len(source.shape)} dimensions, not 4")
+    if source.order is not None:
+        raise NotOnDevice("its input was reshaped or transposed on the device")
+    return source
+
+
+def _parameters(
+    graph: Graph, node: Node
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    weights = graph.constants.get(node.operand(1))
+    bias = graph.constants.get(node.operand(2))
+    if weights is None or (node.operand(2) and bias is None):
+        raise NotOnDevice("its weights are computed, not constant")
+    if weights.dtype != np.float32 or (bias is not None and bias.dtype != np.float32):
+        raise NotOnDevice(f"its weights are {weights.dtype}, not float32")
+    return weights, bias
+
+
+def _window(graph: Graph, node: Node, kernel: Sequence[int], source: Layout) -> Window:
+    """The window of *node*, its padding explicit and grown until the size comes out."""
+    attributes = node.attributes
+    if len(kernel) != 2:
+        raise NotOnDevice(f"its window has {len(kernel)} dimensions, not 2")
+    kh, kw = (int(n) for n in kernel)
+    sh, sw = (int(n) for n in attributes.get("strides", (1, 1)))
+    dh, dw = (int(n) for n in attributes.get("dilations", (1, 1)))
+    top, left, bottom, right = (int(n) for n in attributes.get("pads", (0, 0, 0, 0)))
+    height, width = graph.shape(node.output)[2:]
+    # The padding that this size of the output needs in all.
+    down = max((height - 1) * sh + dh * (kh - 1) + 1 - source.plane[0], 0)
+    across = max((width - 1) * sw + dw * (kw - 1) + 1 - source.plane[1], 0)
+    auto = attributes.get("auto_pad", b"NOTSET")
+    if auto in (b"SAME_UPPER", b"SAME_LOWER"):
+        up = auto == b"SAME_LOWER"
+        top, left = (down + up) // 2, (across + up) // 2
+        bottom, right = down - top, across - left
+    elif auto == b"VALID":
+        top = left = bottom = right = 0
+    elif attributes.get("ceil_mode"):
+        bottom, right = max(bottom, down - top), max(right, across - left)
+    window = Window((kh, kw), (sh, sw), (top, left, bottom, right), (dh, dw))
+    numbers = (*window.kernel, *window.stride, *window.dilation)
+    if min(numbers) < 1 or max(numbers) > _MAX_WINDOW or min(window.pad) < 0:
+        raise NotOnDevice(f"its window is out of range ({window})")
+    if any(
+        p > d * (k - 1)
+        for p, k, d in zip(window.pad, window.kernel * 2, window.dilation * 2, strict=True)
+    ):
+        raise NotOnDevice(f"its padding {window.pad} is wider than its window")
+    if window.over(*source.plane[:2]) != (height, width):
+        raise NotOnDevice(f"its window does not give {height}×{width} pixels")
+    return window
+
+
+def _check_plane(plane: Shape3) -> None:
+    if math.prod(plane) > _MAX_PLANE or max(plane) >= 1 << 20:
+        raise NotOnDevice(f"its output of {plane} is too large for the device")
+
+
+def _shown(graph: Graph, name: str) -> str:
+    value = graph.values[name]
+    shape: Any = "?" if value.shape is None else list(value.shape)
+    return f"{value.dtype or '?'} {shape}"

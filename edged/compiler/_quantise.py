@@ -1,0 +1,214 @@
+"""From float to integers: an exponent for each tensor, and s8 weights with one for each channel.
+
+Scales are powers of two. A real value is ``q · 2**exponent``; an accumulator of a convolution has
+the exponent of the input plus that of the channel's weights, and reaches the exponent of the output
+by a right shift.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edged.compiler._calibrate import Statistics
+from edged.compiler._graph import abridged
+from edged.compiler._place import Kernel
+from edged.errors import ModelError
+from edged.npu import ACCUMULATOR_BOUND, DType, Op
+
+__all__ = ["Convolution", "Format", "Quantised", "quantise"]
+
+_MAX_LEFT: Final = 14
+_MAX_SHIFT: Final = 31
+_EXPONENTS: Final = (-100, 100)
+_WEIGHT_LEVELS: Final = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a tensor's values are written: ``q · 2**exponent``, q of *dtype*."""
+
+    dtype: DType
+    exponent: int
+
+    @property
+    def reach(self) -> int:
+        """The largest magnitude of q."""
+        return max(-self.dtype.lowest, self.dtype.highest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Convolution:
+    """Integer parameters of one convolution.
+
+    Attributes:
+        weights: s8, as the kernel's.
+        bias: s32 in the scale of the accumulator.
+        exponents: of the weights, one per output channel.
+        bound: the largest magnitude an accumulator can have, per channel; below 2^24.
+        coarser: channels whose exponent had to be raised for that bound.
+    """
+
+    weights: npt.NDArray[np.int8]
+    bias: npt.NDArray[np.int32]
+    exponents: npt.NDArray[np.int64]
+    bound: npt.NDArray[np.int64]
+    coarser: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantised:
+    """The formats of all tensors, and the parameters of the convolutions by their output."""
+
+    formats: Mapping[str, Format]
+    convolutions: Mapping[str, Convolution]
+
+
+def quantise(
+    kernels: Sequence[Kernel],
+    entering: Sequence[str],
+    leaving: Sequence[str],
+    statistics: Mapping[str, Statistics],
+) -> Quantised:
+    """Choose every format and quantise every weight.
+
+    Args:
+        entering, leaving: values that come from the host and go to it. The latter are never cut
+            off: the largest logit is an outlier, and the one that counts.
+
+    Raises:
+        ModelError: weights that are not finite, or that no exponent can hold.
+    """
+    floors: dict[str, int] = {}
+    while True:
+        done = _attempt(kernels, entering, leaving, statistics, floors)
+        raised = _too_fine(kernels, done.formats)
+        if not raised:
+            return done
+        floors |= raised
+
+
+def _attempt(
+    kernels: Sequence[Kernel],
+    entering: Sequence[str],
+    leaving: Sequence[str],
+    statistics: Mapping[str, Statistics],
+    floors: Mapping[str, int],
+) -> Quantised:
+    pooled = {kernel.inputs[0]: kernel.output for kernel in kernels if kernel.op is Op.MAXPOOL}
+    formats: dict[str, Format] = {}
+    convolutions: dict[str, Convolution] = {}
+
+    def chosen(name: str, dtype: DType) -> Format:
+        # A max pool cannot rescale: where one follows, what it lets through decides.
+        decisive = name
+        while decisive in pooled:
+            decisive = pooled[decisive]
+        if decisive in leaving:
+            exponent = statistics[decisive].covering_exponent(dtype.highest)
+        else:
+            exponent = statistics[decisive].best_exponent(dtype.highest)
+        low, high = _EXPONENTS
+        return Format(dtype, min(max(exponent, floors.get(name, low), low), high))
+
+    for name in entering:
+        formats[name] = chosen(name, DType.U8 if statistics[name].lowest >= 0 else DType.S8)
+    for kernel in kernels:
+        sources = [formats[name] for name in kernel.inputs]
+        if kernel.op is Op.MAXPOOL:
+            formats[kernel.output] = sources[0]
+            continue
+        wanted = chosen(kernel.output, _dtype(kernel, sources))
+        finest = max(source.exponent for source in sources) - _MAX_LEFT
+        if kernel.op is Op.CONV:
+            means = statistics[kernel.inputs[0]].means
+            parameters = _convolution(kernel, sources[0], wanted.exponent, means)
+            convolutions[kernel.output] = parameters
+            finest = sources[0].exponent + int(parameters.exponents.max())
+        elif kernel.op is Op.AVGPOOL:
+            finest = sources[0].exponent - 24
+        formats[kernel.output] = Format(wanted.dtype, max(wanted.exponent, finest))
+    return Quantised(formats, convolutions)
+
+
+def _dtype(kernel: Kernel, sources: Sequence[Format]) -> DType:
+    """U8 where a value below zero cannot be."""
+    kept = kernel.op is not Op.CONV and all(source.dtype is DType.U8 for source in sources)
+    return DType.U8 if kept or kernel.lo >= 0 else DType.S8
+
+
+def _too_fine(kernels: Sequence[Kernel], formats: Mapping[str, Format]) -> dict[str, int]:
+    """Operands of additions that no left shift of the other one reaches: their least exponents."""
+    raised: dict[str, int] = {}
+    for kernel in kernels:
+        if kernel.op is Op.ADD:
+            floor = max(formats[name].exponent for name in kernel.inputs) - _MAX_LEFT
+            raised |= {name: floor for name in kernel.inputs if formats[name].exponent < floor}
+    return raised
+
+
+def _convolution(
+    kernel: Kernel, source: Format, target: int, means: npt.NDArray[np.float64]
+) -> Convolution:
+    """Integer weights and biases with a proven bound on the accumulator.
+
+    Args:
+        target: exponent of the output.
+        means: of each channel of the input; the bias makes up for the shift of the mean that
+            rounding the weights brings (Nagel et al., "Data-Free Quantization", 2019, section 4.2).
+    """
+    assert kernel.weights is not None and kernel.bias is not None
+    where = f"cannot compile model: layer {abridged(kernel.name)!r}"
+    if not np.isfinite(kernel.weights).all() or not np.isfinite(kernel.bias).all():
+        raise ModelError(f"{where} has weights or biases that are not finite")
+    flat = kernel.weights.astype(np.float64).reshape(len(kernel.weights), -1)
+    seen = _means_by_weight(kernel, means)
+    exponents = _weight_exponents(flat, target - source.exponent - _MAX_SHIFT)
+    first = exponents.copy()
+    while True:
+        scale = 2.0**exponents
+        weights = np.clip(np.rint(flat / scale[:, None]), -_WEIGHT_LEVELS, _WEIGHT_LEVELS)
+        drift = ((weights * scale[:, None] - flat) * seen).sum(axis=1)
+        bias = np.rint((kernel.bias - drift) / (scale * 2.0**source.exponent))
+        bound = source.reach * np.abs(weights).sum(axis=1) + np.abs(bias)
+        above = bound >= ACCUMULATOR_BOUND
+        if not above.any():
+            break
+        exponents[above] += 1
+        if exponents.max() > _EXPONENTS[1]:
+            raise ModelError(f"{where} has a bias of {np.abs(kernel.bias).max():g}: too large")
+    return Convolution(
+        weights.reshape(kernel.weights.shape).astype(np.int8),
+        bias.astype(np.int32),
+        exponents,
+        bound.astype(np.int64),
+        int((exponents > first).sum()),
+    )
+
+
+def _weight_exponents(flat: npt.NDArray[np.float64], finest: int) -> npt.NDArray[np.int64]:
+    """For each row the exponent with the least squared error, at least *finest*."""
+    highest = np.abs(flat).max(axis=1)
+    covering = np.ceil(np.log2(np.maximum(highest, math.ldexp(1.0, -200)) / _WEIGHT_LEVELS))
+    candidates = np.stack([covering, covering - 1])
+    errors = []
+    for exponents in candidates:
+        scale = 2.0 ** exponents[:, None]
+        kept = np.clip(np.rint(flat / scale), -_WEIGHT_LEVELS, _WEIGHT_LEVELS) * scale
+        errors.append(((flat - kept) ** 2).sum(axis=1))
+    best = np.where(errors[1] < errors[0], candidates[1], candidates[0])
+    return np.asarray(np.maximum(best, finest), np.int64)
+
+
+def _means_by_weight(kernel: Kernel, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The mean of what each weight is multiplied by, [C_out, kh · kw · C_in / groups]."""
+    assert kernel.weights is not None
+    c_out, kh, kw, c_in = kernel.weights.shape
+    per_group = means.reshape(kernel.groups, 1, 1, 1, c_in)
+    spread = np.broadcast_to(per_group, (kernel.groups, c_out // kernel.groups, kh, kw, c_in))
+    return spread.reshape(c_out, -1)
