@@ -1,0 +1,46 @@
+# What can be done with a clone of edged. `make` lists it.
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs proto bench clean
+
+help: ## list what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## see it work: a model into the drop folder, photographs over gRPC, labels back
+	@$(BIN)/python packaging/demo.py
+
+test: lint ## everything that has to pass: lint and the tests
+	$(BIN)/pytest
+
+lint: $(INSTALLED) ## style, types, and which room may import which
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(INSTALLED) ## write docs/configuration.md from edged/config.py
+	$(BIN)/python -c 'from edged.config import reference; print(reference(), end="")' \
+		> docs/configuration.md
+
+proto: $(INSTALLED) ## write edged/wire/_pb from edged/wire/protos
+	$(BIN)/python edged/wire/generate.py
+
+bench: $(INSTALLED) ## what edged costs over the same work without it
+	PYTHONPATH=tests $(BIN)/python bench/predict.py
+
+clean: ## remove the virtual environment and what tools leave behind
+	rm -rf .venv build dist *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find edged tests packaging bench -name __pycache__ -prune -exec rm -rf {} +
+
+# Once, and again when what it is made from changes. The stamp comes last: what was interrupted
+# is made anew.
+$(INSTALLED): pyproject.toml packaging/prerequisites
+	@packaging/prerequisites
+	rm -rf .venv
+	"$$(packaging/prerequisites --python)" -m venv .venv
+	$(BIN)/python -m pip install -e '.[test]'
+	@touch $@
