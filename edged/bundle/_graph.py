@@ -1,0 +1,137 @@
+"""What an ONNX file says of itself, and what it answers in float.
+
+This and its neighbours import onnx and ONNX Runtime: only packing does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edged._onnxruntime import InferenceSession, SessionOptions
+from edged.bundle._manifest import ElementType, TensorDecl
+from edged.errors import ModelError
+from edged.preprocess import Preprocess
+
+__all__ = ["Graph", "Tensors"]
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """An ONNX model, seen from outside.
+
+    Attributes:
+        content: the file.
+        name: the file's, for errors.
+        inputs, outputs: in the order of the graph; the first dimension is the batch.
+        weights: number of elements of all constants with two dimensions or more: as many bytes on
+            the device.
+        model_version: the number that its maker gave it, or 0.
+    """
+
+    content: bytes
+    name: str
+    inputs: tuple[TensorDecl, ...]
+    outputs: tuple[TensorDecl, ...]
+    weights: int
+    model_version: int
+
+    @classmethod
+    def load(cls, content: bytes, name: str) -> Self:
+        """Read the file.
+
+        Raises:
+            ModelError: it is no ONNX model, or not one that a bundle can carry.
+        """
+        try:
+            model = onnx.load_model_from_string(content)
+            onnx.checker.check_model(model)
+        except Exception as error:  # onnx raises protobuf's, its own, and plain ones
+            raise ModelError(
+                f"cannot read {name}: it is no valid ONNX model ({_line(error)})"
+            ) from error
+        constants = {tensor.name for tensor in model.graph.initializer}
+        if any(onnx.external_data_helper.uses_external_data(t) for t in model.graph.initializer):
+            raise ModelError(
+                f"cannot read {name}: its weights are in another file; save it again with all in "
+                "one: onnx.save(onnx.load(PATH), NEW_PATH)"
+            )
+        return cls(
+            content=content,
+            name=name,
+            inputs=_tensors([v for v in model.graph.input if v.name not in constants], name),
+            outputs=_tensors(model.graph.output, name),
+            weights=sum(math.prod(t.dims) for t in model.graph.initializer if len(t.dims) > 1),
+            model_version=min(max(model.model_version, 0), 999_999_999),
+        )
+
+    def sized_for(self, spec: Preprocess | None) -> Self:
+        """The same graph, with the image's size in the shape of the input that takes it."""
+        if spec is None:
+            return self
+        return replace(
+            self,
+            inputs=tuple(
+                TensorDecl(t.name, t.dtype, (t.shape[0], *spec.shape[1:]), alias=t.alias)
+                if t.name == spec.input
+                else t
+                for t in self.inputs
+            ),
+        )
+
+    def float_model(self) -> Callable[[Tensors], dict[str, npt.NDArray[Any]]]:
+        """A function from one sample of each input, [1, …], to the outputs, in float.
+
+        Raises:
+            ModelError: ONNX Runtime does not take the model, or (the function) the sample.
+        """
+        options = SessionOptions()
+        options.log_severity_level = 4
+        names = [output.name for output in self.outputs]
+        try:
+            session = InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise ModelError(
+                f"cannot run {self.name}: ONNX Runtime refuses it ({_line(error)})"
+            ) from error
+
+        def run(sample: Tensors) -> dict[str, npt.NDArray[Any]]:
+            try:
+                results = session.run(names, dict(sample))
+            except Exception as error:  # as above
+                raise ModelError(f"cannot run {self.name} on a sample: {_line(error)}") from error
+            return {name: np.asarray(r) for name, r in zip(names, results, strict=True)}
+
+        return run
+
+
+def _tensors(values: Sequence[Any], name: str) -> tuple[TensorDecl, ...]:
+    return tuple(_tensor(value, name) for value in values)
+
+
+def _tensor(value: Any, name: str) -> TensorDecl:
+    kind = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
+        raise ModelError(f"cannot read {name}: {value.name!r} is no tensor of a known rank")
+    try:
+        dtype = ElementType(str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)))
+    except (KeyError, ValueError) as error:
+        raise ModelError(
+            f"cannot read {name}: {value.name!r} has elements of ONNX type {kind.elem_type}; "
+            f"wanted one of {', '.join(ElementType)}"
+        ) from error
+    shape = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
+    return TensorDecl(value.name, dtype, shape)
+
+
+def _line(error: Exception) -> str:
+    """The first line of a library's message: what follows is its own source code."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,294 @@
+"""From an ONNX file, and what its maker knows about it, to a bundle."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from edged.bundle._arrays import serialize_arrays
+from edged.bundle._digest import Digest
+from edged.bundle._layout import Descriptor, layer_annotations, write_layout
+from edged.bundle._manifest import (
+    MEDIA_TYPES,
+    BundleFile,
+    FileName,
+    Manifest,
+    Requirements,
+    TensorDecl,
+    check_name,
+)
+from edged.bundle._version import Version
+from edged.errors import BundleError, InputError, LimitError, NotFoundError
+from edged.preprocess import ImageInput, PixelType, Preprocess
+
+if TYPE_CHECKING:
+    from edged.bundle._graph import Graph
+
+__all__ = ["MAX_SAMPLES", "SUFFIX", "bundle_name", "pack", "pack_bare"]
+
+SUFFIX: Final = ".edgemodel"
+MAX_SAMPLES: Final = 64
+"""Calibration samples that a bundle carries at most: more hardly move an exponent."""
+
+MAX_MODEL_BYTES: Final = 1 << 30
+_MAX_LABELS_BYTES: Final = 4 << 20
+_IMAGE_ALIAS: Final = "images"
+_OUTPUT_ALIAS: Final = "output_alias"
+
+Progress = Callable[[float, str], None]
+
+
+def _silent(fraction: float, step: str) -> None: ...
+
+
+def bundle_name(name: str, version: Version) -> str:
+    """The file name of a bundle: ``NAME-VERSION.edgemodel``."""
+    return f"{name}-{version}{SUFFIX}"
+
+
+def pack(
+    model: Path,
+    *,
+    name: str,
+    version: Version | str,
+    output: Path,
+    serial: int | None = None,
+    labels: Path | None = None,
+    preprocess: str | None = None,
+    calibration: Path | Sequence[Path] | None = None,
+    aliases: Mapping[str, str] | None = None,
+    tolerance: float | None = None,
+    licence: str = "",
+    source_revision: str = "",
+    progress: Progress = _silent,
+) -> Digest:
+    """Pack *model* into a bundle: the same arguments and files give the same bytes.
+
+    Args:
+        model: a float ONNX file, all in one.
+        name: of the model; letters, digits, ``.``, ``_``, ``-``.
+        version: semantic.
+        output: the bundle's path, or a folder to put ``NAME-VERSION.edgemodel`` into. Written under
+            a dot name beside it and renamed.
+        serial: grows with every bundle of that name; by default from the version, 1.2.3 → 1002003.
+        labels: a text file, one class a line.
+        preprocess: as `Preprocess.parse` reads it. By default, a model whose only image input takes
+            bytes of a fixed size gets ``stretch``; others take tensors only.
+        calibration: photographs, folders of them, or one ``.npz`` of the model's inputs by name;
+            at most `MAX_SAMPLES` samples are kept, evenly spaced.
+        aliases: tensor name to second name. By default the image input answers to ``images`` and a
+            sole output to ``output_alias``, as the clients of old ask.
+        tolerance: of the self-test, absolute, for all outputs; by default by what the output is.
+        licence: SPDX expression.
+        source_revision: what the model was built from.
+        progress: told the fraction done and the step.
+
+    ``SOURCE_DATE_EPOCH`` in the environment becomes the time of creation; otherwise none is given.
+
+    Returns:
+        The digest of the bundle.
+
+    Raises:
+        InputError: one of the files or arguments cannot be used; says which and why.
+        NotFoundError: a file is not there.
+        LimitError: a file is too large.
+    """
+    # Only packing needs onnx and ONNX Runtime; whoever verifies bundles does without them.
+    from edged.bundle._graph import Graph
+    from edged.bundle._samples import load_samples
+    from edged.bundle._selftest import make_self_test
+
+    version = version if isinstance(version, Version) else Version.parse(version)
+    check_name(name)
+    progress(0.0, "reading the model")
+    content = _read(model, MAX_MODEL_BYTES)
+    graph = Graph.load(content, model.name)
+    spec = _preprocess(preprocess, graph)
+    graph = graph.sized_for(spec)
+    files = {FileName.MODEL: content}
+    if labels is not None:
+        files[FileName.LABELS] = _labels(labels, graph)
+    samples = None
+    if calibration is not None:
+        progress(0.1, "reading the calibration samples")
+        paths = [calibration] if isinstance(calibration, Path) else list(calibration)
+        samples = load_samples(paths, graph, spec, MAX_SAMPLES)
+        files[FileName.CALIBRATION] = serialize_arrays(samples)
+    progress(0.4, "running the float model for the self-test")
+    vectors, self_test = make_self_test(graph, samples, tolerance)
+    files[FileName.SELF_TEST] = serialize_arrays(vectors)
+    progress(0.8, "writing the bundle")
+    manifest = Manifest(
+        name=name,
+        version=version,
+        serial=_serial(version) if serial is None else serial,
+        inputs=_aliased(graph.inputs, aliases, {spec.input: _IMAGE_ALIAS} if spec else None),
+        outputs=_aliased(
+            graph.outputs,
+            aliases,
+            {graph.outputs[0].name: _OUTPUT_ALIAS} if len(graph.outputs) == 1 else None,
+        ),
+        files=tuple(_describe(file, data) for file, data in sorted(files.items())),
+        preprocess=spec,
+        self_test=self_test,
+        requirements=Requirements(memory_bytes=graph.weights),
+        licence=licence,
+        source_revision=source_revision,
+        created=_created(),
+    )
+    if output.is_dir():
+        output = output / bundle_name(name, version)
+    digest = _write(output, manifest, files)
+    progress(1.0, "done")
+    return digest
+
+
+def pack_bare(model: Path, output: Path, *, progress: Progress = _silent) -> Digest:
+    """Pack an ONNX file with what it says of itself.
+
+    The name is the file's; the version is ``MODEL_VERSION.0.0`` of the graph and, as build
+    metadata, the first digits of the content's digest; no calibration, no labels.
+
+    Args:
+        model: the file.
+        output: as for `pack`.
+        progress: as for `pack`.
+
+    Raises:
+        As `pack`.
+    """
+    from edged.bundle._graph import Graph
+
+    content = _read(model, MAX_MODEL_BYTES)
+    number = Graph.load(content, model.name).model_version
+    return pack(
+        model,
+        name=_name_of(model),
+        version=Version(number, 0, 0, build=Digest.of(content).short),
+        output=output,
+        progress=progress,
+    )
+
+
+def _name_of(model: Path) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.stem)[:100].strip("._-")
+    if not name:
+        raise BundleError(
+            f"cannot name a bundle after {model.name!r}: wanted a letter or digit in it"
+        )
+    return name
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"cannot read {path}: there is no such file") from error
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > max_bytes:
+        raise LimitError(f"cannot read {path}: it has more than {max_bytes} bytes")
+    return content
+
+
+def _preprocess(text: str | None, graph: Graph) -> Preprocess | None:
+    inputs = [ImageInput(tensor.name, tensor.dtype, tensor.shape) for tensor in graph.inputs]
+    if text is not None:
+        return Preprocess.parse(text, inputs)
+    try:
+        spec = Preprocess.parse("stretch", inputs)
+    except InputError:
+        return None
+    return spec if spec.dtype is PixelType.UINT8 else None
+
+
+def _labels(path: Path, graph: Graph) -> bytes:
+    """The labels with plain line ends; their number has to be the classes of an output."""
+    try:
+        text = _read(path, _MAX_LABELS_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"cannot read {path}: it is not UTF-8 ({error})") from error
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    classes = {tensor.shape[-1] for tensor in graph.outputs if tensor.shape}
+    if None not in classes and len(lines) not in classes:
+        counts = " or ".join(str(count) for count in classes)
+        raise BundleError(
+            f"cannot use the labels of {path.name}: it has {len(lines)} lines; wanted {counts}, "
+            "one for each class of the output"
+        )
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _serial(version: Version) -> int:
+    serial = version.serial
+    if serial is None:
+        raise BundleError(
+            f"cannot make a serial of version {version}: minor or patch is above 999; give one"
+        )
+    return serial
+
+
+def _aliased(
+    tensors: tuple[TensorDecl, ...],
+    wanted: Mapping[str, str] | None,
+    default: Mapping[str, str] | None,
+) -> tuple[TensorDecl, ...]:
+    aliases = {**(default or {}), **(wanted or {})}
+    return tuple(TensorDecl(t.name, t.dtype, t.shape, alias=aliases.get(t.name)) for t in tensors)
+
+
+def _describe(name: FileName, content: bytes) -> BundleFile:
+    return BundleFile(
+        name=name, media_type=MEDIA_TYPES[name], digest=Digest.of(content), size=len(content)
+    )
+
+
+def _created() -> str:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not epoch:
+        return ""
+    try:
+        return datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError) as error:
+        raise BundleError(
+            f"cannot use SOURCE_DATE_EPOCH {epoch!r}: wanted seconds since 1970"
+        ) from error
+
+
+def _write(output: Path, manifest: Manifest, files: Mapping[FileName, bytes]) -> Digest:
+    layers = [
+        (
+            Descriptor(
+                media_type=file.media_type,
+                digest=file.digest,
+                size=file.size,
+                annotations=layer_annotations(file.name),
+            ),
+            files[file.name],
+        )
+        for file in manifest.files
+    ]
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # A dot name beside it: whoever watches the folder sees a whole bundle or none.
+        with tempfile.NamedTemporaryFile(
+            dir=output.parent, prefix=f".{output.name}.", delete=False
+        ) as file:
+            try:
+                digest = write_layout(file, manifest.serialize(), layers)
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), 0o644)
+                Path(file.name).replace(output)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise BundleError(f"cannot write {output}: {error.strerror}") from error
+    return digest

@@ -1,0 +1,113 @@
+"""Images compiled before, so that a model is compiled once per compiler and array."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import stat
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edged.bundle import Digest
+from edged.errors import StoreError
+from edged.faults import fault_point
+from edged.store._blobs import digest_of
+from edged.store._durable import quarantine, sync_file, sync_folder
+
+__all__ = ["CompiledCache", "CompiledKey"]
+
+_INFO: Final = ".info.json"
+_FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledKey:
+    """What a compiled model depends on.
+
+    Attributes:
+        bundle: the bundle's digest.
+        compiler_version: of the compiler that made it.
+        array: the device's array, printed.
+    """
+
+    bundle: Digest
+    compiler_version: str
+    array: str
+
+    @property
+    def folder_name(self) -> str:
+        text = json.dumps([self.bundle, self.compiler_version, self.array])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class CompiledCache:
+    """The folder ``compiled``: an entry is there only when all of it is on disk.
+
+    Args:
+        root: the store's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._folder = root / "compiled"
+        self._folder.mkdir(exist_ok=True)
+
+    def get(self, key: CompiledKey) -> Path | None:
+        """The folder of the compiled model, its files checked, or ``None``.
+
+        A damaged entry is put into quarantine and compiled again: it is only a cache.
+        """
+        folder = self._folder / key.folder_name
+        if not folder.is_dir():
+            return None
+        problem = _damage(folder, key)
+        if not problem:
+            return folder
+        quarantine(self._root, [folder], f"cannot use the compiled model {folder.name}: {problem}")
+        return None
+
+    def add(self, key: CompiledKey, source: Path) -> Path:
+        """Copy the plain files of *source* in as the entry of *key*; an entry there is kept.
+
+        Raises:
+            StoreError: *source* has something else than plain files.
+        """
+        if (there := self.get(key)) is not None:
+            return there
+        staged = Path(tempfile.mkdtemp(dir=self._root / "scratch", prefix="compiled-"))
+        files = {}
+        for file in sorted(source.iterdir()):
+            if not stat.S_ISREG(file.lstat().st_mode):
+                raise StoreError(f"cannot keep the compiled model: {file.name} is no plain file")
+            copy = staged / file.name
+            shutil.copyfile(file, copy, follow_symlinks=False)
+            copy.chmod(0o444)
+            sync_file(copy)
+            files[file.name] = digest_of(copy)
+        info = {"format": _FORMAT, "key": asdict(key), "files": files}
+        (staged / _INFO).write_text(json.dumps(info, indent=1))
+        sync_file(staged / _INFO)
+        sync_folder(staged)
+        fault_point("store.compiled.staged")
+        folder = self._folder / key.folder_name
+        staged.chmod(0o755)
+        staged.rename(folder)
+        fault_point("store.compiled.renamed")
+        sync_folder(self._folder)
+        return folder
+
+
+def _damage(folder: Path, key: CompiledKey) -> str:
+    try:
+        info: dict[str, Any] = json.loads((folder / _INFO).read_bytes())
+        if info["format"] != _FORMAT or info["key"] != asdict(key):
+            return f"it was made for {info['key']} in format {info['format']}"
+        for name, digest in info["files"].items():
+            if digest_of(folder / name) != digest:
+                return f"{name} has changed"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{error!r}"
+    return ""
