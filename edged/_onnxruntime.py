@@ -12,7 +12,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 from onnxruntime import (  # noqa: E402  (the line above has to come first)
     GraphOptimizationLevel,
     InferenceSession,
+    RunOptions,
     SessionOptions,
 )
 
-__all__ = ["GraphOptimizationLevel", "InferenceSession", "SessionOptions"]
+__all__ = ["GraphOptimizationLevel", "InferenceSession", "RunOptions", "SessionOptions"]

@@ -1,0 +1,393 @@
+"""The control plane: what a device is, what is in its banks, and the management queue."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Self
+
+import google_crc32c
+import numpy as np
+
+from edged.device._memory import DmaBuffer
+from edged.device._ring import Ring, disable_queue, refusal
+from edged.device._transport import Transport
+from edged.errors import (
+    DeadlineError,
+    DeviceError,
+    DeviceLostError,
+    EdgedError,
+    ImageError,
+    IncompatibleError,
+    LimitError,
+)
+from edged.npu import ABI, MAX_IMAGE_BYTES, Array, image_digest, parse_image
+from edged.npu.registers import (
+    BANKS,
+    MAGIC,
+    QUEUE_MANAGEMENT,
+    Bank,
+    BankStatus,
+    Capability,
+    Command,
+    Descriptor,
+    DescriptorFlag,
+    Fault,
+    Operation,
+    Reg,
+    ResetCause,
+    State,
+    Status,
+    bank_offset,
+)
+
+__all__ = ["BankState", "Device", "Identity", "Readings"]
+
+_RING_IOVA: Final = 1 << 32
+_IMAGE_IOVA: Final = 1 << 40
+_LOG2_SIZE: Final = 4
+_NONE: Final = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the device says of itself; constant while it is there.
+
+    Attributes:
+        gateware: first 8 bytes of blake2s over the role image.
+        clock_khz: of the array.
+    """
+
+    abi: int
+    gateware: bytes
+    array: Array
+    dram_bytes: int
+    clock_khz: int
+    capabilities: Capability
+
+    def __str__(self) -> str:
+        return (
+            f"gateware {self.gateware.hex()}, array {self.array} at {self.clock_khz // 1000} MHz,"
+            f" {self.dram_bytes >> 20} MiB"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BankState:
+    """One bank, as its registers stand.
+
+    Attributes:
+        digest: of the program image in it, 32 bytes; zeros when empty.
+        base, size: of its DRAM, device address and bytes.
+        generation: grows with each load.
+        active: whether RUN executes this bank.
+    """
+
+    number: int
+    digest: bytes
+    base: int
+    size: int
+    status: BankStatus
+    generation: int
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Health and counters, at one moment.
+
+    Attributes:
+        temperature: degrees Celsius.
+        power: watts.
+        cycles, busy_cycles, stall_cycles: periods of the array's clock.
+    """
+
+    temperature: float
+    power: float
+    ecc_corrected: int
+    ecc_uncorrected: int
+    seu_count: int
+    fault: Fault
+    fault_address: int
+    timeouts: int
+    reset_cause: ResetCause
+    cycles: int
+    busy_cycles: int
+    stall_cycles: int
+    bytes_read: int
+    bytes_written: int
+
+
+class Device:
+    """The one who manages a device: holds its management queue. Thread-safe, blocking.
+
+    While it is open, no other opening can load, activate or reset. Every method raises
+    DeviceLostError once the device is gone.
+    """
+
+    def __init__(self, transport: Transport, identity: Identity) -> None:
+        self.identity = identity
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._memory = DmaBuffer(transport, _RING_IOVA, Ring.bytes_for(_LOG2_SIZE))
+        self._ring = Ring(transport, QUEUE_MANAGEMENT, self._memory, _LOG2_SIZE)
+
+    @classmethod
+    def open(cls, transport: Transport) -> Self:
+        """Probe the device, then take its management queue.
+
+        Args:
+            transport: owned from here on, and closed if this fails.
+
+        Raises:
+            IncompatibleError: it is no such device, or of another ABI.
+            DeviceError: someone else manages it.
+            DeviceLostError: it is gone.
+        """
+        try:
+            return cls(transport, _identify(transport))
+        except BaseException:
+            transport.close()
+            raise
+
+    def fileno(self) -> int:
+        """A descriptor that polls as POLLRDHUP or POLLHUP when the device is gone."""
+        return self._transport.fileno()
+
+    def close(self) -> None:
+        """Close the connection; the device keeps its banks. What is under way elsewhere fails."""
+        self._transport.close()
+        with self._lock:
+            self._ring.close()
+
+    def state(self) -> State:
+        """What the device does now.
+
+        Raises:
+            DeviceError: a state that this ABI does not have.
+        """
+        value = self._transport.region_read(Reg.STATE)
+        try:
+            return State(value)
+        except ValueError as error:
+            raise DeviceError(
+                f"cannot tell the device's state: its register says {value}"
+            ) from error
+
+    def banks(self) -> tuple[BankState, ...]:
+        """Every bank, in order."""
+        active = self._transport.region_read(Reg.ACTIVE_BANK)
+        return tuple(self._bank(number, number == active) for number in range(BANKS))
+
+    def idle_bank(self) -> int:
+        """Number of a bank that is not active: the one to load next."""
+        active = self._transport.region_read(Reg.ACTIVE_BANK)
+        return next(number for number in range(BANKS) if number != active)
+
+    def readings(self) -> Readings:
+        """Health and counters."""
+
+        def narrow(register: Reg) -> int:
+            return self._transport.region_read(register)
+
+        def wide(register: Reg) -> int:
+            return self._transport.region_read(register, 8)
+
+        temperature = narrow(Reg.TEMPERATURE_MC)
+        return Readings(
+            temperature=(temperature - ((temperature >> 31) << 32)) / 1000,
+            power=narrow(Reg.POWER_MW) / 1000,
+            ecc_corrected=narrow(Reg.ECC_CORRECTED),
+            ecc_uncorrected=narrow(Reg.ECC_UNCORRECTED),
+            seu_count=narrow(Reg.SEU_COUNT),
+            fault=Fault(narrow(Reg.FAULT_CODE)),
+            fault_address=wide(Reg.FAULT_ADDRESS),
+            timeouts=narrow(Reg.TIMEOUTS),
+            reset_cause=ResetCause(narrow(Reg.RESET_CAUSE)),
+            cycles=wide(Reg.CYCLES),
+            busy_cycles=wide(Reg.BUSY_CYCLES),
+            stall_cycles=wide(Reg.STALL_CYCLES),
+            bytes_read=wide(Reg.BYTES_READ),
+            bytes_written=wide(Reg.BYTES_WRITTEN),
+        )
+
+    def load(self, image: bytes, bank: int, timeout: float = 120.0) -> None:
+        """Put a program image into a bank that is not active; the active one goes on running.
+
+        Args:
+            timeout: seconds for the device to check it and make it ready.
+
+        Raises:
+            IncompatibleError: ABI, array or DRAM need do not fit this device.
+            DeviceError: any other status, a locked bank, or a digest that is not the image's.
+            DeadlineError: not done in time.
+        """
+        what = f"load image into bank {bank}"
+        if not 0 < len(image) <= MAX_IMAGE_BYTES:
+            raise LimitError(f"cannot {what}: {len(image)} bytes, at most {MAX_IMAGE_BYTES} fit")
+        with self._lock, self._locked(bank), self._image_buffer(image):
+            descriptor = Descriptor(
+                Operation.LOAD_IMAGE,
+                DescriptorFlag.CRC | DescriptorFlag.INTERRUPT,
+                length=len(image),
+                host_address=_IMAGE_IOVA,
+                device_address=bank,
+                crc=google_crc32c.value(image),
+            )
+            status = self._execute(descriptor, what, timeout)
+        if status != Status.OK:
+            raise refusal(what, Operation.LOAD_IMAGE, status, self._why(image, bank, status))
+        found, wanted = self._bank(bank, False).digest, image_digest(image)
+        if found != wanted:
+            raise DeviceError(
+                f"cannot {what}: the bank has digest {found.hex()}, wanted {wanted.hex()}"
+            )
+
+    def activate(self, bank: int, timeout: float = 30.0) -> None:
+        """Make *bank* the one that RUN executes.
+
+        Raises:
+            DeviceError: it holds no valid image.
+            DeadlineError: a run did not end in time.
+        """
+        what = f"activate bank {bank}"
+        descriptor = Descriptor(
+            Operation.ACTIVATE_BANK, DescriptorFlag.INTERRUPT, device_address=bank
+        )
+        with self._lock:
+            status = self._execute(descriptor, what, timeout)
+        if status != Status.OK:
+            raise refusal(what, Operation.ACTIVATE_BANK, status)
+
+    def disable_queue(self, queue: int) -> None:
+        """Abort a queue, whoever owns it; afterwards the device does not touch its memory.
+
+        Raises:
+            DeadlineError: the device does not let go.
+        """
+        disable_queue(self._transport, queue)
+
+    def clear_fault(self) -> None:
+        """Let a device in state FAULTED run again."""
+        self._transport.region_write(Reg.COMMAND, Command.CLEAR_FAULT)
+
+    def soft_reset(self, timeout: float = 15.0) -> None:
+        """Abort every queue and empty both banks.
+
+        Raises:
+            DeadlineError: the device does not come back.
+        """
+        with self._lock:
+            self._transport.region_write(Reg.COMMAND, Command.SOFT_RESET)
+            deadline = time.monotonic() + timeout
+            while (state := self.state()) is not State.CLEARED:
+                if time.monotonic() > deadline:
+                    raise DeadlineError(
+                        f"cannot reset device: it is still {state.name} after {timeout:g} s"
+                    )
+                time.sleep(0.0005)
+            self._ring.start()
+
+    def function_level_reset(self) -> None:
+        """Reset the whole function: as :meth:`soft_reset`, and counters and faults as well."""
+        with self._lock:
+            self._transport.reset()
+            self._ring.start()
+
+    def _execute(self, descriptor: Descriptor, what: str, timeout: float) -> int:
+        """Run one descriptor on the management queue; its status."""
+        try:
+            self._ring.submit([descriptor.pack()])
+            (completion,) = self._ring.wait(time.monotonic() + timeout)
+        except DeadlineError as error:
+            self._ring.start()
+            raise DeadlineError(f"cannot {what}: not done within {timeout:g} s") from error
+        return completion.status
+
+    def _bank(self, number: int, active: bool) -> BankState:
+        def wide(register: int) -> int:
+            return self._transport.region_read(bank_offset(number, Bank.DIGEST) + register, 8)
+
+        def narrow(register: Bank) -> int:
+            return self._transport.region_read(bank_offset(number, register))
+
+        return BankState(
+            number,
+            digest=b"".join(wide(at).to_bytes(8, "little") for at in range(0, 32, 8)),
+            base=wide(Bank.BASE),
+            size=wide(Bank.SIZE),
+            status=BankStatus(narrow(Bank.STATUS)),
+            generation=narrow(Bank.GENERATION),
+            active=active,
+        )
+
+    @contextlib.contextmanager
+    def _locked(self, bank: int) -> Iterator[None]:
+        """Hold the bank's lock."""
+        register = bank_offset(bank, Bank.OWNER)
+        token = secrets.randbelow(_NONE) + 1
+        self._transport.region_write(register, token)
+        owner = self._transport.region_read(register)
+        if owner != token:
+            raise DeviceError(f"cannot load image into bank {bank}: {owner:#010x} holds its lock")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(EdgedError):  # it is gone, and the lock with it
+                self._transport.region_write(register, 0)
+
+    @contextlib.contextmanager
+    def _image_buffer(self, image: bytes) -> Iterator[None]:
+        buffer = DmaBuffer(self._transport, _IMAGE_IOVA, len(image))
+        buffer.array(0, (len(image),))[:] = np.frombuffer(image, np.uint8)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(DeviceLostError):
+                buffer.close()
+
+    def _why(self, image: bytes, bank: int, status: int) -> str:
+        """What is known here about a refused image."""
+        try:
+            parsed = parse_image(image)
+        except ImageError as error:
+            return f" ({error})"
+        if status != Status.INCOMPATIBLE:
+            return ""
+        size = self._bank(bank, False).size
+        return (
+            f" (image: ABI {parsed.abi}, array {parsed.array}, {parsed.dram_bytes} bytes of DRAM;"
+            f" device: ABI {self.identity.abi}, array {self.identity.array}, {size} bytes a bank);"
+            " compile the model for this device"
+        )
+
+
+def _identify(transport: Transport) -> Identity:
+    """Probe the magic before anything else: PCI ids are shared."""
+    magic = transport.region_read(Reg.MAGIC)
+    if magic != MAGIC:
+        raise IncompatibleError(
+            f"cannot open device: its first register is {magic:#010x}, wanted {MAGIC:#010x}"
+        )
+    abi = transport.region_read(Reg.ABI)
+    if abi != ABI:
+        raise IncompatibleError(
+            f"cannot open device: it has ABI {abi}, this driver ABI {ABI};"
+            " flash the gateware of this release"
+        )
+    return Identity(
+        abi,
+        transport.region_read(Reg.GATEWARE_ID, 8).to_bytes(8, "little"),
+        Array(
+            transport.region_read(Reg.ARRAY_TI),
+            transport.region_read(Reg.ARRAY_TO),
+            transport.region_read(Reg.ARRAY_TP),
+        ),
+        transport.region_read(Reg.DRAM_SIZE, 8),
+        transport.region_read(Reg.CLOCK_KHZ),
+        Capability(transport.region_read(Reg.CAPABILITIES)),
+    )

@@ -1,0 +1,176 @@
+"""The data path: tensors in, one run of the active program, tensors out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edged.device._memory import DmaBuffer
+from edged.device._ring import Ring, refusal
+from edged.device._transport import Transport
+from edged.errors import DeadlineError, DeviceError, IncompatibleError, RequestError
+from edged.npu import ProgramImage, Tensor
+from edged.npu.registers import (
+    BANKS,
+    QUEUE_DATA,
+    Bank,
+    Descriptor,
+    DescriptorFlag,
+    Operation,
+    Reg,
+    Status,
+    bank_offset,
+)
+
+__all__ = ["InferenceQueue"]
+
+_IOVA: Final = 1 << 32
+_ALIGN: Final = 4096
+
+
+class InferenceQueue:
+    """Runs the program that is active on the device, over the data queue. Thread-safe.
+
+    Runs follow each other, since a program has one set of tensors in DRAM.
+
+    Args:
+        transport: an opening of the device, owned from here on.
+        image: the program that has to be the active one; only its inputs, outputs and digest are
+            used.
+        timeout: seconds that a run may take, unless the call says otherwise.
+
+    Raises:
+        IncompatibleError: another program is active.
+        DeviceError: the queue belongs to another opening.
+        DeviceLostError: the device is gone.
+    """
+
+    def __init__(self, transport: Transport, image: ProgramImage, *, timeout: float = 10.0) -> None:
+        self._transport = transport
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._stale = False
+        base = _active_base(transport, image)
+        inputs, outputs = image.input_tensors, image.output_tensors
+        log2_size = max(2, (len(inputs) + len(outputs)).bit_length())
+        offset = Ring.bytes_for(log2_size)
+        offsets = []
+        for tensor in (*inputs, *outputs):
+            offset = -(-offset // _ALIGN) * _ALIGN
+            offsets.append(offset)
+            offset += tensor.nbytes
+        self._memory = DmaBuffer(transport, _IOVA, offset)
+        self._inputs = list(zip(inputs, self._views(inputs, offsets), strict=True))
+        self._outputs = self._views(outputs, offsets[len(inputs) :])
+        moves = [Operation.DMA_IN] * len(inputs) + [Operation.DMA_OUT] * len(outputs)
+        descriptors = [
+            Descriptor(
+                op,
+                length=tensor.nbytes,
+                host_address=_IOVA + at,
+                device_address=base + tensor.address,
+            )
+            for op, tensor, at in zip(moves, (*inputs, *outputs), offsets, strict=True)
+        ]
+        descriptors.insert(len(inputs), Descriptor(Operation.RUN))
+        self._operations = [Operation(descriptor.op) for descriptor in descriptors]
+        packed = [descriptor.pack() for descriptor in descriptors]
+        # The last one alone interrupts; it follows all the others.
+        packed[-1] = packed[-1][:1] + bytes([DescriptorFlag.INTERRUPT]) + packed[-1][2:]
+        self._packed = packed
+        self._ring = Ring(transport, QUEUE_DATA, self._memory, log2_size)
+
+    def run(
+        self, inputs: Sequence[npt.NDArray[Any]], timeout: float | None = None
+    ) -> list[npt.NDArray[Any]]:
+        """Run once.
+
+        Args:
+            inputs: one array per input of the image, [H, W, C] or [1, H, W, C], u8 or s8 as the
+                image says.
+            timeout: seconds, from when the device is free for this call.
+
+        Returns:
+            One array per output, [1, H, W, C], u8 or s8.
+
+        Raises:
+            RequestError: number, shape or dtype of the inputs.
+            DeadlineError: the device did not answer in time; the run was aborted.
+            DeviceError: the device answered with another status than OK.
+            DeviceLostError: the device is gone.
+        """
+        if len(inputs) != len(self._inputs):
+            raise RequestError(
+                f"cannot run: {len(inputs)} inputs given, wanted {len(self._inputs)}"
+            )
+        for (tensor, _), value in zip(self._inputs, inputs, strict=True):
+            _check(tensor, value)
+        with self._lock:
+            self._recover()
+            for (_, view), value in zip(self._inputs, inputs, strict=True):
+                np.copyto(view, value)
+            self._execute(self._timeout if timeout is None else timeout)
+            return [view.copy() for view in self._outputs]
+
+    def close(self) -> None:
+        """Give the queue back and close the connection; a run in another thread fails."""
+        self._transport.close()
+        with self._lock:
+            self._ring.close()
+
+    def _execute(self, timeout: float) -> None:
+        self._stale = True
+        try:
+            self._ring.submit(self._packed)
+            completions = self._ring.wait(time.monotonic() + timeout)
+        except DeadlineError as error:
+            raise DeadlineError(
+                f"cannot run: the device did not finish within {timeout:g} s"
+            ) from error
+        self._stale = False
+        for operation, completion in zip(self._operations, completions, strict=True):
+            if completion.status != Status.OK:
+                raise refusal("run", operation, completion.status)
+
+    def _recover(self) -> None:
+        """After a run that was given up, abort it: nothing may write into the buffers later."""
+        if self._stale:
+            self._ring.start()
+            self._stale = False
+
+    def _views(self, tensors: Sequence[Tensor], offsets: Sequence[int]) -> list[npt.NDArray[Any]]:
+        return [
+            self._memory.array(offset, (1, *tensor.shape), tensor.dtype.numpy)
+            for tensor, offset in zip(tensors, offsets, strict=False)
+        ]
+
+
+def _check(tensor: Tensor, value: npt.NDArray[Any]) -> None:
+    shapes = (tensor.shape, (1, *tensor.shape))
+    if value.shape not in shapes or value.dtype != tensor.dtype.numpy:
+        raise RequestError(
+            f"cannot run: input {tensor.name!r} is {value.dtype} {list(value.shape)},"
+            f" wanted {tensor.dtype.numpy} {list(shapes[1])}"
+        )
+
+
+def _active_base(transport: Transport, image: ProgramImage) -> int:
+    """Device address of the active bank, which has to hold *image*."""
+    active = transport.region_read(Reg.ACTIVE_BANK)
+    if active >= BANKS:
+        raise DeviceError("cannot open the data queue: no bank is active; activate one first")
+    digest = b"".join(
+        transport.region_read(bank_offset(active, Bank.DIGEST) + at, 8).to_bytes(8, "little")
+        for at in range(0, 32, 8)
+    )
+    if digest != image.digest:
+        raise IncompatibleError(
+            f"cannot open the data queue: bank {active} is active with program"
+            f" {digest.hex()[:16]}…, wanted {image.digest.hex()[:16]}…"
+        )
+    return transport.region_read(bank_offset(active, Bank.BASE), 8)

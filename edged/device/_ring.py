@@ -1,0 +1,189 @@
+"""One queue of the device: descriptors out, completions in."""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from edged.device._memory import DmaBuffer
+from edged.device._transport import Transport
+from edged.errors import DeadlineError, DeviceError, DeviceLostError, IncompatibleError
+from edged.npu.registers import (
+    Completion,
+    Operation,
+    Queue,
+    QueueControl,
+    Reg,
+    Status,
+    interrupt_of_queue,
+    queue_offset,
+)
+
+__all__ = ["Ring", "disable_queue", "refusal"]
+
+_MODULO: Final = 0xFFFF_FFFF
+_DESCRIPTOR_BYTES: Final = 32
+_COMPLETION_BYTES: Final = 16
+_SEQUENCE: Final = struct.Struct("<I")
+_HINT_MS: Final = 20
+"""An interrupt can be lost: look without one, this often."""
+_DISABLE_SECONDS: Final = 15.0
+_LOST: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+
+
+class Ring:
+    """A queue's rings in memory of ours. Not safe to use from several threads at once.
+
+    Args:
+        memory: holds the rings in its first :meth:`bytes_for` bytes.
+        log2_size: descriptors in the ring, as a power of two.
+
+    Raises:
+        DeviceError: another opening holds the queue.
+        DeadlineError: the device does not let go of what the queue did before.
+    """
+
+    def __init__(self, transport: Transport, queue: int, memory: DmaBuffer, log2_size: int) -> None:
+        self.size = 1 << log2_size
+        self._transport = transport
+        self._queue = queue
+        self._log2_size = log2_size
+        self._memory = memory
+        self._descriptors = memory.array(0, (self.size, _DESCRIPTOR_BYTES))
+        at = self.size * _DESCRIPTOR_BYTES
+        self._completions = memory.array(at, (self.size, _COMPLETION_BYTES))
+        self._completion_data = self._completions.data.cast("B")
+        self._tail = 0
+        self._seen = 0
+        self._vector = interrupt_of_queue(queue)
+        self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(self._eventfd, select.POLLIN)
+        self._poll.register(transport.fileno(), _LOST)
+        try:
+            transport.set_interrupt(self._vector, self._eventfd)
+            self.start()
+        except BaseException:
+            os.close(self._eventfd)
+            raise
+
+    @staticmethod
+    def bytes_for(log2_size: int) -> int:
+        """What the rings take of their memory, a multiple of 64."""
+        return (_DESCRIPTOR_BYTES + _COMPLETION_BYTES) << max(log2_size, 2)
+
+    def start(self) -> None:
+        """Take the queue, empty; what it was doing is aborted."""
+        disable_queue(self._transport, self._queue)
+        self._completions[:] = 0
+        self._tail = self._seen = 0
+        interrupts = self._transport.region_read(Reg.INTERRUPT_ENABLE)
+        self._transport.region_write(Reg.INTERRUPT_ENABLE, interrupts | 1 << self._vector)
+        base = self._memory.iova
+        for register, value, size in (
+            (Queue.RING_BASE, base, 8),
+            (Queue.LOG2_SIZE, self._log2_size, 4),
+            (Queue.COMPLETION_BASE, base + self.size * _DESCRIPTOR_BYTES, 8),
+            (Queue.CONTROL, QueueControl.ENABLE, 4),
+        ):
+            self._transport.region_write(queue_offset(self._queue, register), value, size)
+        if not self._enabled():
+            raise DeviceError(
+                f"cannot enable queue {self._queue}: it stopped with {self._error().name}"
+            )
+
+    def submit(self, descriptors: Sequence[bytes]) -> None:
+        """Queue packed descriptors, at most as many as the ring has, with one doorbell."""
+        for descriptor in descriptors:
+            slot = self._descriptors[self._tail & (self.size - 1)]
+            slot.data[:] = descriptor
+            self._tail = (self._tail + 1) & _MODULO
+        doorbell = queue_offset(self._queue, Queue.TAIL)
+        self._transport.region_write(doorbell, self._tail, posted=True)
+
+    def wait(self, deadline: float) -> list[Completion]:
+        """The completions of everything submitted, in order.
+
+        Args:
+            deadline: by :func:`time.monotonic`.
+
+        Raises:
+            DeadlineError: not all are there by then; call :meth:`start` before the next use.
+            DeviceLostError: the device is gone.
+            DeviceError: the queue was stopped or taken away.
+        """
+        done = []
+        while self._seen != self._tail:
+            while not self._has_next():
+                self._sleep(deadline)
+            index = self._seen & (self.size - 1)
+            at = index * _COMPLETION_BYTES
+            done.append(Completion.unpack(self._completion_data[at : at + _COMPLETION_BYTES]))
+            self._seen = (self._seen + 1) & _MODULO
+        return done
+
+    def close(self) -> None:
+        """Let go of what is ours; the queue goes with the opening."""
+        if self._eventfd >= 0:
+            os.close(self._eventfd)
+            self._eventfd = -1
+
+    def _has_next(self) -> bool:
+        at = (self._seen & (self.size - 1)) * _COMPLETION_BYTES + Completion.SEQUENCE_OFFSET
+        (sequence,) = _SEQUENCE.unpack_from(self._completion_data, at)
+        return bool(sequence == (self._seen + 1) & _MODULO)
+
+    def _sleep(self, deadline: float) -> None:
+        """Until an interrupt hints that something happened, or a little while."""
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise DeadlineError("cannot get an answer from the device in time")
+        events = self._poll.poll(min(_HINT_MS, remaining * 1000))
+        for fd, _ in events:
+            if fd == self._eventfd:
+                os.eventfd_read(fd)
+            elif not self._has_next():
+                raise DeviceLostError("cannot get an answer from the device: it is gone")
+        if not events and not self._enabled() and not self._has_next():
+            raise DeviceError(
+                f"cannot use queue {self._queue}: it was disabled,"
+                f" its error register says {self._error().name}"
+            )
+
+    def _enabled(self) -> bool:
+        control = self._transport.region_read(queue_offset(self._queue, Queue.CONTROL))
+        return bool(control & QueueControl.ENABLE)
+
+    def _error(self) -> Status:
+        return Status(self._transport.region_read(queue_offset(self._queue, Queue.ERROR)))
+
+
+def disable_queue(transport: Transport, queue: int) -> None:
+    """Abort a queue, and wait until the device has let go of its owner's memory.
+
+    Raises:
+        DeadlineError: it does not let go.
+        DeviceError: the queue is not ours to disable.
+    """
+    control = queue_offset(queue, Queue.CONTROL)
+    transport.region_write(control, 0)
+    deadline = time.monotonic() + _DISABLE_SECONDS
+    while transport.region_read(control) & QueueControl.ENABLE:
+        if time.monotonic() > deadline:
+            raise DeadlineError(
+                f"cannot disable queue {queue}: it still works after {_DISABLE_SECONDS:.0f} s;"
+                " reset the device"
+            )
+        time.sleep(0.0005)
+
+
+def refusal(what: str, operation: Operation, status: int, detail: str = "") -> DeviceError:
+    """The error for a completion that is not OK."""
+    known = status in Status.__members__.values()
+    name = Status(status).name if known else f"status {status}"
+    kind = IncompatibleError if status == Status.INCOMPATIBLE else DeviceError
+    return kind(f"cannot {what}: the device answered {operation.name} with {name}{detail}")

@@ -1,0 +1,42 @@
+"""How a driver reaches its device: VFIO's terms, whatever carries them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["Transport"]
+
+
+class Transport(Protocol):
+    """One opening of a device. Safe to use from several threads.
+
+    Every method raises :class:`~edged.errors.DeviceLostError` once the device is gone, and
+    :class:`~edged.errors.DeviceError` when it refuses.
+    """
+
+    def region_read(self, offset: int, size: int = 4) -> int:
+        """The value at *offset* of BAR0, 4 or 8 bytes, little endian."""
+
+    def region_write(self, offset: int, value: int, size: int = 4, *, posted: bool = False) -> None:
+        """Write 4 or 8 bytes to BAR0. *posted* does not wait, and does not hear of a refusal."""
+
+    def dma_map(self, iova: int, fd: int, offset: int, size: int) -> None:
+        """Let the device read and write *size* bytes of file *fd* at host address *iova*.
+
+        All page aligned; the file is a memfd sealed against shrinking.
+        """
+
+    def dma_unmap(self, iova: int, size: int) -> None:
+        """Take a mapping back; after this returns, the device does not touch it."""
+
+    def set_interrupt(self, vector: int, eventfd: int | None) -> None:
+        """Have an interrupt vector signal an eventfd, or nothing any more."""
+
+    def reset(self) -> None:
+        """Function-level reset."""
+
+    def fileno(self) -> int:
+        """A descriptor that polls as POLLRDHUP or POLLHUP when the device is gone."""
+
+    def close(self) -> None:
+        """Close this opening; what waits for the device ends with DeviceLostError."""

@@ -1,0 +1,115 @@
+"""``python -m edged.emulator``: the emulated device as a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import signal
+import sys
+from pathlib import Path
+
+from edged.emulator._core import Pace
+from edged.emulator._gateware import Gateware
+from edged.emulator._selftest import exact_weight_encoding
+from edged.emulator._server import Server
+from edged.errors import EdgedError
+from edged.npu import Array
+
+_DESCRIPTION = """\
+Emulates the NPU card: a vfio-user server on a UNIX socket, which any number of clients of the same
+user may open. Prints one line on standard output when it is ready; SIGTERM or SIGINT end it.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until a signal comes.
+
+    Returns:
+        The exit status, after ``sysexits.h``.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if options.verbose else logging.WARNING,
+        format="%(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    # The queues' threads and the message loop share the interpreter: hand over sooner than in 5 ms.
+    sys.setswitchinterval(0.0005)
+    try:
+        weights = exact_weight_encoding()
+        device = Gateware(
+            array=options.array,
+            dram_bytes=options.dram << 20,
+            weights=weights,
+            threads=options.threads,
+            pace=Pace(options.pace),
+        )
+        server = Server(options.socket, device)
+    except EdgedError as error:
+        sys.stderr.write(f"edged-emulator: {error}\n")
+        return error.exit_status
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    sys.stdout.write(
+        f"ready: {options.socket}: array {options.array}, {options.dram} MiB of DRAM,"
+        f" pace {options.pace}, weights {weights.value}\n"
+    )
+    sys.stdout.flush()
+    server.serve()
+    device.stop()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edged-emulator",
+        description=_DESCRIPTION,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--socket", type=Path, required=True, metavar="PATH", help="where to listen, mode 0600"
+    )
+    parser.add_argument(
+        "--pace",
+        choices=[pace.value for pace in Pace],
+        default=Pace.FAST.value,
+        help="as fast as this host can, or as slow as the gateware is modelled",
+    )
+    parser.add_argument(
+        "--array", type=_array, default=Array(), metavar="TIxTOxTP", help="size of the MAC array"
+    )
+    parser.add_argument(
+        "--dram", type=_dram, default=4096, metavar="MIB", help="device memory, taken when used"
+    )
+    parser.add_argument(
+        "--threads", type=_threads, default=1, metavar="N", help="threads that one run may use"
+    )
+    parser.add_argument("--verbose", action="store_true", help="say why a descriptor was refused")
+    return parser
+
+
+def _array(text: str) -> Array:
+    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})x(\d{1,4})", text)
+    sizes = tuple(map(int, match.groups())) if match else (0,)
+    if not all(0 < size <= 1024 for size in sizes):
+        raise argparse.ArgumentTypeError(f"'{text}' is no array (try '16x32x4')")
+    return Array(*sizes)
+
+
+def _dram(text: str) -> int:
+    return _number(text, 16, 1 << 20)
+
+
+def _threads(text: str) -> int:
+    return _number(text, 1, 256)
+
+
+def _number(text: str, least: int, most: int) -> int:
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from {least} to {most}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,372 @@
+"""What the device does with a descriptor: DRAM, the two banks, and the program that runs."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from edged._onnxruntime import RunOptions
+from edged.emulator._executor import Executor, WeightEncoding
+from edged.emulator._memory import DmaFault, Dram, HostMemory
+from edged.emulator._timing import CLOCK_KHZ, Cost, cost_of
+from edged.errors import DeviceError, ImageError
+from edged.npu import ABI, MAX_IMAGE_BYTES, Array, ProgramImage, Tensor, parse_image
+from edged.npu.registers import (
+    BANKS,
+    QUEUE_MANAGEMENT,
+    BankStatus,
+    Descriptor,
+    DescriptorFlag,
+    Fault,
+    Operation,
+    Status,
+)
+
+__all__ = ["Bank", "Cancellation", "Core", "Counters", "Pace"]
+
+_LOG = logging.getLogger(__name__)
+_PAGE: Final = 4096
+_HOST_BYTES_PER_CYCLE: Final = 28
+"""PCI Express 3.0 ×8 after its overheads, 7 GB/s, by the array's clock."""
+
+
+class Pace(enum.Enum):
+    """How long operations take."""
+
+    FAST = "fast"
+    """As fast as they can be computed here."""
+    MODELLED = "modelled"
+    """At least as long as the gateware would take."""
+
+
+@dataclass(slots=True)
+class Bank:
+    """One of the two places for a program.
+
+    Attributes:
+        owner: the lock's value; ``holder`` is the opening that wrote it.
+    """
+
+    base: int
+    size: int
+    digest: bytes = bytes(32)
+    status: BankStatus = BankStatus.EMPTY
+    generation: int = 0
+    owner: int = 0
+    holder: object = None
+    program: Program | None = None
+
+    def clear(self) -> None:
+        self.digest, self.status, self.program = bytes(32), BankStatus.EMPTY, None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What remains of an image once it is loaded."""
+
+    executor: Executor
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    dram_bytes: int
+    cost: Cost
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since power-on or the last function-level reset."""
+
+    started: float = field(default_factory=time.monotonic)
+    busy: int = 0
+    stalls: int = 0
+    read: int = 0
+    written: int = 0
+    timeouts: int = 0
+
+    @property
+    def cycles(self) -> int:
+        return int((time.monotonic() - self.started) * CLOCK_KHZ * 1000)
+
+
+class Cancellation:
+    """Ends the operation that it was handed to, from another thread."""
+
+    def __init__(self) -> None:
+        self.options = RunOptions()
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        self.options.terminate = True
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._event.is_set()
+
+    def sleep(self, seconds: float) -> None:
+        """Until then, or until cancelled."""
+        if seconds > 0:
+            self._event.wait(seconds)
+
+
+class _Refused(Exception):  # noqa: N818  (a status, not an error of the emulator)
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Core:
+    """Banks, DRAM and execution; knows nothing of registers or rings.
+
+    One thread per queue calls :meth:`execute`. Runs and activations exclude each other; a load
+    excludes neither.
+
+    Args:
+        on_fault: called when a fault has been recorded.
+    """
+
+    def __init__(
+        self,
+        *,
+        array: Array,
+        dram_bytes: int,
+        weights: WeightEncoding,
+        threads: int,
+        pace: Pace,
+        on_fault: Callable[[], None],
+    ) -> None:
+        self.array = array
+        self.dram = Dram(dram_bytes)
+        size = dram_bytes // BANKS // _PAGE * _PAGE
+        self.banks = tuple(Bank(base=i * size, size=size) for i in range(BANKS))
+        self.active: int | None = None
+        self.running = False
+        self.fault = Fault.NONE
+        self.fault_address = 0
+        self.watchdog_ms = 0
+        self.counters = Counters()
+        self._weights = weights
+        self._threads = threads
+        self._pace = pace
+        self._on_fault = on_fault
+        self._run_lock = threading.Lock()
+        self._epoch = 0
+
+    @property
+    def loading(self) -> bool:
+        return any(bank.status is BankStatus.LOADING for bank in self.banks)
+
+    def reset(self) -> None:
+        """Deactivate and empty both banks, clear the fault. No operation may be under way."""
+        self._epoch += 1
+        self.active = None
+        for bank in self.banks:
+            bank.clear()
+        self.fault, self.fault_address = Fault.NONE, 0
+
+    def execute(
+        self, descriptor: Descriptor, queue: int, memory: HostMemory, cancellation: Cancellation
+    ) -> tuple[Status, int]:
+        """Carry out one descriptor.
+
+        Returns:
+            The status and the cycles it took, by the model.
+        """
+        begun = time.monotonic()
+        try:
+            cycles = self._dispatch(descriptor, queue, memory, cancellation)
+        except _Refused as refusal:
+            _LOG.info("queue %d: %s: %s", queue, refusal.status.name, refusal)
+            return refusal.status, 0
+        except DmaFault as fault:
+            _LOG.info("queue %d: BAD_ADDRESS: %s", queue, fault)
+            return Status.BAD_ADDRESS, 0
+        if self._pace is Pace.MODELLED:
+            cancellation.sleep(cycles / (CLOCK_KHZ * 1e3) - (time.monotonic() - begun))
+        return (Status.ABORTED if cancellation.cancelled else Status.OK), cycles
+
+    def _dispatch(
+        self, descriptor: Descriptor, queue: int, memory: HostMemory, cancellation: Cancellation
+    ) -> int:
+        match descriptor.op:
+            case Operation.DMA_IN:
+                data = self._device_range(descriptor, queue)
+                memory.read(descriptor.host_address, data)
+                _check_crc(descriptor, data)
+                return len(data) // _HOST_BYTES_PER_CYCLE
+            case Operation.DMA_OUT:
+                data = self._device_range(descriptor, queue)
+                memory.write(descriptor.host_address, data)
+                return len(data) // _HOST_BYTES_PER_CYCLE
+            case Operation.RUN:
+                return self._run(cancellation)
+            case Operation.FENCE | Operation.FLUSH:
+                return 0  # each queue works in order, and its DRAM is memory
+            case Operation.LOAD_IMAGE if queue == QUEUE_MANAGEMENT:
+                return self._load(descriptor, memory)
+            case Operation.ACTIVATE_BANK if queue == QUEUE_MANAGEMENT:
+                return self._activate(descriptor.device_address)
+        raise _Refused(Status.BAD_OPERATION, f"operation {descriptor.op}")
+
+    def _device_range(self, descriptor: Descriptor, queue: int) -> memoryview:
+        """What a DMA may touch: the data queue, nothing but the active program's DRAM."""
+        start, length = descriptor.device_address, descriptor.length
+        if not length:
+            raise _Refused(Status.BAD_LENGTH, "DMA of 0 bytes")
+        if queue != QUEUE_MANAGEMENT:
+            bank, program = self._active_program()
+            if not bank.base <= start <= start + length <= bank.base + program.dram_bytes:
+                raise DmaFault(f"device range {start:#x} + {length:#x} is outside the program")
+        return self.dram.slice(start, length)
+
+    def _active_program(self) -> tuple[Bank, Program]:
+        if self.active is not None:
+            bank = self.banks[self.active]
+            if bank.program is not None:
+                return bank, bank.program
+        raise _Refused(Status.NO_IMAGE, "no bank is active")
+
+    def _bank(self, number: int) -> Bank:
+        if number >= BANKS:
+            raise _Refused(Status.BAD_ADDRESS, f"bank {number}")
+        return self.banks[number]
+
+    def _load(self, descriptor: Descriptor, memory: HostMemory) -> int:
+        bank = self._bank(descriptor.device_address)
+        if descriptor.device_address == self.active:
+            raise _Refused(Status.BANK_BUSY, f"bank {self.active} is active")
+        if not 0 < descriptor.length <= min(MAX_IMAGE_BYTES, bank.size):
+            raise _Refused(Status.BAD_LENGTH, f"image of {descriptor.length} bytes")
+        epoch = self._epoch
+        bank.clear()
+        bank.generation = (bank.generation + 1) & 0xFFFF_FFFF
+        bank.status = BankStatus.LOADING
+        self.dram.scrub(bank.base, bank.size)  # of what the model before computed
+        try:
+            digest, program = self._read_image(descriptor, bank, memory)
+        except BaseException:
+            if self._epoch == epoch:
+                bank.status = BankStatus.CORRUPT
+            raise
+        if self._epoch != epoch:
+            raise _Refused(Status.ABORTED, "reset while loading")
+        bank.digest, bank.program = digest, program
+        bank.status = BankStatus.VALID
+        return descriptor.length // _HOST_BYTES_PER_CYCLE
+
+    def _read_image(
+        self, descriptor: Descriptor, bank: Bank, memory: HostMemory
+    ) -> tuple[bytes, Program]:
+        """Copy the image to the end of the bank's DRAM and build the program from that copy."""
+        room = bank.size - -(-descriptor.length // _PAGE) * _PAGE
+        data = self.dram.slice(bank.base + room, descriptor.length)
+        memory.read(descriptor.host_address, data)
+        _check_crc(descriptor, data)
+        abi = int.from_bytes(data[8:10], "little")  # follows the magic, in every version
+        if bytes(data[:8]) == b"EDGEIMG\0" and abi != ABI:
+            raise _Refused(Status.INCOMPATIBLE, f"ABI {abi}, the device has {ABI}")
+        try:
+            image = parse_image(data)
+            self._check_fit(image, room)
+            executor = Executor(image, weights=self._weights, threads=self._threads)
+        except ImageError as error:
+            raise _Refused(Status.BAD_IMAGE, str(error)) from error
+        program = Program(
+            executor, image.input_tensors, image.output_tensors, image.dram_bytes, cost_of(image)
+        )
+        return image.digest, program
+
+    def _check_fit(self, image: ProgramImage, room: int) -> None:
+        if image.array != self.array:
+            raise _Refused(Status.INCOMPATIBLE, f"array {image.array}, the device has {self.array}")
+        if image.dram_bytes > room:
+            raise _Refused(Status.INCOMPATIBLE, f"{image.dram_bytes} bytes, {room} are there")
+
+    def _activate(self, number: int) -> int:
+        bank = self._bank(number)
+        with self._run_lock:
+            if bank.status is not BankStatus.VALID:
+                raise _Refused(Status.NO_IMAGE, f"bank {number} is {bank.status.name}")
+            self.active = number
+        return 1
+
+    def _run(self, cancellation: Cancellation) -> int:
+        with self._run_lock:
+            if self.fault is not Fault.NONE:
+                raise _Refused(Status.FAULT, self.fault.name)
+            bank, program = self._active_program()
+            self.running = True
+            watchdog = _Watchdog(self.watchdog_ms, cancellation)
+            try:
+                self._run_program(bank, program, cancellation)
+            except DeviceError as error:
+                if not cancellation.cancelled:
+                    self._record_fault(Fault.DRAM, bank.base)
+                    raise _Refused(Status.FAULT, str(error)) from error
+            finally:
+                self.running = False
+                watchdog.stop()
+            if watchdog.expired:
+                self.counters.timeouts += 1
+                self._record_fault(Fault.WATCHDOG, bank.base)
+                raise _Refused(Status.TIMEOUT, f"run took over {self.watchdog_ms} ms")
+            if cancellation.cancelled:
+                raise _Refused(Status.ABORTED, "run was aborted")
+            cost = program.cost
+            self.counters.busy += cost.cycles
+            self.counters.stalls += cost.stalls
+            self.counters.read += cost.read
+            self.counters.written += cost.written
+            return cost.cycles
+
+    def _run_program(self, bank: Bank, program: Program, cancellation: Cancellation) -> None:
+        begun = time.monotonic()
+        inputs = [self._tensor(bank, tensor) for tensor in program.inputs]
+        outputs = program.executor.run(inputs, cancellation.options)
+        if self._pace is Pace.MODELLED:
+            cancellation.sleep(program.cost.seconds - (time.monotonic() - begun))
+        for tensor, value in zip(program.outputs, outputs, strict=True):
+            np.copyto(self._tensor(bank, tensor), value)
+
+    def _tensor(self, bank: Bank, tensor: Tensor) -> npt.NDArray[Any]:
+        data = self.dram.slice(bank.base + tensor.address, tensor.nbytes)
+        return np.frombuffer(data, tensor.dtype.numpy).reshape(tensor.shape)
+
+    def _record_fault(self, fault: Fault, address: int) -> None:
+        self.fault, self.fault_address = fault, address
+        self._on_fault()
+
+
+class _Watchdog:
+    """Cancels a run that takes too long; 0 ms is never."""
+
+    def __init__(self, milliseconds: int, cancellation: Cancellation) -> None:
+        self.expired = False
+        self._cancellation = cancellation
+        self._timer: threading.Timer | None = None
+        if milliseconds:
+            self._timer = threading.Timer(milliseconds / 1000, self._expire)
+            self._timer.start()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _expire(self) -> None:
+        self.expired = True
+        self._cancellation.cancel()
+
+
+def _check_crc(descriptor: Descriptor, data: memoryview) -> None:
+    if DescriptorFlag.CRC in DescriptorFlag(descriptor.flags):
+        found = google_crc32c.value(bytes(data))
+        if found != descriptor.crc:
+            raise _Refused(Status.BAD_CRC, f"CRC {found:#x}, wanted {descriptor.crc:#x}")

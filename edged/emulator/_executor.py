@@ -1,0 +1,380 @@
+"""The fast executor: a program image, run by ONNX Runtime's integer operators, bit for bit.
+
+Tensors stay NHWC throughout. Signed activations are carried as u8 with zero point 128, since
+ONNX Runtime is several times slower on s8; every scale is a power of two, so that the float
+arithmetic inside the operators is exact. Where it would not be, the layer is computed in double.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edged._onnxruntime import InferenceSession, RunOptions, SessionOptions
+from edged.errors import DeviceError, ImageError
+from edged.npu import DType, Layer, Op, ProgramImage, Tensor
+
+__all__ = ["Executor", "WeightEncoding"]
+
+_Array = npt.NDArray[Any]
+_MICROSOFT: Final = "com.microsoft"
+_SIGN: Final = np.uint8(0x80)
+
+_MAX_FLOAT_ADD_SHIFT: Final = 16
+"""QLinearAdd works in float32 with the zero points folded in: all terms, in units of 2^-shift,
+stay below 2^24 up to this shift (2 · 255 · 2^14 + 128 · 2^16)."""
+
+
+class WeightEncoding(enum.Enum):
+    """How weights are handed to ONNX Runtime; which one is exact depends on the CPU."""
+
+    SIGNED = "u8×s8"
+    """Half again as fast. Without a dot-product instruction its partial sums saturate at 16 bits,
+    and the results are wrong."""
+    UNSIGNED = "u8×u8"
+    """With zero point 128. Exact everywhere."""
+
+
+class Executor:
+    """Runs one program image. Safe to use from several threads.
+
+    Args:
+        image: as :func:`edged.npu.parse_image` gives it; not kept.
+        weights: an encoding that is exact on this CPU, see
+            :func:`edged.emulator.exact_weight_encoding`.
+        threads: how many threads one run may use.
+        expose_all: keep every tensor, for :meth:`run_all`; slower.
+
+    Raises:
+        ImageError: ONNX Runtime does not accept the graph.
+    """
+
+    def __init__(
+        self,
+        image: ProgramImage,
+        *,
+        weights: WeightEncoding,
+        threads: int = 1,
+        expose_all: bool = False,
+    ) -> None:
+        self._tensors = image.tensors
+        self._inputs = image.inputs
+        self._outputs = image.outputs
+        produced = [layer.output for layer in image.layers]
+        wanted = produced if expose_all else [i for i in produced if i in set(image.outputs)]
+        self._wanted = tuple(wanted)
+        self._names = [_name(i) for i in self._wanted]
+        model = _Graph(image, weights).build(self._wanted)
+        options = SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Worker threads that spin between runs would take the cores from the processes around.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4
+        try:
+            self._session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions have no class in common
+            raise ImageError(f"cannot execute program image: {error}") from error
+
+    def run(self, inputs: Sequence[_Array], options: RunOptions | None = None) -> list[_Array]:
+        """Run once.
+
+        Args:
+            inputs: one [H, W, C] array per input of the image, of its dtype.
+            options: set ``terminate`` on them from another thread to end the run early.
+
+        Returns:
+            One [H, W, C] array per output, u8 or s8.
+
+        Raises:
+            DeviceError: the run was terminated, or ONNX Runtime failed.
+        """
+        values = self._run(inputs, options)
+        return [values[index] for index in self._outputs]
+
+    def run_all(self, inputs: Sequence[_Array]) -> dict[int, _Array]:
+        """Run once; every tensor by its index, like :func:`edged.npu.numerics.run_all`."""
+        return self._run(inputs, None)
+
+    def _run(self, inputs: Sequence[_Array], options: RunOptions | None) -> dict[int, _Array]:
+        values = dict(zip(self._inputs, inputs, strict=True))
+        feeds = {_name(i): _carried(value)[np.newaxis] for i, value in values.items()}
+        try:
+            results = self._session.run(self._names, feeds, options)
+        except Exception as error:  # ONNX Runtime's exceptions have no class in common
+            raise DeviceError(f"cannot run program image: {error}") from error
+        for index, result in zip(self._wanted, results, strict=True):
+            values[index] = _uncarried(result[0], self._tensors[index].dtype)
+        return values
+
+
+def _carried(value: _Array) -> npt.NDArray[np.uint8]:
+    return value if value.dtype == np.uint8 else value.view(np.uint8) ^ _SIGN
+
+
+def _uncarried(value: npt.NDArray[np.uint8], dtype: DType) -> _Array:
+    return value if dtype is DType.U8 else (value ^ _SIGN).view(np.int8)
+
+
+def _name(index: int) -> str:
+    """Tensors go by number: the names in an image come from anyone."""
+    return f"t{index}"
+
+
+def _zero(tensor: Tensor) -> np.uint8:
+    """The u8 that carries 0."""
+    return np.uint8(0 if tensor.dtype is DType.U8 else 128)
+
+
+class _Graph:
+    """The ONNX graph for an image, one small group of nodes per layer."""
+
+    def __init__(self, image: ProgramImage, weights: WeightEncoding) -> None:
+        self._image = image
+        self._weights = weights
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._temporaries = 0
+
+    def build(self, outputs: Sequence[int]) -> bytes:
+        for layer in self._image.layers:
+            _LOWER[layer.op](
+                self,
+                layer,
+                [self._image.tensors[i] for i in layer.inputs],
+                self._image.tensors[layer.output],
+            )
+        graph = helper.make_graph(
+            self._nodes,
+            "image",
+            [self._value(index) for index in self._image.inputs],
+            [self._value(index) for index in outputs],
+            list(self._constants.values()),
+        )
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid(_MICROSOFT, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        return bytes(model.SerializeToString())
+
+    def _value(self, index: int) -> onnx.ValueInfoProto:
+        shape = [1, *self._image.tensors[index].shape]
+        return helper.make_tensor_value_info(_name(index), TensorProto.UINT8, shape)
+
+    def _constant(self, value: _Array | np.generic, name: str = "") -> str:
+        """The name of an initialiser with *value*; equal small ones are shared."""
+        array = np.asarray(value)
+        if not name:
+            name = f"{array.dtype}{array.shape}:{array.tobytes().hex()}"
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def _node(
+        self, op: str, inputs: Sequence[str], output: str = "", domain: str = "", **attributes: Any
+    ) -> str:
+        if not output:
+            self._temporaries += 1
+            output = f"x{self._temporaries}"
+        self._nodes.append(
+            helper.make_node(op, list(inputs), [output], domain=domain, **attributes)
+        )
+        return output
+
+    def _bounded(self, layer: Layer, tensor: Tensor) -> tuple[str, bool]:
+        """Where a layer writes before its bounds are applied, and whether they still have to be.
+
+        Saturation to the dtype comes for free; tighter bounds cost a Clip.
+        """
+        if (layer.lo, layer.hi) == (tensor.dtype.lowest, tensor.dtype.highest):
+            return _name(layer.output), False
+        return f"unbounded{layer.output}", True
+
+    def _bound(self, layer: Layer, tensor: Tensor, value: str) -> None:
+        zero = int(_zero(tensor))
+        bounds = (np.uint8(layer.lo + zero), np.uint8(layer.hi + zero))
+        self._node("Clip", [value, *map(self._constant, bounds)], _name(layer.output))
+
+    def conv(self, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+        assert layer.weights is not None and layer.bias is not None and layer.shifts is not None
+        self._convolve(
+            layer,
+            inputs[0],
+            output,
+            layer.weights.transpose(0, 3, 1, 2),
+            np.exp2(-layer.shifts.astype(np.float32)),
+            layer.bias,
+            layer.groups,
+        )
+
+    def _convolve(
+        self,
+        layer: Layer,
+        source: Tensor,
+        output: Tensor,
+        weights: npt.NDArray[np.int8],
+        scales: npt.NDArray[np.float32],
+        bias: npt.NDArray[np.int32],
+        groups: int,
+    ) -> None:
+        """QLinearConv; *weights* s8 [C_out, C_in / groups, kh, kw]."""
+        one = self._constant(np.float32(1))
+        encoded: _Array = np.ascontiguousarray(weights)
+        zeros: _Array = np.zeros(len(weights), np.int8)
+        if self._weights is WeightEncoding.UNSIGNED:
+            encoded = encoded.view(np.uint8) ^ _SIGN
+            zeros = np.full(len(weights), _SIGN)
+        top, left, bottom, right = layer.pad
+        unbounded, bounds = self._bounded(layer, output)
+        operands = [
+            _name(layer.inputs[0]),
+            one,
+            self._constant(_zero(source)),
+            self._constant(encoded, f"weights{layer.output}"),
+            self._constant(scales, f"scales{layer.output}"),
+            self._constant(zeros, f"zeros{layer.output}"),
+            one,
+            self._constant(_zero(output)),
+            self._constant(bias, f"bias{layer.output}"),
+        ]
+        self._node(
+            "QLinearConv",
+            operands,
+            unbounded,
+            _MICROSOFT,
+            channels_last=1,
+            group=groups,
+            kernel_shape=list(layer.kernel),
+            strides=list(layer.stride),
+            dilations=list(layer.dilation),
+            pads=[top, left, bottom, right],
+        )
+        if bounds:
+            self._bound(layer, output, unbounded)
+
+    def add(self, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+        if layer.shift > _MAX_FLOAT_ADD_SHIFT:
+            terms = [
+                self._node("Mul", [self._widened(i, t), self._constant(np.float64(2.0**left))])
+                for i, t, left in zip(layer.inputs, inputs, layer.lefts, strict=True)
+            ]
+            self._narrowed(layer, output, self._node("Add", terms), 2.0**-layer.shift)
+            return
+        unbounded, bounds = self._bounded(layer, output)
+        operands = []
+        for index, tensor, left in zip(layer.inputs, inputs, layer.lefts, strict=True):
+            operands += [_name(index), self._constant(np.float32(2.0**left))]
+            operands += [self._constant(_zero(tensor))]
+        operands += [self._constant(np.float32(2.0**layer.shift)), self._constant(_zero(output))]
+        self._node("QLinearAdd", operands, unbounded, _MICROSOFT)
+        if bounds:
+            self._bound(layer, output, unbounded)
+
+    def maxpool(self, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+        source, pads = _name(layer.inputs[0]), layer.pad
+        if any(pad >= size for pad, size in zip(pads, layer.kernel * 2, strict=True)):
+            # Sound if dilated, but ONNX Runtime has none of it. The lowest value is carried as 0.
+            margins = np.array([0, *pads[:2], 0, 0, *pads[2:], 0], np.int64)
+            source = self._node("Pad", [source, self._constant(margins)])
+            pads = (0, 0, 0, 0)
+        self._node(
+            "NhwcMaxPool",
+            [source],
+            _name(layer.output),
+            _MICROSOFT,
+            kernel_shape=list(layer.kernel),
+            strides=list(layer.stride),
+            dilations=list(layer.dilation),
+            pads=list(pads),
+        )
+
+    def avgpool(self, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+        (source,) = inputs
+        height, width, channels = source.shape
+        window = layer.kernel[0] * layer.kernel[1]
+        if window & (window - 1) == 0:
+            # The multiplier is a power of two as well: a depthwise convolution with ones.
+            self._convolve(
+                layer,
+                source,
+                output,
+                np.ones((channels, 1, *layer.kernel), np.int8),
+                np.full(channels, layer.multiplier * 2.0**-layer.shift, np.float32),
+                np.zeros(channels, np.int32),
+                channels,
+            )
+            return
+        scale = layer.multiplier * 2.0**-layer.shift
+        if layer.kernel == (height, width) and not any(layer.pad):
+            wide = self._node("Cast", [_name(layer.inputs[0])], to=TensorProto.INT32)
+            axes = self._constant(np.array([1, 2], np.int64))
+            total = self._node("ReduceSum", [wide, axes], keepdims=1)
+            total = self._node("Cast", [total], to=TensorProto.DOUBLE)
+            offset = np.float64(int(_zero(source)) * window)
+            total = self._node("Sub", [total, self._constant(offset)])
+        else:
+            # Sums stay below 2^24: float32 holds them, whatever the order of summation.
+            wide = self._node("Cast", [_name(layer.inputs[0])], to=TensorProto.FLOAT)
+            wide = self._node("Sub", [wide, self._constant(np.float32(_zero(source)))])
+            wide = self._node("Transpose", [wide], perm=[0, 3, 1, 2])
+            ones = np.ones((channels, 1, *layer.kernel), np.float32)
+            total = self._node(
+                "Conv",
+                [wide, self._constant(ones, f"ones{layer.output}")],
+                group=channels,
+                kernel_shape=list(layer.kernel),
+                strides=list(layer.stride),
+                pads=list(layer.pad),
+            )
+            total = self._node("Transpose", [total], perm=[0, 2, 3, 1])
+            total = self._node("Cast", [total], to=TensorProto.DOUBLE)
+        self._narrowed(layer, output, total, scale)
+
+    def concat(self, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+        self._requantise(layer, inputs, output, layer.rights)
+
+    def rescale(self, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+        self._requantise(layer, inputs, output, (layer.shift,))
+
+    def _requantise(
+        self, layer: Layer, inputs: list[Tensor], output: Tensor, rights: Sequence[int]
+    ) -> None:
+        """QLinearConcat looks each byte up in a table; of a single input it is a RESCALE."""
+        unbounded, bounds = self._bounded(layer, output)
+        operands = [self._constant(np.float32(1)), self._constant(_zero(output))]
+        for index, tensor, left, right in zip(
+            layer.inputs, inputs, layer.lefts, rights, strict=True
+        ):
+            operands += [_name(index), self._constant(np.float32(2.0 ** (left - right)))]
+            operands += [self._constant(_zero(tensor))]
+        self._node("QLinearConcat", operands, unbounded, _MICROSOFT, axis=3)
+        if bounds:
+            self._bound(layer, output, unbounded)
+
+    def _widened(self, index: int, tensor: Tensor) -> str:
+        """The tensor's values in double."""
+        wide = self._node("Cast", [_name(index)], to=TensorProto.DOUBLE)
+        return self._node("Sub", [wide, self._constant(np.float64(_zero(tensor)))])
+
+    def _narrowed(self, layer: Layer, output: Tensor, value: str, scale: float) -> None:
+        """``clip(RNE(value · scale))`` of exact doubles, carried as u8."""
+        value = self._node("Mul", [value, self._constant(np.float64(scale))])
+        value = self._node("Round", [value])
+        bounds = (np.float64(layer.lo), np.float64(layer.hi))
+        value = self._node("Clip", [value, *map(self._constant, bounds)])
+        value = self._node("Add", [value, self._constant(np.float64(_zero(output)))])
+        self._node("Cast", [value], _name(layer.output), to=TensorProto.UINT8)
+
+
+_LOWER = {
+    Op.CONV: _Graph.conv,
+    Op.ADD: _Graph.add,
+    Op.MAXPOOL: _Graph.maxpool,
+    Op.AVGPOOL: _Graph.avgpool,
+    Op.CONCAT: _Graph.concat,
+    Op.RESCALE: _Graph.rescale,
+}

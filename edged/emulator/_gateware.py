@@ -1,0 +1,364 @@
+"""The device as a host sees it: BAR0, openings, resets."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from edged.emulator._core import Bank, Core, Counters, Pace
+from edged.emulator._executor import WeightEncoding
+from edged.emulator._interrupts import Interrupts
+from edged.emulator._memory import HostMemory
+from edged.emulator._pci import ConfigSpace
+from edged.emulator._queue import Opening, QueueEngine
+from edged.emulator._timing import CLOCK_KHZ
+from edged.npu.registers import (
+    ABI,
+    BANK_STRIDE,
+    BANKS,
+    BAR0_SIZE,
+    MAGIC,
+    QUEUE_MANAGEMENT,
+    QUEUE_STRIDE,
+    QUEUES,
+    Array,
+    Capability,
+    Command,
+    Fault,
+    Queue,
+    QueueControl,
+    Reg,
+    ResetCause,
+    State,
+)
+from edged.npu.registers import Bank as BankReg
+
+__all__ = ["Busy", "Gateware"]
+
+_GATEWARE_ID: Final = hashlib.blake2s(b"edged emulator").digest()[:8]
+_ACTIVATION_BUFFER: Final = 2 << 20
+_WEIGHT_BUFFER: Final = 1 << 20
+_IDLE_TEMPERATURE_MC: Final = 41_000
+_RUN_TEMPERATURE_MC: Final = 52_000
+_IDLE_POWER_MW: Final = 21_500
+_RUN_POWER_MW: Final = 43_000
+_NO_BANK: Final = 0xFFFF_FFFF
+_RESET_SECONDS: Final = 10.0
+_LOW: Final = 0xFFFF_FFFF
+
+
+class Busy(Exception):  # noqa: N818  (becomes EBUSY)
+    """Another opening holds what was written to; never leaves the emulator."""
+
+
+class Gateware:
+    """One device with several openings, as ADR 2 has it.
+
+    The message loop calls everything here; the queues' threads work behind it.
+    """
+
+    def __init__(
+        self,
+        *,
+        array: Array,
+        dram_bytes: int,
+        weights: WeightEncoding,
+        threads: int,
+        pace: Pace,
+    ) -> None:
+        self.config = ConfigSpace()
+        self._core = Core(
+            array=array,
+            dram_bytes=dram_bytes,
+            weights=weights,
+            threads=threads,
+            pace=pace,
+            on_fault=self._signal_event,
+        )
+        self._capabilities = Capability.MODELLED_PACE if pace is Pace.MODELLED else Capability(0)
+        self._openings: tuple[Opening, ...] = ()
+        self._scratch = 0
+        self._cause = ResetCause.POWER_ON
+        self._idle = threading.Condition()
+        self._resetting = False
+        self._queues = tuple(
+            QueueEngine(number, self._core, self._queue_idle) for number in range(QUEUES)
+        )
+
+    def open(self) -> Opening:
+        """A new opening, with nothing mapped and no interrupts."""
+        opening = Opening(HostMemory(), Interrupts())
+        self._openings += (opening,)
+        return opening
+
+    def close(self, opening: Opening) -> None:
+        """Let go of all that an opening held: its memory, its queues, its locks."""
+        self._openings = tuple(other for other in self._openings if other is not opening)
+        opening.memory.close()
+        for queue in self._queues:
+            if queue.owner is opening:
+                queue.abort()
+        for bank in self._core.banks:
+            if bank.holder is opening:
+                bank.owner, bank.holder = 0, None
+        opening.interrupts.close()
+
+    def stop(self) -> None:
+        """Power off."""
+        for queue in self._queues:
+            queue.stop()
+
+    def function_level_reset(self, opening: Opening) -> bool:
+        """Reset everything, as a PCI function-level reset does.
+
+        Returns:
+            Whether the device was done within its time.
+
+        Raises:
+            Busy: another opening manages the device.
+        """
+        self._require_manager(opening)
+        self._begin_reset(ResetCause.FUNCTION_LEVEL)
+        with self._idle:
+            done = self._idle.wait_for(lambda: not self._resetting, _RESET_SECONDS)
+        self._scratch = 0
+        self._core.counters = Counters()
+        self.config.reset()
+        for other in self._openings:
+            other.interrupts.disable()
+        return done
+
+    def read(self, opening: Opening, offset: int, size: int) -> bytes:
+        """*size* bytes of BAR0; the range is inside of it."""
+        first = offset & ~3
+        last = -(-(offset + size) // 4) * 4
+        words = b"".join(
+            (self._read_word(opening, at) & _LOW).to_bytes(4, "little")
+            for at in range(first, last, 4)
+        )
+        return words[offset - first : offset - first + size]
+
+    def write(self, opening: Opening, offset: int, data: bytes) -> None:
+        """Write one or two aligned words of BAR0; anything else is ignored.
+
+        Raises:
+            Busy: another opening holds that register.
+        """
+        if offset % 4 == 0 and len(data) in (4, 8):
+            for at in range(0, len(data), 4):
+                value = int.from_bytes(data[at : at + 4], "little")
+                self._write_word(opening, offset + at, value)
+
+    # Reading
+
+    def _read_word(self, opening: Opening, offset: int) -> int:
+        if Reg.QUEUE <= offset < Reg.QUEUE + QUEUES * QUEUE_STRIDE:
+            number, register = divmod(offset - Reg.QUEUE, QUEUE_STRIDE)
+            return self._read_queue(self._queues[number], register)
+        if Reg.BANK <= offset < Reg.BANK + BANKS * BANK_STRIDE:
+            number, register = divmod(offset - Reg.BANK, BANK_STRIDE)
+            return self._read_bank(self._core.banks[number], register)
+        if offset == Reg.INTERRUPT_ENABLE:
+            return opening.interrupts.enabled
+        if offset == Reg.INTERRUPT_PENDING:
+            return opening.interrupts.pending
+        if offset - 4 in _WIDE:
+            return _READERS[offset - 4](self) >> 32
+        return _READERS[offset](self) if offset in _READERS else 0
+
+    def _read_queue(self, queue: QueueEngine, register: int) -> int:
+        match register:
+            case Queue.RING_BASE:
+                return queue.ring_base
+            case 0x04:
+                return queue.ring_base >> 32
+            case Queue.LOG2_SIZE:
+                return queue.log2_size
+            case Queue.HEAD:
+                return queue.head
+            case Queue.TAIL:
+                return queue.tail
+            case Queue.COMPLETION_BASE:
+                return queue.completion_base
+            case 0x1C:
+                return queue.completion_base >> 32
+            case Queue.ERROR:
+                return queue.error
+            case Queue.CONTROL:
+                return QueueControl.ENABLE if queue.enabled else 0
+        return 0
+
+    def _read_bank(self, bank: Bank, register: int) -> int:
+        match register:
+            case _ if register < 32:
+                return int.from_bytes(bank.digest[register : register + 4], "little")
+            case BankReg.BASE:
+                return bank.base
+            case 0x24:
+                return bank.base >> 32
+            case BankReg.SIZE:
+                return bank.size
+            case 0x2C:
+                return bank.size >> 32
+            case BankReg.STATUS:
+                return bank.status
+            case BankReg.GENERATION:
+                return bank.generation
+            case BankReg.OWNER:
+                return bank.owner
+        return 0
+
+    def _state(self) -> State:
+        core = self._core
+        if self._resetting:
+            return State.RESETTING
+        if core.fault is not Fault.NONE:
+            return State.FAULTED
+        if core.running:
+            return State.RUNNING
+        if core.active is not None:
+            return State.READY
+        return State.LOADING if core.loading else State.CLEARED
+
+    # Writing
+
+    def _write_word(self, opening: Opening, offset: int, value: int) -> None:
+        if Reg.QUEUE <= offset < Reg.QUEUE + QUEUES * QUEUE_STRIDE:
+            number, register = divmod(offset - Reg.QUEUE, QUEUE_STRIDE)
+            self._write_queue(opening, self._queues[number], register, value)
+            return
+        if Reg.BANK <= offset < Reg.BANK + BANKS * BANK_STRIDE:
+            number, register = divmod(offset - Reg.BANK, BANK_STRIDE)
+            if register == BankReg.OWNER:
+                self._write_lock(opening, self._core.banks[number], value)
+            return
+        match offset:
+            case Reg.INTERRUPT_ENABLE:
+                opening.interrupts.enable(value)
+            case Reg.INTERRUPT_ACK:
+                opening.interrupts.acknowledge(value)
+            case Reg.SCRATCH:
+                self._scratch = value
+            case Reg.WATCHDOG_MS:
+                self._require_manager(opening)
+                self._core.watchdog_ms = value
+            case Reg.COMMAND:
+                self._require_manager(opening)
+                if value == Command.SOFT_RESET:
+                    self._begin_reset(ResetCause.SOFT)
+                elif value == Command.CLEAR_FAULT:
+                    self._core.fault, self._core.fault_address = Fault.NONE, 0
+
+    def _write_queue(self, opening: Opening, queue: QueueEngine, register: int, value: int) -> None:
+        if register == Queue.CONTROL and not value & QueueControl.ENABLE:
+            # Whoever manages the device may take a queue from its owner.
+            if queue.owner not in (None, opening):
+                self._require_manager(opening)
+            queue.abort()
+            return
+        if queue.owner is None and register in _QUEUE_SETUP:
+            queue.owner = opening
+        if queue.owner is not opening:
+            raise Busy(f"queue {queue.number} belongs to another opening")
+        if register == Queue.TAIL:
+            queue.ring(value)
+        elif register == Queue.CONTROL:
+            if not self._resetting:
+                queue.enable()
+        elif not queue.enabled:
+            _set_up(queue, register, value)
+
+    def _write_lock(self, opening: Opening, bank: Bank, value: int) -> None:
+        if value == 0 and bank.holder in (None, opening):
+            bank.owner, bank.holder = 0, None
+        elif value and not bank.owner:
+            bank.owner, bank.holder = value, opening
+
+    def _require_manager(self, opening: Opening) -> None:
+        """While someone owns the management queue, the device as a whole is theirs."""
+        if self._queues[QUEUE_MANAGEMENT].owner not in (None, opening):
+            raise Busy("another opening manages the device")
+
+    # Resets
+
+    def _begin_reset(self, cause: ResetCause) -> None:
+        self._resetting = True
+        self._cause = cause
+        for queue in self._queues:
+            queue.abort()
+        self._queue_idle()
+
+    def _queue_idle(self) -> None:
+        """Finish a reset once no queue works any more."""
+        with self._idle:
+            if self._resetting and not any(queue.enabled for queue in self._queues):
+                self._core.reset()
+                self._resetting = False
+                self._idle.notify_all()
+
+    def _signal_event(self) -> None:
+        for opening in self._openings:
+            opening.interrupts.trigger(0)
+
+
+def _set_up(queue: QueueEngine, register: int, value: int) -> None:
+    match register:
+        case Queue.RING_BASE:
+            queue.ring_base = queue.ring_base & ~_LOW | value
+        case 0x04:
+            queue.ring_base = queue.ring_base & _LOW | value << 32
+        case Queue.LOG2_SIZE:
+            queue.log2_size = value
+        case Queue.COMPLETION_BASE:
+            queue.completion_base = queue.completion_base & ~_LOW | value
+        case 0x1C:
+            queue.completion_base = queue.completion_base & _LOW | value << 32
+
+
+_QUEUE_SETUP: Final = {Queue.RING_BASE, 0x04, Queue.LOG2_SIZE, Queue.COMPLETION_BASE, 0x1C}
+_WIDE: Final = {
+    Reg.GATEWARE_ID,
+    Reg.DRAM_SIZE,
+    Reg.FAULT_ADDRESS,
+    Reg.CYCLES,
+    Reg.BUSY_CYCLES,
+    Reg.STALL_CYCLES,
+    Reg.BYTES_READ,
+    Reg.BYTES_WRITTEN,
+}
+_READERS: Final[dict[int, Callable[[Gateware], int]]] = {
+    Reg.MAGIC: lambda _: MAGIC,
+    Reg.ABI: lambda _: ABI,
+    Reg.GATEWARE_ID: lambda _: int.from_bytes(_GATEWARE_ID, "little"),
+    Reg.ARRAY_TI: lambda device: device._core.array.ti,
+    Reg.ARRAY_TO: lambda device: device._core.array.to,
+    Reg.ARRAY_TP: lambda device: device._core.array.tp,
+    Reg.CAPABILITIES: lambda device: device._capabilities,
+    Reg.ACTIVATION_BUFFER: lambda _: _ACTIVATION_BUFFER,
+    Reg.WEIGHT_BUFFER: lambda _: _WEIGHT_BUFFER,
+    Reg.DRAM_SIZE: lambda device: device._core.dram.size,
+    Reg.SCRATCH: lambda device: device._scratch,
+    Reg.CLOCK_KHZ: lambda _: CLOCK_KHZ,
+    Reg.STATE: lambda device: device._state(),
+    Reg.RESET_CAUSE: lambda device: device._cause,
+    Reg.WATCHDOG_MS: lambda device: device._core.watchdog_ms,
+    Reg.TEMPERATURE_MC: lambda device: (
+        _RUN_TEMPERATURE_MC if device._core.running else _IDLE_TEMPERATURE_MC
+    ),
+    Reg.POWER_MW: lambda device: _RUN_POWER_MW if device._core.running else _IDLE_POWER_MW,
+    Reg.DRAM_CALIBRATED: lambda _: 1,
+    Reg.FAULT_CODE: lambda device: device._core.fault,
+    Reg.FAULT_ADDRESS: lambda device: device._core.fault_address,
+    Reg.TIMEOUTS: lambda device: device._core.counters.timeouts,
+    Reg.CYCLES: lambda device: device._core.counters.cycles,
+    Reg.BUSY_CYCLES: lambda device: device._core.counters.busy,
+    Reg.STALL_CYCLES: lambda device: device._core.counters.stalls,
+    Reg.BYTES_READ: lambda device: device._core.counters.read,
+    Reg.BYTES_WRITTEN: lambda device: device._core.counters.written,
+    Reg.ACTIVE_BANK: lambda device: (
+        _NO_BANK if device._core.active is None else device._core.active
+    ),
+}
+assert max(_READERS) < BAR0_SIZE

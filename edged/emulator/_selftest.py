@@ -1,0 +1,95 @@
+"""Which encoding of the weights is exact on this CPU: asked of the CPU, then put to the test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edged.emulator._executor import Executor, WeightEncoding
+from edged.errors import DeviceError
+from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, numerics
+
+__all__ = ["exact_weight_encoding", "is_exact"]
+
+_DOT_PRODUCT = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
+"""CPU flags of instructions that add four u8×s8 products in 32 bits, without 16 on the way."""
+
+
+def exact_weight_encoding(cpuinfo: Path = Path("/proc/cpuinfo")) -> WeightEncoding:
+    """The fastest encoding whose results equal the integer reference here.
+
+    Raises:
+        DeviceError: none does; the emulator must not start.
+    """
+    candidates = [WeightEncoding.UNSIGNED]
+    if _DOT_PRODUCT & _cpu_flags(cpuinfo):
+        candidates.insert(0, WeightEncoding.SIGNED)
+    for encoding in candidates:
+        if is_exact(encoding):
+            return encoding
+    raise DeviceError(
+        "cannot start emulator: ONNX Runtime's convolutions differ from the integer reference"
+        " on this CPU, in every encoding of the weights; try another release of onnxruntime"
+    )
+
+
+def is_exact(encoding: WeightEncoding) -> bool:
+    """Whether convolutions made to break equal the reference, every element."""
+    rng = np.random.default_rng(24)
+    for dtype, groups, channels, kernel in (
+        (DType.U8, 1, 64, 1),
+        (DType.S8, 1, 64, 1),
+        (DType.U8, 1, 16, 3),
+        (DType.U8, 2, 32, 3),
+        (DType.U8, 32, 32, 3),
+        (DType.S8, 32, 32, 3),
+    ):
+        image = _adversary(rng, dtype, groups, channels, kernel)
+        shape = image.input_tensors[0].shape
+        # Extremes in most places: pairs of products then exceed 16 bits.
+        x = rng.choice([dtype.lowest, dtype.highest, dtype.highest - 1, 0, 1], shape)
+        inputs = [x.astype(dtype.numpy)]
+        found = Executor(image, weights=encoding).run(inputs)
+        wanted = numerics.run(image, inputs)
+        if not all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True)):
+            return False
+    return True
+
+
+def _adversary(
+    rng: np.random.Generator, dtype: DType, groups: int, channels: int, kernel: int
+) -> ProgramImage:
+    """One convolution with extreme weights, and shifts that make ties and no saturation."""
+    source = Tensor("x", dtype, (9, 9, channels), 0, 0)
+    output = Tensor("y", DType.S8, (9, 9, channels), 0, 1 << 16)
+    size = (channels, kernel, kernel, channels // groups)
+    layer = Layer(
+        Op.CONV,
+        "conv",
+        (0,),
+        1,
+        kernel=(kernel, kernel),
+        pad=(kernel // 2,) * 4,
+        groups=groups,
+        lo=-128,
+        hi=127,
+        weights=rng.choice([-128, -127, 126, 127], size).astype(np.int8),
+        bias=rng.integers(-4096, 4096, channels).astype(np.int32),
+        shifts=rng.integers(9, 13, channels).astype(np.uint8),
+    )
+    return ProgramImage(Array(), (source, output), (layer,), (0,), (1,), 1 << 20)
+
+
+def _cpu_flags(cpuinfo: Path) -> set[str]:
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        return set()
+    lines = (line.partition(":") for line in text.splitlines())
+    return {
+        flag
+        for key, _, flags in lines
+        if key.strip().lower() in {"flags", "features"}
+        for flag in flags.split()
+    }

@@ -1,0 +1,71 @@
+"""How long the gateware would take: a simple model, for counters and for ``--pace modelled``.
+
+A layer takes the longer of computing and of moving its data, since the two overlap:
+
+- a convolution's pass over the array handles TI input channels, TO output channels of one group and
+  TP pixels per cycle; kernel positions follow each other. A depthwise layer uses one of TI × TO.
+- every other layer handles TO channels of TP pixels per cycle.
+- each tensor is read and written once, weights are read once, at 17 GB/s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from edged.npu import Array, Layer, Op, ProgramImage
+
+__all__ = ["CLOCK_KHZ", "Cost", "cost_of"]
+
+CLOCK_KHZ: Final = 250_000
+_BYTES_PER_CYCLE: Final = 17e9 / (CLOCK_KHZ * 1e3)
+_LAYER_CYCLES: Final = 64
+"""To fetch, decode and drain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one run.
+
+    Attributes:
+        cycles: periods of the array's clock.
+        stalls: those of them in which the array waited for DRAM.
+        read, written: bytes of DRAM traffic.
+    """
+
+    cycles: int
+    stalls: int
+    read: int
+    written: int
+
+    @property
+    def seconds(self) -> float:
+        return self.cycles / (CLOCK_KHZ * 1e3)
+
+
+def cost_of(image: ProgramImage) -> Cost:
+    """The modelled cost of one run of *image*."""
+    cycles = stalls = read = written = 0
+    for layer in image.layers:
+        taken = sum(image.tensors[index].nbytes for index in layer.inputs)
+        taken += sum(a.nbytes for a in (layer.weights, layer.bias, layer.shifts) if a is not None)
+        given = image.tensors[layer.output].nbytes
+        compute = _compute_cycles(layer, image, image.array)
+        move = int((taken + given) / _BYTES_PER_CYCLE)
+        cycles += max(compute, move) + _LAYER_CYCLES
+        stalls += max(0, move - compute)
+        read += taken
+        written += given
+    return Cost(cycles, stalls, read, written)
+
+
+def _compute_cycles(layer: Layer, image: ProgramImage, array: Array) -> int:
+    height, width, channels = image.tensors[layer.output].shape
+    pixels = -(-height * width // array.tp)
+    positions = layer.kernel[0] * layer.kernel[1]
+    if layer.op is not Op.CONV:
+        return pixels * positions * -(-channels // array.to)
+    assert layer.weights is not None
+    c_in: int = layer.weights.shape[3]
+    passes = -(-c_in // array.ti) * -(-channels // layer.groups // array.to)
+    return pixels * positions * passes * layer.groups

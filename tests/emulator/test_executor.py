@@ -1,0 +1,276 @@
+"""The fast executor equals the integer reference: every tensor, every element."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edged.emulator import Executor, WeightEncoding, exact_weight_encoding
+from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, numerics, parse_image
+from edged.npu import serialize_image as serialize
+
+
+class GraphMaker:
+    """Random sound graphs: each method adds one layer of one kind."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.tensors: list[Tensor] = []
+        self.layers: list[Layer] = []
+        self._address = 0
+
+    def tensor(self, shape: Sequence[int], dtype: DType | None = None) -> int:
+        dtype = dtype or DType(int(self.rng.integers(1, 3)))
+        h, w, c = (int(n) for n in shape)
+        self.tensors.append(Tensor(f"t{len(self.tensors)}", dtype, (h, w, c), 0, self._address))
+        self._address += -(-h * w * c // 64) * 64
+        return len(self.tensors) - 1
+
+    def bounds(self, output: int) -> dict[str, int]:
+        """Saturation only, ReLU, ReLU6, or anything."""
+        dtype = self.tensors[output].dtype
+        lo, hi = dtype.lowest, dtype.highest
+        match self.rng.integers(4):
+            case 1:
+                lo = 0
+            case 2:
+                lo, hi = 0, min(96, hi)
+            case 3:
+                lo, hi = sorted(int(n) for n in self.rng.integers(lo, hi + 1, 2))
+        return {"lo": lo, "hi": hi}
+
+    def window(self, source: int, largest: int, dilated: bool) -> tuple[dict[str, object], tuple]:
+        height, width, _ = self.tensors[source].shape
+        while True:
+            kernel = tuple(int(n) for n in self.rng.integers(1, largest + 1, 2))
+            stride = tuple(int(n) for n in self.rng.integers(1, 4, 2))
+            dilation = tuple(int(n) for n in self.rng.integers(1, 3 if dilated else 2, 2))
+            reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+            pad = tuple(int(self.rng.integers(0, reach[i % 2] + 1)) for i in range(4))
+            rows = (height + pad[0] + pad[2] - reach[0] - 1) // stride[0] + 1
+            columns = (width + pad[1] + pad[3] - reach[1] - 1) // stride[1] + 1
+            if rows > 0 and columns > 0:
+                window = {"kernel": kernel, "stride": stride, "pad": pad, "dilation": dilation}
+                return window, (rows, columns)
+
+    def conv(self, source: int) -> int:
+        c_in = self.tensors[source].shape[2]
+        groups = int(self.rng.choice([g for g in range(1, c_in + 1) if c_in % g == 0]))
+        c_out = groups * int(self.rng.integers(1, 5))
+        window, pixels = self.window(source, 4, dilated=True)
+        kernel = window["kernel"]
+        size = (c_out, *kernel, c_in // groups)  # type: ignore[misc]
+        weights = self.rng.integers(-128, 128, size)
+        if self.rng.integers(2):
+            weights = self.rng.choice([-128, 127], size)
+        output = self.tensor((*pixels, c_out))
+        spread = np.log2(128 * 74 * max(1, np.prod(size[1:])) ** 0.5 / 64)
+        self.layers.append(
+            Layer(
+                Op.CONV,
+                f"conv{output}",
+                (source,),
+                output,
+                groups=groups,
+                weights=weights.astype(np.int8),
+                bias=self.rng.integers(-(2**12), 2**12, c_out).astype(np.int32),
+                shifts=np.clip(self.rng.normal(spread, 2, c_out), 0, 31).astype(np.uint8),
+                **window,
+                **self.bounds(output),
+            )  # type: ignore[arg-type]
+        )
+        return output
+
+    def add(self, source: int) -> int:
+        shape = self.tensors[source].shape
+        others = [i for i, tensor in enumerate(self.tensors) if tensor.shape == shape]
+        output = self.tensor(shape)
+        lefts = tuple(int(n) for n in self.rng.integers(0, 15, 2))
+        near = max(lefts) + int(self.rng.integers(-1, 3))
+        shift = int(self.rng.choice([np.clip(near, 0, 31), self.rng.integers(0, 32)]))
+        pair = (source, int(self.rng.choice(others)))
+        self.layers.append(
+            Layer(
+                Op.ADD,
+                f"add{output}",
+                pair,
+                output,
+                lefts=lefts,
+                shift=shift,
+                **self.bounds(output),
+            )
+        )
+        return output
+
+    def maxpool(self, source: int) -> int:
+        tensor = self.tensors[source]
+        window, pixels = self.window(source, 3, dilated=True)
+        output = self.tensor((*pixels, tensor.shape[2]), tensor.dtype)
+        bounds = {"lo": tensor.dtype.lowest, "hi": tensor.dtype.highest}
+        self.layers.append(
+            Layer(Op.MAXPOOL, f"max{output}", (source,), output, **window, **bounds)  # type: ignore[arg-type]
+        )
+        return output
+
+    def avgpool(self, source: int) -> int:
+        height, width, channels = self.tensors[source].shape
+        window, pixels = self.window(source, 4, dilated=False)
+        if self.rng.integers(2):
+            window, pixels = {"kernel": (height, width)}, (1, 1)
+        kernel = window["kernel"]
+        multiplier = round((1 << 24) / (kernel[0] * kernel[1]))  # type: ignore[index]
+        output = self.tensor((*pixels, channels))
+        shift = int(self.rng.choice([23, 24, 25, self.rng.integers(0, 48)]))
+        layer = Layer(
+            Op.AVGPOOL,
+            f"avg{output}",
+            (source,),
+            output,
+            multiplier=multiplier,
+            shift=shift,
+            **window,
+            **self.bounds(output),
+        )  # type: ignore[arg-type]
+        self.layers.append(layer)
+        return output
+
+    def concat(self, source: int) -> int:
+        pixels = self.tensors[source].shape[:2]
+        others = [i for i, tensor in enumerate(self.tensors) if tensor.shape[:2] == pixels]
+        parts = (source, *(int(n) for n in self.rng.choice(others, self.rng.integers(0, 3))))
+        output = self.tensor((*pixels, sum(self.tensors[i].shape[2] for i in parts)))
+        lefts = self.rng.integers(0, 15, len(parts))
+        rights = np.clip(lefts + self.rng.integers(-2, 5, len(parts)), 0, 31)
+        layer = Layer(
+            Op.CONCAT,
+            f"concat{output}",
+            parts,
+            output,
+            lefts=tuple(int(n) for n in lefts),
+            rights=tuple(int(n) for n in rights),
+            **self.bounds(output),
+        )
+        self.layers.append(layer)
+        return output
+
+    def rescale(self, source: int) -> int:
+        output = self.tensor(self.tensors[source].shape)
+        left = int(self.rng.integers(0, 15))
+        shift = int(np.clip(left + self.rng.integers(-2, 5), 0, 31))
+        layer = Layer(
+            Op.RESCALE,
+            f"rescale{output}",
+            (source,),
+            output,
+            lefts=(left,),
+            shift=shift,
+            **self.bounds(output),
+        )
+        self.layers.append(layer)
+        return output
+
+    def image(self, inputs: Sequence[int], outputs: Sequence[int]) -> ProgramImage:
+        image = ProgramImage(
+            Array(),
+            tuple(self.tensors),
+            tuple(self.layers),
+            tuple(inputs),
+            tuple(outputs),
+            dram_bytes=1 << 24,
+        )
+        return parse_image(serialize(image))  # and with it, proven sound
+
+    def values(self, image: ProgramImage) -> list[np.ndarray]:
+        """Inputs: noise, with many extremes."""
+        values = []
+        for tensor in image.input_tensors:
+            lo, hi = tensor.dtype.lowest, tensor.dtype.highest
+            value = self.rng.integers(lo, hi + 1, tensor.shape)
+            extreme = self.rng.choice([lo, hi], tensor.shape)
+            values.append(
+                np.where(self.rng.random(tensor.shape) < 0.3, extreme, value).astype(
+                    tensor.dtype.numpy
+                )
+            )
+        return values
+
+
+OPERATIONS = ("conv", "add", "maxpool", "avgpool", "concat", "rescale")
+
+
+def assert_equal_everywhere(
+    image: ProgramImage, values: list[np.ndarray], encoding: WeightEncoding
+) -> None:
+    wanted = numerics.run_all(image, values)
+    found = Executor(image, weights=encoding, expose_all=True).run_all(values)
+    assert found.keys() == wanted.keys()
+    for index, value in wanted.items():
+        assert found[index].dtype == value.dtype
+        np.testing.assert_array_equal(found[index], value, err_msg=f"{image.tensors[index]}")
+    # Without the intermediate tensors, ONNX Runtime is free to fuse across layers.
+    outputs = Executor(image, weights=encoding).run(values)
+    for index, value in zip(image.outputs, outputs, strict=True):
+        np.testing.assert_array_equal(value, wanted[index])
+
+
+@pytest.fixture(scope="module")
+def encoding() -> WeightEncoding:
+    return exact_weight_encoding()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_each_operation_alone(operation: str, encoding: WeightEncoding) -> None:
+    for seed in range(40):
+        maker = GraphMaker(seed)
+        height, width = maker.rng.integers(1, 12, 2)
+        x = maker.tensor((height, width, maker.rng.integers(1, 20)))
+        y = getattr(maker, operation)(x)
+        image = maker.image([x], [y])
+        assert_equal_everywhere(image, maker.values(image), encoding)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    operations=st.lists(st.sampled_from(OPERATIONS), min_size=2, max_size=9),
+)
+def test_random_networks(encoding: WeightEncoding, seed: int, operations: list[str]) -> None:
+    maker = GraphMaker(seed)
+    shape = maker.rng.integers(3, 14, 2)
+    inputs = [maker.tensor((*shape, maker.rng.integers(1, 9))) for _ in range(2)]
+    for operation in operations:
+        source = int(maker.rng.integers(max(0, len(maker.tensors) - 3), len(maker.tensors)))
+        getattr(maker, operation)(source)
+    # An input may be an output as well, and an output may be read on.
+    outputs = {len(maker.tensors) - 1, int(maker.rng.integers(0, len(maker.tensors)))}
+    image = maker.image(inputs, sorted(outputs))
+    assert_equal_everywhere(image, maker.values(image), encoding)
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+def test_ties_go_to_even(encoding: WeightEncoding, dtype: DType) -> None:
+    """Every value of x, half way between two results."""
+    maker = GraphMaker(0)
+    x = maker.tensor((16, 16, 1), dtype)
+    y = maker.tensor((16, 16, 1), DType.S8)
+    maker.layers.append(Layer(Op.RESCALE, "half", (x,), y, lefts=(0,), shift=1, lo=-128, hi=127))
+    image = maker.image([x], [y])
+    value = np.arange(256).astype(np.uint8).view(dtype.numpy).reshape(16, 16, 1)
+    (found,) = Executor(image, weights=encoding).run([value])
+    exact = value.astype(np.float64) / 2
+    np.testing.assert_array_equal(found, np.clip(np.rint(exact), -128, 127))
+    assert_equal_everywhere(image, [value], encoding)
+
+
+def test_a_cpu_without_dot_product_gets_the_encoding_that_is_exact_everywhere(
+    tmp_path: Path,
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu sse2 avx2\n")
+    assert exact_weight_encoding(cpuinfo) is WeightEncoding.UNSIGNED
+    assert exact_weight_encoding(tmp_path / "absent") is WeightEncoding.UNSIGNED
