@@ -14,10 +14,11 @@ from pathlib import Path
 from edged import compiler
 from edged.config import Config
 from edged.container import ProcessLauncher
+from edged.deploy import Deployer
 from edged.device import Device, vfio_user
 from edged.errors import ConfigError
 from edged.host import Notifier
-from edged.intake import Deployer, Intake
+from edged.intake import Intake
 from edged.serving import GrpcFront, ServingLimits
 from edged.slot import CompilerProcess, DeviceLink, Slot, SlotLimits, SlotStatus
 from edged.store import Store
@@ -71,7 +72,13 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
             config.serving.call_seconds,
         ),
     )
-    intake = Intake(config.drop, Deployer(store, slot).accept)
+    intake = Intake(
+        config.drop.directory,
+        Deployer(store, slot).accept,
+        rescan_seconds=config.drop.rescan_seconds,
+        settle_seconds=config.drop.settle_seconds,
+        max_file_bytes=config.drop.max_file_bytes,
+    )
     notifier = Notifier()
     slot.on_change(lambda status: notifier.status(describe(status)))
     async with contextlib.AsyncExitStack() as stack:

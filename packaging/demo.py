@@ -152,7 +152,7 @@ def follow(console: Console, status: Path, edged: subprocess.Popen[bytes], log: 
                 tail = log.read_text(errors="replace")[-1500:]
                 raise DemoError(f"the daemon ended with status {edged.returncode}:\n{tail}")
             try:
-                text = status.read_text().strip()
+                text = (status.read_text().splitlines() or [""])[0]
             except FileNotFoundError:
                 text = ""
             if text != said:

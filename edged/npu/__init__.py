@@ -5,7 +5,13 @@ Driver, emulator and gateware meet here and nowhere else.
 
 from edged.npu import numerics, registers
 from edged.npu.graph import ACCUMULATOR_BOUND, DType, Layer, Op, ProgramImage, Tensor
-from edged.npu.image import MAX_IMAGE_BYTES, parse_image, serialize_image
+from edged.npu.image import (
+    MAX_IMAGE_BYTES,
+    image_digest,
+    parse_image,
+    serialize_image,
+    weights_bytes,
+)
 from edged.npu.registers import ABI, Array
 
 __all__ = [
@@ -18,8 +24,10 @@ __all__ = [
     "Op",
     "ProgramImage",
     "Tensor",
+    "image_digest",
     "numerics",
     "parse_image",
     "registers",
     "serialize_image",
+    "weights_bytes",
 ]

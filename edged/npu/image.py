@@ -17,6 +17,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import struct
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -31,8 +32,10 @@ from edged.npu.registers import ABI, Array
 
 __all__ = [
     "MAX_IMAGE_BYTES",
+    "image_digest",
     "parse_image",
     "serialize_image",
+    "weights_bytes",
 ]
 
 MAX_IMAGE_BYTES: Final = 1 << 30
@@ -89,8 +92,7 @@ def serialize_image(image: ProgramImage) -> bytes:
     out[_HEADER.size : _HEADER.size + len(table)] = table
     for at, data in placed:
         out[at : at + len(data)] = data
-    digest = hashlib.blake2s(out).digest()
-    out[_HEADER.size - 32 : _HEADER.size] = digest
+    out[_HEADER.size - 32 : _HEADER.size] = image_digest(out)
     if len(out) > MAX_IMAGE_BYTES:
         raise ImageError(
             f"cannot write program image: it has {len(out)} bytes, at most {MAX_IMAGE_BYTES} fit"
@@ -118,10 +120,7 @@ def parse_image(data: bytes | memoryview) -> ProgramImage:
         raise ImageError(
             f"cannot read program image: header says {total} bytes, there are {len(view)}"
         )
-    hasher = hashlib.blake2s(view[: _HEADER.size - 32])
-    hasher.update(bytes(32))
-    hasher.update(view[_HEADER.size :])
-    if hasher.digest() != digest:
+    if image_digest(view) != digest:
         raise ImageError("cannot read program image: its digest does not match its contents")
     if not all(0 < n <= 1024 for n in (ti, to, tp)):
         raise ImageError(f"cannot read program image: array {ti}x{to}x{tp} is out of range")
@@ -145,6 +144,15 @@ def parse_image(data: bytes | memoryview) -> ProgramImage:
     return image
 
 
+def image_digest(data: bytes | bytearray | memoryview) -> bytes:
+    """The digest (blake2s, 32 bytes) that a sound image with these bytes has in its header."""
+    view = memoryview(data)
+    hasher = hashlib.blake2s(view[: _HEADER.size - 32])
+    hasher.update(bytes(32))
+    hasher.update(view[_HEADER.size :])
+    return hasher.digest()
+
+
 def _parse_sections(view: memoryview, count: int) -> dict[int, memoryview]:
     if not 3 <= count <= 16 or _HEADER.size + count * _SECTION.size > len(view):
         raise ImageError(f"cannot read program image: {count} sections")
@@ -163,6 +171,14 @@ def _parse_sections(view: memoryview, count: int) -> dict[int, memoryview]:
         if kind not in sections:
             raise ImageError(f"cannot read program image: section {kind.name.lower()} is missing")
     return sections
+
+
+def weights_bytes(layers: Iterable[Layer]) -> int:
+    """Length of the weights section that *layers* make: what it takes of ``dram_bytes``."""
+    blob = _Blob()
+    for layer in layers:
+        _pack_layer(layer, blob)
+    return len(blob.data)
 
 
 class _Blob:

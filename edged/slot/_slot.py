@@ -34,8 +34,11 @@ __all__ = ["Compile", "Deployed", "Slot", "SlotLimits", "SlotStatus", "Tell"]
 
 _log = logging.getLogger(__name__)
 
-Tell = Callable[[str, float | None], None]
-"""Told what is going on, in a few words, and how much of it is done, 0 … 1 or None."""
+
+class Tell(Protocol):
+    """Told what is going on, in a few words, and how much of it is done, 0 … 1."""
+
+    def __call__(self, text: str, fraction: float | None = None) -> None: ...
 
 
 class Compile(Protocol):
@@ -81,11 +84,13 @@ class Deployed:
     """What became of a deployment.
 
     Attributes:
+        since: when it began to serve, seconds since the epoch.
         already: the model was serving before; nothing changed.
         gate_closed_seconds: for how long calls were held.
     """
 
     model: BundleRecord
+    since: float
     already: bool
     gate_closed_seconds: float
 
@@ -195,9 +200,9 @@ class Slot:
         """
         loaded = self._loaded
         if loaded is not None and loaded.record.digest == record.digest:
-            return Deployed(record, already=True, gate_closed_seconds=0.0)
+            return Deployed(record, loaded.since, already=True, gate_closed_seconds=0.0)
         if self._device is None:
-            tell("waiting for the device", None)
+            tell("waiting for the device")
         await self._found.wait()
         async with self._changing:
             device = self._present()
@@ -207,7 +212,8 @@ class Slot:
             except BaseException:
                 await self._discard(standby)
                 raise
-            return Deployed(record, already=False, gate_closed_seconds=closed)
+            _log.info("%s serves; calls were held for %.0f ms", record, closed * 1000)
+            return Deployed(record, standby.since, already=False, gate_closed_seconds=closed)
 
     async def stop(self, grace: float) -> None:
         """Let the calls inside finish, at most *grace* seconds, then put everything away."""
@@ -314,7 +320,7 @@ class Slot:
             compiled = await self._compiled(record, folder, array, tell)
             await asyncio.to_thread(_link_files, compiled, folder)
             image = await asyncio.to_thread((folder / "program.img").read_bytes)
-            tell("starting the container", None)
+            tell("starting the container")
             fault_point("slot.compiled")
             container = await self._launcher.start(folder)
         except BaseException:
@@ -337,7 +343,7 @@ class Slot:
 
     async def _swap(self, device: Device, new: _Model, tell: Tell) -> float:
         """Put *new* in the place of what is loaded; returns the seconds the gate was closed."""
-        tell("loading", None)
+        tell("loading")
         await asyncio.to_thread(self._store.begin_attempt, new.record.digest)
         new.bank = await asyncio.to_thread(_load_bank, device, new.image)
         fault_point("slot.preloaded")
@@ -462,5 +468,5 @@ def _link_files(source: Path, target: Path) -> None:
         os.link(file, target / file.name)
 
 
-def _tell_log(text: str, done: float | None) -> None:
-    _log.info("%s", text if done is None else f"{text} {done:.0%}")
+def _tell_log(text: str, fraction: float | None = None) -> None:
+    _log.debug("%s", text if fraction is None else f"{text} {fraction:.0%}")
