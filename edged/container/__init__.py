@@ -1,0 +1,24 @@
+"""The container: one confined process that holds one model and answers the bytes of its calls.
+
+`ProcessLauncher` starts it, `Container` is the front's handle of it. Requests and responses cross
+as they came from the network, through shared memory: only the process inside ever parses them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edged.container._container import Container, Launcher
+    from edged.container._launcher import ProcessLauncher
+
+__all__ = ["Container", "Launcher", "ProcessLauncher"]
+
+
+def __getattr__(name: str) -> object:
+    """Import on first use: the process inside imports this package too, and asyncio is 30 ms."""
+    if name not in __all__:
+        raise AttributeError(name)
+    module = "_launcher" if name == "ProcessLauncher" else "_container"
+    return getattr(import_module(f"edged.container.{module}"), name)

@@ -1,0 +1,358 @@
+"""The front's end of the channel to a worker, which it does not trust."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import itertools
+import logging
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from edged.container._arena import Arena, Memory
+from edged.container._messages import (
+    CANCELLED,
+    INLINE_BYTES,
+    MAX_PACKET,
+    START,
+    Answer,
+    Attach,
+    Body,
+    Call,
+    Cancel,
+    Detach,
+    DeviceLost,
+    Failure,
+    Free,
+    FromFront,
+    Ready,
+    SelfTest,
+    Span,
+    encode,
+    worker_decoder,
+)
+from edged.errors import ContainerError, DeadlineError, EdgedError, LimitError, by_grpc_status
+
+__all__ = ["Channel"]
+
+_log = logging.getLogger(__name__)
+
+_MAX_CALLS: Final = 1024
+_PACKETS_AT_ONCE: Final = 64
+_OVERDUE_SECONDS: Final = 60.0
+_GONE: Final = "cannot answer: the model's container is gone; a new one is on its way, try again"
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A call under way.
+
+    Attributes:
+        answer: done early when nobody waits for it any more.
+        placed: where the request lies in the arena, until the worker has answered.
+    """
+
+    answer: asyncio.Future[bytes]
+    placed: int | None
+
+
+class Channel:
+    """Calls to one worker, by their bytes.
+
+    Args:
+        sock: SOCK_SEQPACKET, non-blocking; the channel closes it.
+        requests, responses: shared with the worker; the channel closes them.
+        on_lost: told once, why the channel is of no more use: the worker hung up, or said what an
+            honest one never says.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        requests: Memory,
+        responses: Memory,
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._requests = requests
+        self._responses = responses
+        self._on_lost = on_lost
+        self._arena = Arena(requests)
+        self._decoder = worker_decoder()
+        self._numbers = itertools.count(START + 1)
+        self._pending: dict[int, _Pending] = {}
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._unsent: deque[tuple[bytes, int | None]] = deque()
+        self._open = True
+        self.ready: asyncio.Future[Ready] = self._loop.create_future()
+        self._loop.add_reader(sock.fileno(), self._readable)
+
+    @property
+    def calls(self) -> int:
+        """Calls that the worker has not answered, abandoned ones among them."""
+        return len(self._pending)
+
+    @property
+    def bytes_in_use(self) -> int:
+        """How much of the request arena is taken."""
+        return self._arena.in_use
+
+    async def call(self, method: str, payload: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 (part of what the worker is told)
+        """The worker's answer to *payload*.
+
+        Raises:
+            ContainerError: the worker is gone, or goes before it has answered.
+            DeadlineError: not answered within *timeout* seconds.
+            LimitError: too many calls under way, or too large for the shared memory.
+            EdgedError: what the worker answered, by its status.
+        """
+        deadline = time.monotonic() + timeout
+        placed = None
+        body: Body = payload
+        if len(payload) > INLINE_BYTES:
+            placed = await self._place(payload, deadline)
+            body = Span(placed, len(payload))
+        number, pending = self._begin(placed)
+        self._send(Call(number, method, body, deadline))
+        return await self._answer(number, pending, deadline - time.monotonic())
+
+    async def attach(self, device: int, seconds: float) -> None:
+        """Hand over the descriptor *device*, which stays the caller's to close."""
+        number, pending = self._begin(None)
+        self._send(Attach(number), device)
+        await self._answer(number, pending, seconds)
+
+    async def detach(self, seconds: float) -> None:
+        number, pending = self._begin(None)
+        self._send(Detach(number))
+        await self._answer(number, pending, seconds)
+
+    async def self_test(self, seconds: float) -> None:
+        number, pending = self._begin(None)
+        self._send(SelfTest(number))
+        await self._answer(number, pending, seconds)
+
+    def say(self, message: FromFront) -> None:
+        """Send what has no answer; nothing if the worker is gone."""
+        if self._open:
+            self._send(message)
+
+    def close(self) -> None:
+        """Fail every pending call and let go of socket and memory. Nothing happens twice."""
+        if not self._open:
+            return
+        self._open = False
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        self._requests.close()
+        self._responses.close()
+        for pending in self._pending.values():
+            _fail(pending.answer, ContainerError(_GONE))
+        self._pending.clear()
+        for waiter in self._room:
+            if not waiter.done():
+                waiter.set_exception(ContainerError(_GONE))
+        self._room.clear()
+        for _, descriptor in self._unsent:
+            if descriptor is not None:
+                os.close(descriptor)
+        self._unsent.clear()
+        if not self.ready.done():
+            self.ready.set_exception(ContainerError(_GONE))
+
+    # Sending.
+
+    async def _place(self, payload: bytes, deadline: float) -> int:
+        """Copy into the arena, waiting in line for room."""
+        if len(payload) > self._arena.size:
+            raise LimitError(
+                f"cannot pass the request on: it has {len(payload)} bytes, at most"
+                f" {self._arena.size} are accepted"
+            )
+        self._check_open()
+        if not self._room and (placed := self._arena.put(payload)) is not None:
+            return placed
+        if len(self._room) >= _MAX_CALLS:
+            raise _too_many()
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._room.append(waiter)
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                while True:
+                    await waiter
+                    self._check_open()
+                    if (placed := self._arena.put(payload)) is not None:
+                        return placed
+                    # Not enough came free; this one stays the first in line.
+                    index = self._room.index(waiter)
+                    waiter = self._loop.create_future()
+                    self._room[index] = waiter
+        except TimeoutError as error:
+            raise LimitError(
+                "cannot pass the request on: the memory for requests under way was full for as"
+                f" long as the caller waited ({self._arena.size} bytes); send fewer at once"
+            ) from error
+        finally:
+            if waiter in self._room:
+                self._room.remove(waiter)
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._room and not self._room[0].done():
+            self._room[0].set_result(None)
+
+    def _begin(self, placed: int | None) -> tuple[int, _Pending]:
+        try:
+            self._check_open()
+            if len(self._pending) >= _MAX_CALLS:
+                raise _too_many()
+        except EdgedError:
+            if placed is not None and self._open:
+                self._release(placed)
+            raise
+        number = next(self._numbers)
+        pending = self._pending[number] = _Pending(self._loop.create_future(), placed)
+        return number, pending
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise ContainerError(_GONE)
+
+    def _send(self, message: FromFront, descriptor: int | None = None) -> None:
+        packet = encode(message)
+        if self._unsent or not self._sent(packet, descriptor):
+            if not self._unsent:
+                self._loop.add_writer(self._sock.fileno(), self._writable)
+            # The caller may close its own before there is room to send it.
+            kept = None if descriptor is None else os.dup(descriptor)
+            self._unsent.append((packet, kept))
+
+    def _sent(self, packet: bytes, descriptor: int | None) -> bool:
+        """False when the socket is full. What cannot be sent at all is lost with the worker."""
+        try:
+            if descriptor is None:
+                self._sock.send(packet)
+            else:
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
+                self._sock.sendmsg([packet], [rights])
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            _log.debug("cannot send to the container: %s", error)  # reading tells of its end
+        return True
+
+    def _writable(self) -> None:
+        while self._unsent and self._sent(*self._unsent[0]):
+            _, descriptor = self._unsent.popleft()
+            if descriptor is not None:
+                os.close(descriptor)
+        if not self._unsent:
+            self._loop.remove_writer(self._sock.fileno())
+
+    async def _answer(self, number: int, pending: _Pending, seconds: float) -> bytes:
+        try:
+            async with asyncio.timeout(seconds):
+                return await pending.answer
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"cannot answer: not done within the {max(seconds, 0):.3g} s that the caller waits"
+            ) from error
+        finally:
+            if number in self._pending and self._open:
+                # Nobody waits any more. The span stays taken until the worker is done with it.
+                self._send(Cancel(number))
+                self._loop.call_later(_OVERDUE_SECONDS, self._overdue, number)
+
+    def _overdue(self, number: int) -> None:
+        if number in self._pending:
+            self._lose(f"it did not let go of a call for {_OVERDUE_SECONDS:g} s")
+
+    # Receiving.
+
+    def _readable(self) -> None:
+        for _ in range(_PACKETS_AT_ONCE):
+            if not self._open:
+                return
+            try:
+                packet = self._sock.recv(MAX_PACKET)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._lose(f"its channel broke: {error.strerror}")
+                return
+            if not packet:
+                self._lose("it hung up")
+                return
+            try:
+                self._take(packet)
+            except (msgspec.DecodeError, ValueError, KeyError) as error:
+                self._lose(f"it broke the protocol: {type(error).__name__} {error}"[:300])
+
+    def _take(self, packet: bytes) -> None:
+        """Act on a packet; what is not in order raises."""
+        message = self._decoder.decode(packet)
+        match message:
+            case Answer(number, body):
+                pending = self._pending[number]
+                data = body
+                if isinstance(body, Span):
+                    data = self._responses.read(body.offset, body.length)
+                    self._send(Free(body.offset))
+                self._end(number)
+                if not pending.answer.done():
+                    assert isinstance(data, bytes)
+                    pending.answer.set_result(data)
+            case Failure(number, status, text) if number == START:
+                if self.ready.done():
+                    raise ValueError("it failed to start after it had started")
+                self.ready.set_exception(_error(status, text))
+            case Failure(number, status, text):
+                pending = self._pending[number]
+                self._end(number)
+                _fail(pending.answer, _error(status, text))
+            case Ready():
+                if self.ready.done():
+                    raise ValueError("it was ready twice")
+                self.ready.set_result(message)
+            case DeviceLost(text):
+                _log.warning("the container lost the device: %s", text)
+
+    def _end(self, number: int) -> None:
+        placed = self._pending.pop(number).placed
+        if placed is not None:
+            self._release(placed)
+
+    def _release(self, placed: int) -> None:
+        self._arena.release(placed)
+        self._wake()
+
+    def _lose(self, reason: str) -> None:
+        if self._open:
+            self.close()
+            self._on_lost(reason)
+
+
+def _error(status: str, text: str) -> EdgedError:
+    if status == CANCELLED:
+        return DeadlineError("cannot answer: the call was called off")
+    return by_grpc_status(status)(text)
+
+
+def _fail(answer: asyncio.Future[bytes], error: EdgedError) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+
+
+def _too_many() -> LimitError:
+    return LimitError(
+        f"cannot pass the request on: {_MAX_CALLS} are under way already, the most there may be"
+    )

@@ -1,0 +1,221 @@
+"""A running container, as the front holds it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections import deque
+from pathlib import Path
+from typing import Final, Protocol
+
+from edged.container._arena import Memory
+from edged.container._channel import Channel
+from edged.container._messages import Ready, Stop
+
+__all__ = ["Container", "Launcher"]
+
+_log = logging.getLogger(__name__)
+
+_STOP_SECONDS: Final = 2.0
+_ATTACH_SECONDS: Final = 30.0
+_SELF_TEST_SECONDS: Final = 120.0
+_LAST_LINES: Final = 10
+_LINE_BYTES: Final = 1000
+_LINES_LOGGED: Final = 200
+
+
+class Launcher(Protocol):
+    """Starts containers."""
+
+    async def start(self, folder: Path) -> Container:
+        """Start one that holds the model in *folder*, and wait until it is loaded.
+
+        Args:
+            folder: the files of the bundle and of the compiled model; stays until `stop`.
+
+        Raises:
+            EdgedError: why the model cannot be held.
+        """
+        ...
+
+
+class Container:
+    """One process with one model. Made by a launcher; `stop` ends it.
+
+    Args:
+        process: with its standard error piped to us.
+        wrapped: whether it runs inside bubblewrap, which tells of a signal by its exit status.
+        sock, requests, responses: the channel to it; the container closes them.
+    """
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        wrapped: bool,
+        sock: socket.socket,
+        requests: Memory,
+        responses: Memory,
+    ) -> None:
+        self._process = process
+        self._wrapped = wrapped
+        self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._why = ""
+        self._channel = Channel(sock, requests, responses, self._channel_lost)
+        self._stderr = _Stderr(process.pid)
+        self._watch = asyncio.create_task(self._watched(), name=f"container-{process.pid}")
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started: the model's own, or bubblewrap around it."""
+        return self._process.pid
+
+    @property
+    def closed(self) -> asyncio.Future[str]:
+        """Resolved with the reason when the process has ended. Cancelling a wait harms nobody."""
+        return asyncio.shield(self._closed)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the process has ended, or is of no more use and about to be."""
+        return self._closed.done() or bool(self._why)
+
+    async def ready(self) -> Ready:
+        """Wait until the model is loaded.
+
+        Raises:
+            EdgedError: it cannot be, in the words of the process.
+            ContainerError: the process ended.
+        """
+        return await self._channel.ready
+
+    async def attach(self, device: socket.socket) -> None:
+        """Hand the device to the process, which opens its data queue.
+
+        Args:
+            device: a connection on which nothing was said yet. It is closed on our side.
+
+        Raises:
+            DeviceLostError, DeviceError: what the process found.
+            ContainerError: the process is gone.
+        """
+        with device:
+            await self._channel.attach(device.fileno(), _ATTACH_SECONDS)
+
+    async def detach(self) -> None:
+        """Have the process let go of the device. Calls are then answered UNAVAILABLE."""
+        await self._channel.detach(_ATTACH_SECONDS)
+
+    async def call(self, method: str, payload: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 (handed on)
+        """Answer one call.
+
+        Args:
+            method: full name of the gRPC method, such as ``edged.wire.PREDICT``.
+            payload: the request's bytes.
+            timeout: seconds that the caller waits. The process is told when it has passed, and
+                the call's memory is free again once it has let go of it.
+
+        Returns:
+            the response's bytes.
+
+        Raises:
+            UnavailableError: no device is attached, or it went away.
+            ContainerError: the process is gone, or goes before it has answered.
+            DeadlineError: *timeout* passed.
+            LimitError: a bound on size or number.
+            EdgedError: whatever else the process answers, by its status.
+        """
+        return await self._channel.call(method, payload, timeout)
+
+    async def self_test(self) -> None:
+        """Run the bundle's vectors through prologue, device and epilogue.
+
+        Raises:
+            DeviceError: an output is further off than its tolerance: which, where, by how much.
+            EdgedError: the vectors cannot be run.
+        """
+        await self._channel.self_test(_SELF_TEST_SECONDS)
+
+    async def stop(self) -> None:
+        """End the process: politely, then not. Calls under way fail with `ContainerError`."""
+        self._why = self._why or "it was stopped"
+        self._channel.say(Stop())
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self.closed
+        except TimeoutError:
+            self._kill()
+        await self._watch
+        self._channel.close()
+
+    def _channel_lost(self, reason: str) -> None:
+        """Without its channel the process is of no use. That it hung up says nothing yet."""
+        if reason != "it hung up":
+            self._why = self._why or reason
+        asyncio.get_running_loop().call_later(0.0 if self._why else _STOP_SECONDS, self._kill)
+
+    def _kill(self) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _watched(self) -> None:
+        assert self._process.stderr is not None
+        await self._stderr.forward(self._process.stderr)
+        status = await self._process.wait()
+        self._channel.close()
+        ending = _ending(status, self._wrapped)
+        words = self._stderr.last_words()
+        reason = f"{self._why or ending}{': ' + words if words and not self._why else ''}"
+        self._why = reason
+        self._closed.set_result(reason)
+
+
+class _Stderr:
+    """What the process says on standard error: logged within bounds, its last lines kept."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._logged = 0
+
+    async def forward(self, stream: asyncio.StreamReader) -> None:
+        """Until its end. All of it is read, or the process would block; little of it is kept."""
+        rest = b""
+        while chunk := await stream.read(65536):
+            *lines, rest = (rest + chunk).split(b"\n")
+            rest = rest[:_LINE_BYTES]
+            for line in lines:
+                self._line(line)
+        if rest:
+            self._line(rest)
+
+    def last_words(self) -> str:
+        return " / ".join(self._lines)
+
+    def _line(self, line: bytes) -> None:
+        text = line[:_LINE_BYTES].decode(errors="replace").strip()
+        if not text:
+            return
+        self._lines.append(text)
+        self._logged += 1
+        if self._logged <= _LINES_LOGGED:
+            _log.info("container %d: %s", self._pid, text)
+        if self._logged == _LINES_LOGGED:
+            _log.warning("container %d says too much; the rest is not logged", self._pid)
+
+
+def _ending(status: int, wrapped: bool) -> str:
+    """What an exit status means; bubblewrap makes 128 + N of signal N, as shells do."""
+    number = -status if status < 0 else status - 128 if wrapped and status > 128 else 0
+    if number == signal.SIGKILL:
+        return "it was killed (SIGKILL), by someone or for want of memory"
+    if number == signal.SIGSYS:
+        return "it was killed (SIGSYS) for a system call that no honest model makes"
+    if number:
+        with contextlib.suppress(ValueError):
+            return f"it died of {signal.Signals(number).name}"
+    return f"it ended with status {status}" if status != os.EX_OK else "it ended"

@@ -1,0 +1,155 @@
+"""What front and worker say to each other: one msgpack array per packet of the socket pair.
+
+The bytes of a call stand in the packet when they are few, and in shared memory otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, TypeAlias
+
+from msgspec import Meta, Struct, msgpack
+
+__all__ = [
+    "CANCELLED",
+    "INLINE_BYTES",
+    "MAX_PACKET",
+    "START",
+    "Answer",
+    "Attach",
+    "Body",
+    "Call",
+    "Cancel",
+    "Detach",
+    "DeviceLost",
+    "Failure",
+    "Free",
+    "FromFront",
+    "FromWorker",
+    "Ready",
+    "SelfTest",
+    "Span",
+    "Stop",
+    "encode",
+    "front_decoder",
+    "worker_decoder",
+]
+
+INLINE_BYTES: Final = 32 << 10
+"""Payloads up to here travel in the packet: below, two copies by the kernel cost less than the
+book-keeping of shared memory."""
+
+MAX_PACKET: Final = INLINE_BYTES + (32 << 10)
+
+START: Final = 0
+"""The number under which a worker that cannot start says why; no call has it."""
+
+CANCELLED: Final = "CANCELLED"
+"""The status of a call that was called off before it began."""
+
+_Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
+_Text = Annotated[str, Meta(max_length=8192)]
+
+
+class Span(Struct, frozen=True, array_like=True):
+    """A piece of the arena of that direction, in bytes."""
+
+    offset: _Count
+    length: _Count
+
+
+Body: TypeAlias = bytes | Span
+
+
+class _Message(Struct, frozen=True, array_like=True, tag=True):
+    """The first element of the array is the name of the class."""
+
+
+class Call(_Message, frozen=True, array_like=True, tag=True):
+    """Front: answer this by *deadline*, in seconds of CLOCK_MONOTONIC."""
+
+    id: _Count
+    method: str
+    body: Body
+    deadline: float
+
+
+class Cancel(_Message, frozen=True, array_like=True, tag=True):
+    """Front: nobody waits for that call any more. It is still answered, for its span to return."""
+
+    id: _Count
+
+
+class Free(_Message, frozen=True, array_like=True, tag=True):
+    """Front: the span of an answer that starts here was copied out."""
+
+    offset: _Count
+
+
+class Attach(_Message, frozen=True, array_like=True, tag=True):
+    """Front: use the device behind the descriptor that comes with this packet."""
+
+    id: _Count
+
+
+class Detach(_Message, frozen=True, array_like=True, tag=True):
+    """Front: let go of the device."""
+
+    id: _Count
+
+
+class SelfTest(_Message, frozen=True, array_like=True, tag=True):
+    """Front: run the bundle's vectors through the device."""
+
+    id: _Count
+
+
+class Stop(_Message, frozen=True, array_like=True, tag=True):
+    """Front: end."""
+
+
+class Ready(_Message, frozen=True, array_like=True, tag=True):
+    """Worker: the model is loaded. Milliseconds by what they went to; the confinement in force."""
+
+    milliseconds: dict[str, float]
+    confinement: _Text
+
+
+class Answer(_Message, frozen=True, array_like=True, tag=True):
+    """Worker: the bytes of the response."""
+
+    id: _Count
+    body: Body
+
+
+class Failure(_Message, frozen=True, array_like=True, tag=True):
+    """Worker: a gRPC status by its name, and the message of the error."""
+
+    id: _Count
+    status: _Text
+    message: _Text
+
+
+class DeviceLost(_Message, frozen=True, array_like=True, tag=True):
+    """Worker: the device went away; ready for another."""
+
+    message: _Text
+
+
+FromFront: TypeAlias = Call | Cancel | Free | Attach | Detach | SelfTest | Stop
+FromWorker: TypeAlias = Ready | Answer | Failure | DeviceLost
+
+_encoder: Final = msgpack.Encoder()
+
+
+def encode(message: FromFront | FromWorker) -> bytes:
+    return _encoder.encode(message)
+
+
+def front_decoder() -> msgpack.Decoder[FromFront]:
+    """For what the front says; raises msgspec.DecodeError."""
+    return msgpack.Decoder(FromFront)
+
+
+def worker_decoder() -> msgpack.Decoder[FromWorker]:
+    """For what the worker says; raises msgspec.DecodeError."""
+    return msgpack.Decoder(FromWorker)

@@ -1,0 +1,88 @@
+"""The device of this model, while it has one."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from edged.device import InferenceQueue, vfio_user
+from edged.errors import DeviceLostError, UnavailableError
+from edged.npu import ProgramImage
+
+__all__ = ["Device"]
+
+
+class Device:
+    """Runs the program on whatever device is attached; for many threads.
+
+    Args:
+        image: what the device holds in its active bank by the time it is attached.
+        on_lost: told, once for each device, when it has gone away.
+    """
+
+    def __init__(self, image: ProgramImage, on_lost: Callable[[DeviceLostError], None]) -> None:
+        self._image = image
+        self._on_lost = on_lost
+        self._changing = threading.Lock()
+        self._queue: InferenceQueue | None = None
+
+    @property
+    def attached(self) -> bool:
+        return self._queue is not None
+
+    def attach(self, fd: int) -> None:
+        """Open the data queue over the connection *fd*, instead of the one before.
+
+        Raises:
+            DeviceLostError, DeviceError: it cannot be opened, or another program is active on it.
+        """
+        connection = socket.socket(fileno=fd)
+        self.detach()
+        transport = vfio_user.VfioUserTransport(connection)
+        try:
+            queue = InferenceQueue(transport, self._image)
+        except BaseException:
+            transport.close()
+            raise
+        with self._changing:
+            self._queue = queue
+
+    def detach(self) -> None:
+        """Let go of the device, if there is one."""
+        with self._changing:
+            queue, self._queue = self._queue, None
+        if queue is not None:
+            queue.close()
+
+    def run(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """One run: u8 or s8 [1, H, W, C] in the image's order, in and out.
+
+        Raises:
+            UnavailableError: no device is attached.
+            DeviceLostError: it goes away.
+            DeviceError, DeadlineError: it fails.
+        """
+        queue = self._queue
+        if queue is None:
+            raise UnavailableError(
+                "cannot answer: the model has no device at this moment; try again in a second"
+            )
+        try:
+            return queue.run(inputs)
+        except DeviceLostError as error:
+            if self._forget(queue):
+                queue.close()
+                self._on_lost(error)
+            raise
+
+    def _forget(self, queue: InferenceQueue) -> bool:
+        """Whether this thread is the one that took *queue* out of use."""
+        with self._changing:
+            mine = self._queue is queue
+            if mine:
+                self._queue = None
+        return mine

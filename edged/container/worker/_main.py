@@ -1,0 +1,70 @@
+"""Start: lock down, load the model, say so, serve."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from edged import sandbox
+from edged.container._arena import Memory
+from edged.container._messages import START, Failure, Ready, encode
+from edged.container.worker._model import Model
+from edged.container.worker._server import Server
+from edged.errors import EdgedError, ModelError
+
+__all__ = ["main"]
+
+_log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str], began: float) -> int:
+    """Hold the model in a folder until the channel ends.
+
+    Args:
+        argv: folder, bound on memory in bytes, descriptors of the channel and of the memories for
+            requests and responses.
+        began: when the process began to import, by time.monotonic().
+
+    Returns:
+        the exit status.
+    """
+    imported = time.monotonic()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    folder, memory_bytes = Path(argv[0]), int(argv[1])
+    sock = socket.socket(fileno=int(argv[2]))
+    requests, responses = Memory(int(argv[3])), Memory(int(argv[4]))
+    try:
+        confinement = sandbox.Confinement((folder,), memory_bytes=memory_bytes)
+        in_force = sandbox.lock_down(confinement)
+        locked = time.monotonic()
+        model = _load(folder)
+    except EdgedError as error:
+        sock.send(encode(Failure(START, error.grpc_status, str(error)[:8000])))
+        return error.exit_status
+    times = {
+        "imports": (imported - began) * 1e3,
+        "lock down": (locked - imported) * 1e3,
+        "model": (time.monotonic() - locked) * 1e3,
+    }
+    sock.send(encode(Ready(times, in_force)))
+    Server(sock, requests, responses, model).run()
+    # Threads may hang in the device: nothing is left to be saved by waiting for them.
+    logging.shutdown()
+    os._exit(os.EX_OK)
+
+
+def _load(folder: Path) -> Model:
+    try:
+        return Model.load(folder)
+    except EdgedError:
+        raise
+    except MemoryError as error:
+        raise ModelError("cannot load the model: it needs more memory than it may have") from error
+    except Exception as error:  # ONNX Runtime has a class of its own for each of its reasons
+        _log.exception("cannot load the model")
+        raise ModelError(f"cannot load the model: {str(error)[:500]}") from error

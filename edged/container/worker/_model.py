@@ -1,0 +1,119 @@
+"""The model as it was compiled: prologue, device program, epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy.typing as npt
+
+from edged._onnxruntime import InferenceSession, SessionOptions
+from edged.bundle import MANIFEST_NAME, Manifest, read_arrays
+from edged.errors import ModelError
+from edged.npu import MAX_IMAGE_BYTES, ProgramImage, parse_image
+
+__all__ = ["Arrays", "Model"]
+
+Arrays = dict[str, npt.NDArray[Any]]
+Run = Callable[[Sequence[npt.NDArray[Any]]], list[npt.NDArray[Any]]]
+
+_ERRORS_ONLY: Final = 3
+_MAX_MANIFEST: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """One model, ready to run.
+
+    Attributes:
+        manifest: what the bundle says of it.
+        image: the device's program. Only its inputs and outputs are of interest here.
+        vectors: for the self-test: ``in:NAME`` and ``out:NAME``, empty when the bundle has none.
+    """
+
+    manifest: Manifest
+    image: ProgramImage
+    vectors: Mapping[str, npt.NDArray[Any]]
+    prologue: InferenceSession
+    epilogue: InferenceSession
+
+    @classmethod
+    def load(cls, folder: Path) -> Model:
+        """Read the files of bundle and compiled model.
+
+        Raises:
+            BundleError, ImageError, ModelError: what is wrong with which file.
+        """
+        manifest = Manifest.parse(_read(folder / MANIFEST_NAME, _MAX_MANIFEST))
+        image = parse_image(_read(folder / "program.img", MAX_IMAGE_BYTES))
+        vectors = read_arrays(folder / "selftest.npz") if manifest.self_test else {}
+        model = cls(
+            manifest,
+            image,
+            vectors,
+            _session(folder / "prologue.onnx"),
+            _session(folder / "epilogue.onnx"),
+        )
+        model._check()
+        return model
+
+    def run(self, inputs: Arrays, device: Run) -> Arrays:
+        """One sample: the model's inputs and outputs by name, batch 1.
+
+        Args:
+            inputs: dtypes and shapes as the manifest has them.
+            device: runs the program.
+        """
+        names = [output.name for output in self.prologue.get_outputs()]
+        wanted = {tensor.name: inputs[tensor.name] for tensor in self.prologue.get_inputs()}
+        values = dict(zip(names, self.prologue.run(None, wanted), strict=True))
+        given = device([values[tensor.name] for tensor in self.image.input_tensors])
+        values |= zip((tensor.name for tensor in self.image.output_tensors), given, strict=True)
+        results = self.epilogue.run(
+            None, {tensor.name: values[tensor.name] for tensor in self.epilogue.get_inputs()}
+        )
+        outputs = (output.name for output in self.epilogue.get_outputs())
+        return dict(zip(outputs, results, strict=True))
+
+    def _check(self) -> None:
+        """Whether the three parts fit each other and the manifest, by their names."""
+        given = {output.name for output in self.prologue.get_outputs()}
+        _all_there(self.image.input_tensors, given, "the program", "prologue.onnx")
+        given |= {tensor.name for tensor in self.image.output_tensors}
+        _all_there(self.epilogue.get_inputs(), given, "epilogue.onnx", "what comes before")
+        given = {output.name for output in self.epilogue.get_outputs()}
+        _all_there(self.manifest.outputs, given, "the manifest", "epilogue.onnx")
+        given = {tensor.name for tensor in self.manifest.inputs}
+        _all_there(self.prologue.get_inputs(), given, "prologue.onnx", "the manifest")
+
+
+def _all_there(wanted: Sequence[Any], given: set[str], who: str, where: str) -> None:
+    missing = [tensor.name for tensor in wanted if tensor.name not in given]
+    if missing:
+        raise ModelError(
+            f"cannot load the model: {who} wants tensor {missing[0]!r}, {where} has"
+            f" {', '.join(sorted(given))}"
+        )
+
+
+def _session(path: Path) -> InferenceSession:
+    options = SessionOptions()
+    # The work is small and the calls are many: a thread each, none for the operators.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    data = _read(path, MAX_IMAGE_BYTES)
+    return InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise ModelError(f"cannot load the model: {path.name}: {error.strerror}") from error
+    if len(data) > most:
+        raise ModelError(f"cannot load the model: {path.name} has more than {most} bytes")
+    return data

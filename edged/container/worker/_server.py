@@ -1,0 +1,171 @@
+"""The worker's end of the channel: calls to a few threads, control to one more."""
+
+from __future__ import annotations
+
+import array
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+from edged.container._arena import Arena, Memory
+from edged.container._messages import (
+    CANCELLED,
+    INLINE_BYTES,
+    MAX_PACKET,
+    Answer,
+    Attach,
+    Body,
+    Call,
+    Cancel,
+    Detach,
+    DeviceLost,
+    Failure,
+    Free,
+    SelfTest,
+    Span,
+    Stop,
+    encode,
+    front_decoder,
+)
+from edged.container.worker._device import Device
+from edged.container.worker._model import Model
+from edged.container.worker._service import Service
+from edged.errors import DeadlineError, DeviceLostError, EdgedError, LimitError
+
+__all__ = ["Server"]
+
+_log = logging.getLogger(__name__)
+
+_THREADS: Final = 2
+"""One decodes and classifies while the other waits for the device."""
+
+_MAX_MESSAGE: Final = 4000
+
+
+class Server:
+    """Answers what comes over *sock* until it ends.
+
+    Args:
+        requests, responses: shared with the front.
+    """
+
+    def __init__(
+        self, sock: socket.socket, requests: Memory, responses: Memory, model: Model
+    ) -> None:
+        self._sock = sock
+        self._requests = requests
+        self._responses = Arena(responses)
+        self._room = threading.Condition()
+        self._device = Device(model.image, self._device_lost)
+        self._service = Service(model, self._device)
+        self._calls = ThreadPoolExecutor(_THREADS, "call")
+        self._control = ThreadPoolExecutor(1, "control")
+        # Who takes a call out of it answers it: one of the threads, or Cancel.
+        self._queued: dict[int, Call] = {}
+
+    def run(self) -> None:
+        """Serve until the front hangs up or says stop."""
+        decoder = front_decoder()
+        while True:
+            packet, descriptors = _receive(self._sock)
+            if not packet:
+                return
+            match decoder.decode(packet):
+                case Call() as call:
+                    self._queued[call.id] = call
+                    self._calls.submit(self._answer, call.id)
+                case Cancel(number):
+                    # One that has begun is answered in its time.
+                    if self._queued.pop(number, None) is not None:
+                        self._say(Failure(number, CANCELLED, ""))
+                case Free(offset):
+                    with self._room:
+                        self._responses.release(offset)
+                        self._room.notify_all()
+                case Attach(number):
+                    self._control.submit(
+                        self._do, number, partial(self._device.attach, *descriptors)
+                    )
+                case Detach(number):
+                    self._control.submit(self._do, number, self._device.detach)
+                case SelfTest(number):
+                    self._control.submit(self._do, number, self._service.self_test)
+                case Stop():
+                    return
+
+    def _answer(self, number: int) -> None:
+        call = self._queued.pop(number, None)
+        if call is None:
+            return
+        try:
+            if time.monotonic() > call.deadline:
+                raise DeadlineError("cannot answer: the caller's time was over before its turn")
+            body = call.body
+            if isinstance(body, Span):
+                body = self._requests.read(body.offset, body.length)
+            response = self._service.answer(call.method, body, call.deadline)
+            self._say(Answer(call.id, self._place(response, call.deadline)))
+        except Exception as error:
+            self._say(_failure(call.id, error))
+
+    def _do(self, number: int, what: Callable[[], None]) -> None:
+        try:
+            what()
+            self._say(Answer(number, b""))
+        except Exception as error:
+            self._say(_failure(number, error))
+
+    def _place(self, response: bytes, deadline: float) -> Body:
+        if len(response) <= INLINE_BYTES:
+            return response
+        if len(response) > self._responses.size:
+            raise LimitError(
+                f"cannot answer: the response has {len(response)} bytes, at most"
+                f" {self._responses.size} can be passed on; ask for fewer outputs or samples"
+            )
+        with self._room:
+            while (offset := self._responses.put(response)) is None:
+                if not self._room.wait(deadline - time.monotonic()):
+                    raise DeadlineError("cannot answer: no room for the response in time")
+        return Span(offset, len(response))
+
+    def _device_lost(self, error: DeviceLostError) -> None:
+        self._say(DeviceLost(str(error)[:_MAX_MESSAGE]))
+
+    def _say(self, message: Answer | Failure | DeviceLost) -> None:
+        try:
+            self._sock.send(encode(message))
+        except OSError as error:
+            # The front is gone, and the reading thread is about to see it.
+            _log.debug("cannot send: %s", error)
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """A packet, empty at the end, and the descriptors that came with it."""
+    packet, ancillary, _, _ = sock.recvmsg(
+        MAX_PACKET, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
+    )
+    descriptors = array.array("i")
+    for _, kind, data in ancillary:
+        if kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) // 4 * 4])
+    return packet, list(descriptors)
+
+
+def _failure(number: int, error: Exception) -> Failure:
+    if isinstance(error, EdgedError):
+        return Failure(number, error.grpc_status, str(error)[:_MAX_MESSAGE])
+    if isinstance(error, MemoryError):
+        return Failure(
+            number,
+            LimitError.grpc_status,
+            "cannot answer: the request needs more memory than the model's container may take;"
+            " send a smaller batch",
+        )
+    _log.error("cannot answer", exc_info=error)
+    return Failure(number, "INTERNAL", f"cannot answer: {type(error).__name__} in the container")

@@ -1,0 +1,201 @@
+"""From the tensors of a request to samples of the model, by the names that clients use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edged import wire
+from edged.bundle import Manifest, TensorDecl
+from edged.container.worker._model import Arrays
+from edged.errors import LimitError, RequestError
+from edged.preprocess import Preprocess, image_to_array
+
+__all__ = ["SIGNATURE_NAME", "Signature"]
+
+SIGNATURE_NAME: Final = "serving_default"
+_METHOD_NAME: Final = "tensorflow/serving/predict"
+
+_CONVENTIONAL: Final = ("images", "Placeholder:0")
+"""What the clients of the original service call the input, whatever its name."""
+
+_MAX_BATCH: Final = 256
+
+
+class Signature:
+    """The names of a model's tensors, and what may stand under them."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._inputs = _by_name(manifest.inputs)
+        self._outputs = _by_name(manifest.outputs)
+        if len(manifest.inputs) == 1:
+            for name in _CONVENTIONAL:
+                self._inputs.setdefault(name, manifest.inputs[0])
+
+    def inputs(self, request: wire.PredictRequest) -> list[Arrays]:
+        """The samples of a request, each with every input of the model by its name, batch 1.
+
+        Raises:
+            RequestError: a name, dtype, shape or image; says what there is.
+            LimitError: too many samples, or an image too large.
+        """
+        arrays: dict[str, list[npt.NDArray[Any]]] = {}
+        for key, tensor in request.inputs.items():
+            declared = self._inputs.get(key)
+            if declared is None:
+                raise RequestError(
+                    f"cannot answer: the model has no input {key!r}; it has"
+                    f" {_listed(self._manifest.inputs)}"
+                )
+            if declared.name in arrays:
+                raise RequestError(f"cannot answer: input {declared.name!r} is given twice")
+            arrays[declared.name] = self._samples(key, declared, tensor)
+        missing = [tensor for tensor in self._manifest.inputs if tensor.name not in arrays]
+        if missing:
+            raise RequestError(f"cannot answer: the request lacks input {_listed(missing)}")
+        counts = {len(samples) for samples in arrays.values()}
+        if len(counts) != 1:
+            raise RequestError(
+                "cannot answer: the inputs differ in their number of samples: "
+                + ", ".join(f"{name!r} has {len(samples)}" for name, samples in arrays.items())
+            )
+        return [
+            {name: samples[index] for name, samples in arrays.items()}
+            for index in range(counts.pop())
+        ]
+
+    def outputs(self, request: wire.PredictRequest) -> dict[str, str]:
+        """What the answer is to hold: key → name of the output.
+
+        Who asks for names gets these as keys. Who asks for nothing gets every output, by aliases if
+        the inputs came by aliases, else by names.
+
+        Raises:
+            RequestError: an output that the model does not have.
+        """
+        if not request.output_filter:
+            by_alias = all(
+                key != self._inputs[key].name and key == self._inputs[key].alias
+                for key in request.inputs
+                if key in self._inputs
+            )
+            return {
+                (tensor.alias if by_alias and tensor.alias else tensor.name): tensor.name
+                for tensor in self._manifest.outputs
+            }
+        wanted: dict[str, str] = {}
+        for key in request.output_filter:
+            declared = self._outputs.get(key)
+            if declared is None:
+                raise RequestError(
+                    f"cannot answer: the model has no output {key!r}; it has"
+                    f" {_listed(self._manifest.outputs)}"
+                )
+            wanted[key] = declared.name
+        return wanted
+
+    def zeros(self) -> Arrays:
+        """A sample of zeros; open dimensions are 1."""
+        return {
+            tensor.name: np.zeros((1, *(size or 1 for size in tensor.shape[1:])), str(tensor.dtype))
+            for tensor in self._manifest.inputs
+        }
+
+    def definition(self) -> wire.SignatureDef:
+        """The same for clients, as TensorFlow says it. The first dimension is the batch."""
+        definition = wire.SignatureDef(method_name=_METHOD_NAME)
+        for tensor in self._manifest.inputs:
+            definition.inputs[tensor.alias or tensor.name].CopyFrom(_info(tensor))
+        for tensor in self._manifest.outputs:
+            definition.outputs[tensor.alias or tensor.name].CopyFrom(_info(tensor))
+        return definition
+
+    def _samples(
+        self, key: str, declared: TensorDecl, tensor: wire.TensorProto
+    ) -> list[npt.NDArray[Any]]:
+        if tensor.dtype == wire.DataType.DT_STRING:
+            return self._images(key, declared, tensor)
+        wanted = [None, *declared.shape[1:]]
+        shape = wire.shape_of(tensor, name=key)
+        fits = len(shape) == len(wanted) and all(
+            size in (None, found) for size, found in zip(wanted, shape, strict=True)
+        )
+        if not fits or tensor.dtype != wire.data_type_of(str(declared.dtype)):
+            images = ", or images as strings" if self._preprocess(declared) else ""
+            raise RequestError(
+                f"cannot answer: input {key!r} is {wire.describe(tensor)}, wanted"
+                f" {_described(declared)}{images}"
+            )
+        _check_batch(key, shape[0])
+        array = wire.to_array(tensor, name=key)
+        assert isinstance(array, np.ndarray)
+        return [array[index : index + 1] for index in range(shape[0])]
+
+    def _images(
+        self, key: str, declared: TensorDecl, tensor: wire.TensorProto
+    ) -> list[npt.NDArray[Any]]:
+        spec = self._preprocess(declared)
+        if spec is None:
+            raise RequestError(
+                f"cannot answer: input {key!r} takes no images but {_described(declared)}; pack the"
+                " model with --preprocess to send images"
+            )
+        shape = wire.shape_of(tensor, name=key)
+        if len(shape) != 1:
+            raise RequestError(
+                f"cannot answer: input {key!r} is {wire.describe(tensor)}, wanted images as"
+                " strings of shape [N]"
+            )
+        _check_batch(key, shape[0])
+        strings = wire.to_array(tensor, name=key)
+        assert isinstance(strings, list)
+        return [image_to_array(string, spec) for string in strings]
+
+    def _preprocess(self, declared: TensorDecl) -> Preprocess | None:
+        spec = self._manifest.preprocess
+        return spec if spec is not None and spec.input == declared.name else None
+
+
+def _check_batch(key: str, count: int) -> None:
+    if not count:
+        raise RequestError(f"cannot answer: input {key!r} has no samples")
+    if count > _MAX_BATCH:
+        raise LimitError(
+            f"cannot answer: input {key!r} has {count} samples, at most {_MAX_BATCH} are taken"
+            " in a call"
+        )
+
+
+def _by_name(tensors: Iterable[TensorDecl]) -> dict[str, TensorDecl]:
+    """By name, alias, and the name with or without TensorFlow's ``:0``, where that is free."""
+    found = {tensor.name: tensor for tensor in tensors}
+    found |= {tensor.alias: tensor for tensor in tensors if tensor.alias}
+    for tensor in tensors:
+        bare = tensor.name.removesuffix(":0")
+        found.setdefault(bare, tensor)
+        found.setdefault(f"{bare}:0", tensor)
+    return found
+
+
+def _listed(tensors: Sequence[TensorDecl]) -> str:
+    return ", ".join(
+        f"{tensor.name!r}{f' (alias {tensor.alias!r})' if tensor.alias else ''}"
+        f" {_described(tensor)}"
+        for tensor in tensors
+    )
+
+
+def _described(tensor: TensorDecl) -> str:
+    sizes = ("?" if size is None else str(size) for size in tensor.shape[1:])
+    return f"{tensor.dtype} [{', '.join(('N', *sizes))}]"
+
+
+def _info(tensor: TensorDecl) -> wire.TensorInfo:
+    info = wire.TensorInfo(name=tensor.name, dtype=wire.data_type_of(str(tensor.dtype)))
+    for size in (-1, *(-1 if size is None else size for size in tensor.shape[1:])):
+        info.tensor_shape.dim.add(size=size)
+    return info
