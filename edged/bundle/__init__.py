@@ -5,6 +5,7 @@ ONNX file; `verify_bundle` turns a file that anyone may have written into a `Ver
 """
 
 from edged.bundle._arrays import MAX_ARRAYS_BYTES, read_arrays
+from edged.bundle._bare import pack_bare
 from edged.bundle._digest import Digest
 from edged.bundle._layout import config_digest
 from edged.bundle._manifest import (
@@ -17,7 +18,7 @@ from edged.bundle._manifest import (
     SelfTest,
     TensorDecl,
 )
-from edged.bundle._pack import MAX_SAMPLES, SUFFIX, bundle_name, pack, pack_bare
+from edged.bundle._pack import MAX_SAMPLES, SUFFIX, bundle_name, pack
 from edged.bundle._verify import (
     MANIFEST_NAME,
     MAX_BUNDLE_BYTES,

@@ -95,6 +95,8 @@ class Graph:
         """
         options = SessionOptions()
         options.log_severity_level = 4
+        # Results then do not depend on the number of processors.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
         names = [output.name for output in self.outputs]
         try:
             session = InferenceSession(self.content, options, providers=["CPUExecutionProvider"])

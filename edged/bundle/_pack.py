@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +28,7 @@ from edged.preprocess import ImageInput, PixelType, Preprocess
 if TYPE_CHECKING:
     from edged.bundle._graph import Graph
 
-__all__ = ["MAX_SAMPLES", "SUFFIX", "bundle_name", "pack", "pack_bare"]
+__all__ = ["MAX_MODEL_BYTES", "MAX_SAMPLES", "SUFFIX", "Progress", "bundle_name", "pack", "silent"]
 
 SUFFIX: Final = ".edgemodel"
 MAX_SAMPLES: Final = 64
@@ -43,7 +42,7 @@ _OUTPUT_ALIAS: Final = "output_alias"
 Progress = Callable[[float, str], None]
 
 
-def _silent(fraction: float, step: str) -> None: ...
+def silent(fraction: float, step: str) -> None: ...
 
 
 def bundle_name(name: str, version: Version) -> str:
@@ -65,7 +64,7 @@ def pack(
     tolerance: float | None = None,
     licence: str = "",
     source_revision: str = "",
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Digest:
     """Pack *model* into a bundle: the same arguments and files give the same bytes.
 
@@ -146,42 +145,6 @@ def pack(
     digest = _write(output, manifest, files)
     progress(1.0, "done")
     return digest
-
-
-def pack_bare(model: Path, output: Path, *, progress: Progress = _silent) -> Digest:
-    """Pack an ONNX file with what it says of itself.
-
-    The name is the file's; the version is ``MODEL_VERSION.0.0`` of the graph and, as build
-    metadata, the first digits of the content's digest; no calibration, no labels.
-
-    Args:
-        model: the file.
-        output: as for `pack`.
-        progress: as for `pack`.
-
-    Raises:
-        As `pack`.
-    """
-    from edged.bundle._graph import Graph
-
-    content = _read(model, MAX_MODEL_BYTES)
-    number = Graph.load(content, model.name).model_version
-    return pack(
-        model,
-        name=_name_of(model),
-        version=Version(number, 0, 0, build=Digest.of(content).short),
-        output=output,
-        progress=progress,
-    )
-
-
-def _name_of(model: Path) -> str:
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.stem)[:100].strip("._-")
-    if not name:
-        raise BundleError(
-            f"cannot name a bundle after {model.name!r}: wanted a letter or digit in it"
-        )
-    return name
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
@@ -274,21 +237,18 @@ def _write(output: Path, manifest: Manifest, files: Mapping[FileName, bytes]) ->
         )
         for file in manifest.files
     ]
+    # A dot name beside it: whoever watches the folder sees a whole bundle or none.
+    partial = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        # A dot name beside it: whoever watches the folder sees a whole bundle or none.
-        with tempfile.NamedTemporaryFile(
-            dir=output.parent, prefix=f".{output.name}.", delete=False
-        ) as file:
-            try:
+        try:
+            with partial.open("xb") as file:
                 digest = write_layout(file, manifest.serialize(), layers)
                 file.flush()
                 os.fsync(file.fileno())
-                os.fchmod(file.fileno(), 0o644)
-                Path(file.name).replace(output)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+            partial.replace(output)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise BundleError(f"cannot write {output}: {error.strerror}") from error
     return digest

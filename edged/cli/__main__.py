@@ -1,0 +1,5 @@
+"""``python -m edged.cli`` is ``edgectl``."""
+
+from edged.cli import main
+
+main()

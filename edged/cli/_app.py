@@ -1,0 +1,45 @@
+"""The command, made of its groups, and the one place where errors become an exit status."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from edged.cli import _bundle, _score
+from edged.errors import EdgedError
+
+__all__ = ["main"]
+
+_EPILOGUE = (
+    "Exit status: 0 done · 2 wrong usage · 65 bad input · 66 not found · 69 beyond a limit · "
+    "74 state or device · 75 try again later."
+)
+
+app = typer.Typer(
+    name="edgectl",
+    help="Make and check bundles, and ask the model that edged serves.",
+    epilog=_EPILOGUE,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("pack", epilog=_bundle.PACK_EXAMPLES)(_bundle.pack)
+app.command("inspect", epilog=_bundle.INSPECT_EXAMPLES)(_bundle.inspect)
+app.command("verify", epilog=_bundle.VERIFY_EXAMPLES)(_bundle.verify)
+app.command("score", epilog=_score.SCORE_EXAMPLES)(_score.score)
+
+
+@app.callback()
+def edgectl() -> None:
+    """Make and check bundles, and ask the model that edged serves."""
+
+
+def main() -> None:
+    """Run ``edgectl``; errors go to standard error, and their class gives the exit status."""
+    try:
+        app(prog_name="edgectl")
+    except EdgedError as error:
+        print(f"edgectl: {error}", file=sys.stderr)  # noqa: T201  (it is a command)
+        sys.exit(error.exit_status)

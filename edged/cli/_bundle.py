@@ -1,0 +1,202 @@
+"""``edgectl pack``, ``inspect`` and ``verify``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from edged import bundle
+from edged.bundle import TensorDecl, VerifiedBundle
+from edged.cli._output import print_json, stderr, stdout
+from edged.errors import EdgedError, InputError
+
+PACK_EXAMPLES = (
+    "edgectl pack mobilenet.onnx --name mobilenet-v2 --version 1.0.0 --labels labels.txt "
+    "--preprocess stretch --calibration photos/ -o drop/"
+)
+INSPECT_EXAMPLES = "edgectl inspect mobilenet-v2-1.0.0.edgemodel"
+VERIFY_EXAMPLES = "edgectl verify *.edgemodel"
+
+_BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An .edgemodel file.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def pack(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A float ONNX model.")],
+    name: Annotated[str, typer.Option(help="Of the model: letters, digits, '.', '_', '-'.")],
+    version: Annotated[str, typer.Option(help="Semantic: 1.0.0, 2.1.0-rc.1.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The bundle, or a folder for NAME-VERSION.edgemodel."),
+    ] = Path(),
+    labels: Annotated[Path | None, typer.Option(help="A text file, one class a line.")] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRANSFORM[=WxH][,KEY=VALUE…]",
+            help="How a photograph becomes the input: stretch or imagenet; with input=NAME, "
+            "scale=1/255, mean=R:G:B, std=R:G:B. Default: stretch where the input takes bytes.",
+        ),
+    ] = None,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Typical inputs to measure ranges on: photographs, folders of them (repeat it), "
+            f"or one .npz of arrays by input name. At most {bundle.MAX_SAMPLES} are kept.",
+        ),
+    ] = None,
+    serial: Annotated[
+        int | None,
+        typer.Option(help="Grows with every bundle of that name. Default: 1.2.3 gives 1002003."),
+    ] = None,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TENSOR=ALIAS", help="A second name for clients to use; repeat it."),
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Of the self-test: the largest absolute difference.")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="SPDX expression, such as Apache-2.0.")] = "",
+    source_revision: Annotated[str, typer.Option(help="What the model was built from.")] = "",
+    as_json: _Json = False,
+) -> None:
+    """Pack an ONNX model into a bundle that edged loads.
+
+    The same arguments and files give the same bytes; SOURCE_DATE_EPOCH sets a time of creation.
+    """
+    if output.is_dir():
+        output = output / bundle.bundle_name(name, bundle.Version.parse(version))
+    with _progress() as progress:
+        task = progress.add_task("packing", total=1.0)
+        digest = bundle.pack(
+            model,
+            name=name,
+            version=version,
+            output=output,
+            serial=serial,
+            labels=labels,
+            preprocess=preprocess,
+            calibration=calibration or None,
+            aliases=dict(_alias(text) for text in alias or ()),
+            tolerance=tolerance,
+            licence=licence,
+            source_revision=source_revision,
+            progress=lambda done, step: progress.update(task, completed=done, description=step),
+        )
+    if not calibration:
+        stderr().print(
+            "edgectl: no --calibration: the compiler takes ranges from made-up inputs, which "
+            "costs accuracy; give 16 or more typical inputs"
+        )
+    size = output.stat().st_size
+    if as_json:
+        print_json({"path": str(output), "digest": digest, "size": size})
+    else:
+        stdout().print(f"{escape(str(output))}: {size / 1e6:.1f} MB, {digest}")
+
+
+def inspect(path: _BundlePath, as_json: _Json = False) -> None:
+    """Show what a bundle says of its model, after checking all of it."""
+    with _verified(path) as found:
+        manifest = found.manifest
+        if as_json:
+            config = json.loads(manifest.serialize())
+            print_json({"digest": found.digest, "manifest": config})
+            return
+        for key, value in _facts(found):
+            stdout().print(f"[bold]{key:10}[/bold] {escape(value)}")
+
+
+def verify(
+    paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE…", help=".edgemodel files.")],
+    as_json: _Json = False,
+) -> None:
+    """Check bundles as edged does before it loads one: archive, digests, sizes, manifest."""
+    results: list[dict[str, Any]] = []
+    status = 0
+    for path in paths:
+        try:
+            with _verified(path) as found:
+                line = f"{path}: ok, {found.manifest}, {found.digest}"
+                results.append({"path": str(path), "ok": True, "digest": found.digest})
+        except EdgedError as error:
+            status = status or error.exit_status
+            line = f"edgectl: {error}"
+            results.append({"path": str(path), "ok": False, "error": str(error)})
+        if not as_json:
+            console = stdout() if results[-1]["ok"] else stderr()
+            console.print(escape(line))
+    if as_json:
+        print_json(results)
+    sys.exit(status)
+
+
+@contextmanager
+def _verified(path: Path) -> Iterator[VerifiedBundle]:
+    with tempfile.TemporaryDirectory(prefix="edgectl-") as folder:
+        # One's own link is followed; in a drop folder it would not be.
+        yield bundle.verify_bundle(path.resolve(), Path(folder))
+
+
+def _progress() -> Progress:
+    console = stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _alias(text: str) -> tuple[str, str]:
+    # Tensor names have colons and slashes, and may have '='; aliases do not.
+    name, equals, alias = text.rpartition("=")
+    if not (equals and name and alias):
+        raise InputError(f"cannot use --alias {text!r}: wanted TENSOR=ALIAS, as in input:0=images")
+    return name, alias
+
+
+def _facts(found: VerifiedBundle) -> Iterator[tuple[str, str]]:
+    manifest = found.manifest
+    yield "model", f"{manifest} (serial {manifest.serial})"
+    yield "digest", found.digest
+    for tensor in manifest.inputs:
+        yield "input", _tensor(tensor)
+    for tensor in manifest.outputs:
+        yield "output", _tensor(tensor)
+    spec = manifest.preprocess
+    if spec is None:
+        yield "images", "not taken: no preprocessing is given"
+    else:
+        scaled = f", (x · {spec.scale:g} - {spec.mean}) / {spec.std}" if spec.scaled else ""
+        yield "images", f"{spec.transform} to {spec.width}x{spec.height} into {spec.input}{scaled}"
+    test = manifest.self_test
+    if test is not None:
+        tolerances = ", ".join(f"{tolerance:g}" for tolerance in test.tolerances)
+        yield "self-test", f"{test.samples} samples, tolerance {tolerances}"
+    yield (
+        "needs",
+        (
+            f"device ABI {manifest.requirements.abi}, "
+            f"{manifest.requirements.memory_bytes / 1e6:.1f} MB for weights"
+        ),
+    )
+    yield "licence", manifest.licence or "not given"
+    if manifest.source_revision:
+        yield "source", manifest.source_revision
+    if manifest.created:
+        yield "created", manifest.created
+    for file in manifest.files:
+        yield "file", f"{file.name}, {file.size} bytes, {file.digest}"
+
+
+def _tensor(tensor: TensorDecl) -> str:
+    dimensions = ", ".join("N" if d is None else str(d) for d in tensor.shape)
+    alias = f", also {tensor.alias}" if tensor.alias else ""
+    return f"{tensor.name} {tensor.dtype} [{dimensions}]{alias}"

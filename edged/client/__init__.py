@@ -1,0 +1,5 @@
+"""A small client for edged, or for anything that answers TensorFlow Serving's Predict."""
+
+from edged.client._client import PredictionClient, Score
+
+__all__ = ["PredictionClient", "Score"]
