@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import logging
 import os
 import shutil
 import tempfile
@@ -161,11 +160,11 @@ async def test_file_that_is_open_for_writing_is_left_alone_until_closed(drop, ac
 async def test_file_that_grows_without_a_writer_in_sight_is_left_alone(drop, acceptor):
     """As over NFS: each chunk is written by somebody who is not there when one looks."""
     whole = os.urandom(20 * 1000)
-    async with running(drop, acceptor, rescan_seconds=0.02, settle_seconds=0.5):
+    async with running(drop, acceptor, rescan_seconds=0.02, settle_seconds=1.0):
         for start in range(0, len(whole), 1000):
             with (drop / "net.onnx").open("ab") as file:
                 file.write(whole[start : start + 1000])
-            await asyncio.sleep(0.05)  # the pace of the copy, shorter than what is settled
+            await asyncio.sleep(0.06)  # the pace of the copy, shorter than what is settled
         await until_status(drop, "net.onnx", "serving")
     assert acceptor.taken == [("net.onnx", whole)]
 
@@ -440,7 +439,7 @@ async def test_folder_that_cannot_be_made_is_logged_once_and_ends_nothing(
     (tmp_path / "file" / "drop" / "net.onnx").write_bytes(b"x")
     await until_status(tmp_path / "file" / "drop", "net.onnx", "serving")
     await intake.stop()
-    assert len([r for r in caplog.records if r.levelno >= logging.ERROR]) == 1
+    assert caplog.text.count("Not a directory") == 1
 
 
 @pytest.fixture
