@@ -58,7 +58,8 @@ class Appliance:
             ],
         )
 
-    def _spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A process of ours, its output in the log."""
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", *arguments],
@@ -69,11 +70,13 @@ class Appliance:
             )
 
     def start_emulator(self) -> None:
-        self.emulator = self._spawn("edged.emulator", "--socket", str(self.device))
+        self.emulator = self.spawn("edged.emulator", "--socket", str(self.device))
 
     def start_daemon(self) -> None:
-        self.daemon = self._spawn("edged", "--config", str(self.config))
-        eventually(self.socket.exists, "the daemon's socket")
+        self.daemon = self.spawn("edged", "--config", str(self.config))
+        eventually(
+            lambda: self.socket.exists() and self.drop.exists(), "the daemon to listen and to look"
+        )
 
     def kill(self, process: subprocess.Popen[bytes] | None) -> None:
         """As a power cut would end it: at once."""

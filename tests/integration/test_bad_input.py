@@ -117,7 +117,12 @@ def test_a_bad_request_is_answered_and_the_next_one_works(
 
 
 def test_a_request_of_100_megabytes_is_refused_with_the_limit(serving: Appliance) -> None:
-    error = refused(serving, {"input": wire.from_array(np.zeros(100 << 20, np.uint8))})
+    tensor = wire.TensorProto(
+        dtype=wire.DataType.DT_UINT8,
+        tensor_shape=wire.TensorShapeProto(dim=[{"size": 100 << 20}]),
+        tensor_content=bytes(100 << 20),
+    )
+    error = refused(serving, {"input": tensor})
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert str(64 << 20) in error.details()
     assert serving.score_images(PHOTO).shape == (1, 1001)
