@@ -9,7 +9,7 @@ import os
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-from onnxruntime import (  # noqa: E402  (the line above has to come first)
+from onnxruntime import (
     GraphOptimizationLevel,
     InferenceSession,
     RunOptions,

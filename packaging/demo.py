@@ -19,12 +19,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from edged.client import PredictionClient, Score
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from edged.client import PredictionClient, Score
 from edged.errors import EdgedError
 
 PROJECT = Path(__file__).resolve().parent.parent
