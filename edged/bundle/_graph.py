@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx.external_data_helper import uses_external_data
 
 from edged._onnxruntime import InferenceSession, SessionOptions
 from edged.bundle._manifest import ElementType, TensorDecl
@@ -51,19 +52,8 @@ class Graph:
         Raises:
             ModelError: it is no ONNX model, or not one that a bundle can carry.
         """
-        try:
-            model = onnx.load_model_from_string(content)
-            onnx.checker.check_model(model)
-        except Exception as error:  # onnx raises protobuf's, its own, and plain ones
-            raise ModelError(
-                f"cannot read {name}: it is no valid ONNX model ({_line(error)})"
-            ) from error
+        model = _parse(content, name)
         constants = {tensor.name for tensor in model.graph.initializer}
-        if any(onnx.external_data_helper.uses_external_data(t) for t in model.graph.initializer):
-            raise ModelError(
-                f"cannot read {name}: its weights are in another file; save it again with all in "
-                "one: onnx.save(onnx.load(PATH), NEW_PATH)"
-            )
         return cls(
             content=content,
             name=name,
@@ -113,6 +103,23 @@ class Graph:
             return {name: np.asarray(r) for name, r in zip(names, results, strict=True)}
 
         return run
+
+
+def _parse(content: bytes, name: str) -> Any:
+    try:
+        model = onnx.load_model_from_string(content)
+        outside = [t.name for t in model.graph.initializer if uses_external_data(t)]
+        if not outside:
+            onnx.checker.check_model(model)
+            return model
+    except Exception as error:  # onnx raises protobuf's, its own, and plain ones
+        raise ModelError(
+            f"cannot read {name}: it is no valid ONNX model ({_line(error)})"
+        ) from error
+    raise ModelError(
+        f"cannot read {name}: its weights are in another file ({outside[0]!r} is); save it again "
+        "with all in one: onnx.save(onnx.load(PATH), NEW_PATH)"
+    )
 
 
 def _tensors(values: Sequence[Any], name: str) -> tuple[TensorDecl, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -104,11 +105,14 @@ def pack(
 
     version = version if isinstance(version, Version) else Version.parse(version)
     check_name(name)
+    if tolerance is not None and not 0 < tolerance < math.inf:
+        raise BundleError(f"cannot use the tolerance {tolerance}: wanted a number above zero")
     progress(0.0, "reading the model")
     content = _read(model, MAX_MODEL_BYTES)
     graph = Graph.load(content, model.name)
     spec = _preprocess(preprocess, graph)
     graph = graph.sized_for(spec)
+    _check_aliases(aliases or {}, graph)
     files = {FileName.MODEL: content}
     if labels is not None:
         files[FileName.LABELS] = _labels(labels, graph)
@@ -195,6 +199,15 @@ def _serial(version: Version) -> int:
             f"cannot make a serial of version {version}: minor or patch is above 999; give one"
         )
     return serial
+
+
+def _check_aliases(aliases: Mapping[str, str], graph: Graph) -> None:
+    names = [tensor.name for tensor in (*graph.inputs, *graph.outputs)]
+    for name in aliases:
+        if name not in names:
+            raise BundleError(
+                f"cannot give {name!r} an alias: the tensors are {', '.join(map(repr, names))}"
+            )
 
 
 def _aliased(

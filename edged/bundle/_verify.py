@@ -83,17 +83,9 @@ def verify_bundle(path: Path, into: Path, *, max_bytes: int = MAX_BUNDLE_BYTES) 
 @contextmanager
 def _private_copy(path: Path, copy: Path, max_bytes: int) -> Iterator[IO[bytes]]:
     """A copy that nobody else can write while it is read; removed at the end."""
-    try:
-        # A link could point to a file that the one who dropped it may not read; a pipe would hang.
-        source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise BundleError(f"cannot read {path.name}: {error.strerror}") from error
-    with os.fdopen(source, "rb") as original, copy.open("w+b") as file:
+    with _open_plain(path) as original, copy.open("w+b") as file:
         copy.unlink()
-        status = os.fstat(source)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"cannot read {path.name}: it is no plain file")
-        _check_size(status.st_size, max_bytes, path.name)
+        _check_size(os.fstat(original.fileno()).st_size, max_bytes, path.name)
         copied = 0
         while chunk := original.read(_CHUNK):
             copied += len(chunk)
@@ -101,6 +93,18 @@ def _private_copy(path: Path, copy: Path, max_bytes: int) -> Iterator[IO[bytes]]
             file.write(chunk)
         file.flush()
         yield file
+
+
+def _open_plain(path: Path) -> IO[bytes]:
+    """A link could point to what the one who dropped it may not read; a pipe would hang."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise BundleError(f"cannot read {path.name}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BundleError(f"cannot read {path.name}: it is no plain file")
+    return os.fdopen(descriptor, "rb")
 
 
 def _check_size(size: int, max_bytes: int, name: str) -> None:
