@@ -75,11 +75,16 @@ class _Part:
         )
 
     def finish(self, inputs: Mapping[str, Value], outputs: Mapping[str, Value]) -> bytes:
-        read = {name for node in self.nodes for name in node.inputs}
-        own = {name: array for name, array in self._graph.constants.items() if name in read}
+        read = set(outputs)
+        needed: list[Node] = []
+        for node in reversed(self.nodes):
+            if not read.isdisjoint(node.outputs):
+                needed.append(node)
+                read.update(node.inputs)
+        constants = {**self._graph.constants, **self.constants}
         return onnx_bytes(
-            self.nodes,
-            own | self.constants,
+            needed[::-1],
+            {name: array for name, array in constants.items() if name in read},
             inputs=inputs,
             outputs=outputs,
             opset=self._graph.opset,

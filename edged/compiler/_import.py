@@ -50,6 +50,11 @@ def load_graph(model: bytes) -> Graph:
     _check_nodes(proto)
     _check_data(proto)
     _set_batch(proto)
+    # Declared shapes of other values may contradict batch 1 and are inferred anew; the checker
+    # only wants there to be one.
+    del proto.graph.value_info[:]
+    for output in proto.graph.output:
+        output.type.tensor_type.shape.SetInParent()
     try:
         checker.check_model(proto)
     except (checker.ValidationError, ValueError) as error:
@@ -126,6 +131,12 @@ def _set_batch(proto: onnx.ModelProto) -> None:
         where = f"cannot read model: input {abridged(value.name)!r}"
         if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
             raise ModelError(f"{where} is no tensor of a known rank; wanted a fixed shape")
+        kind = value.type.tensor_type.elem_type
+        if kind in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+            raise ModelError(
+                f"{where} has elements of type {onnx.TensorProto.DataType.Name(kind).lower()};"
+                " wanted numbers"
+            )
         dims = value.type.tensor_type.shape.dim
         found = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in dims]
         if not dims or any(not isinstance(size, int) or size <= 0 for size in found[1:]):
@@ -141,7 +152,10 @@ def _set_batch(proto: onnx.ModelProto) -> None:
             )
         dims[0].dim_value = 1
         if np.prod([dim.dim_value for dim in dims], dtype=object) > _MAX_INPUT_ELEMENTS:
-            raise LimitError(f"{where} has shape {_shown(found)}: over {_MAX_INPUT_ELEMENTS}")
+            raise LimitError(
+                f"{where} has shape {_shown(found)}; at most {_MAX_INPUT_ELEMENTS} elements are"
+                " taken"
+            )
 
 
 def _shown(dims: list[Any]) -> str:

@@ -80,15 +80,14 @@ def partition(graph: Graph) -> Partition:
         ModelError: nothing worth the device; lists the operators and where they stand.
     """
     placed = _placed(graph)
-    macs = Counter({p.level: 0 for p in placed if p.kernel is not None})
+    macs: dict[int, int] = {}
     for p in placed:
-        macs[p.level] += p.kernel.macs if p.kernel is not None else 0
-    if not any(p.kernel is not None for p in placed) or (
-        not any(macs.values()) and any(p.node.op in _MULTIPLIERS for p in placed)
-    ):
+        if p.kernel is not None:
+            macs[p.level] = macs.get(p.level, 0) + p.kernel.macs
+    multiplies = any(p.node.op in _MULTIPLIERS for p in placed)
+    if not macs or (multiplies and not any(macs.values())):
         raise ModelError(_refusal(placed))
-    level = max((level for level in macs), key=lambda level: (macs[level], -level))
-    return _cut(graph, placed, level)
+    return _cut(graph, placed, max(macs, key=lambda level: (macs[level], -level)))
 
 
 def _placed(graph: Graph) -> list[_Placed]:
@@ -130,7 +129,7 @@ def _on_device(
     if node.op in VIEWS:
         (source,) = sources[:1] or [None]
         if source is None or source.layout is None or len(sources) != 1:
-            raise NotOnDevice("it reshapes what is on the host")
+            raise NotOnDevice("it reshapes what the host works on")
         return _Placed(node, level, layout=view(graph, node, source.layout))
     operands = [layout for layout in layouts if layout is not None]
     if len(operands) < len(layouts):
@@ -179,7 +178,7 @@ def _cut(graph: Graph, placed: list[_Placed], level: int) -> Partition:
         kernels=tuple(fused),
         epilogue=tuple(p.node for p in placed if id(p) in epilogue),
         entering=tuple(entered),
-        leaving=tuple(name for name in made_in_order(fused) if name in leaving),
+        leaving=tuple(kernel.output for kernel in fused if kernel.output in leaving),
         passing=tuple(name for name in _in_order(graph) if name in passing),
         layouts=layouts,
         host=(
@@ -187,11 +186,6 @@ def _cut(graph: Graph, placed: list[_Placed], level: int) -> Partition:
             *(HostNode(p.node, "epilogue", _reason(p)) for p in placed if id(p) in epilogue),
         ),
     )
-
-
-def made_in_order(kernels: Iterable[Kernel]) -> list[str]:
-    """The values that *kernels* give."""
-    return [kernel.output for kernel in kernels]
 
 
 def _in_order(graph: Graph) -> list[str]:
@@ -246,7 +240,7 @@ def _reason(placed: _Placed) -> str:
     if placed.reason:
         return placed.reason
     if placed.kernel is None:
-        return "it reshapes what is on the host"
+        return "it reshapes what the host works on"
     return "it is cut off from the segment by operators of the host"
 
 

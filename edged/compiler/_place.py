@@ -172,8 +172,8 @@ def _bounds(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, L
     (source,) = operands
     lo, hi = 0.0 if node.op == "Relu" else -math.inf, math.inf
     if node.op == "Clip":
-        lo = float(graph.constants.get(node.operand(1), np.array(lo)).reshape(()))
-        hi = float(graph.constants.get(node.operand(2), np.array(hi)).reshape(()))
+        lo = float(graph.constants.get(node.operand(1), np.array(lo)).max())
+        hi = float(graph.constants.get(node.operand(2), np.array(hi)).min())
     if not lo <= hi:
         raise NotOnDevice(f"its bounds are {lo} and {hi}")
     kernel = Kernel(Op.RESCALE, node.name, (source.base,), node.output, source.plane, lo=lo, hi=hi)
@@ -292,9 +292,11 @@ def _window(graph: Graph, node: Node, kernel: Sequence[int], source: Layout) -> 
     if len(kernel) != 2:
         raise NotOnDevice(f"its window has {len(kernel)} dimensions, not 2")
     kh, kw = (int(n) for n in kernel)
-    sh, sw = (int(n) for n in attributes.get("strides", (1, 1)))
-    dh, dw = (int(n) for n in attributes.get("dilations", (1, 1)))
-    top, left, bottom, right = (int(n) for n in attributes.get("pads", (0, 0, 0, 0)))
+    strides, dilations = attributes.get("strides", (1, 1)), attributes.get("dilations", (1, 1))
+    pads = attributes.get("pads", (0, 0, 0, 0))
+    if (len(strides), len(dilations), len(pads)) != (2, 2, 4):
+        raise NotOnDevice("its strides, dilations and pads are not those of a 2-d window")
+    (sh, sw), (dh, dw), (top, left, bottom, right) = strides, dilations, pads
     height, width = graph.shape(node.output)[2:]
     # The padding that this size of the output needs in all.
     down = max((height - 1) * sh + dh * (kh - 1) + 1 - source.plane[0], 0)
