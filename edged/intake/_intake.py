@@ -138,8 +138,16 @@ class Intake:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to take what is in the folder and what comes."""
-        self._task = asyncio.create_task(self.run(), name="intake")
+        """Make the folder, and begin to take what is in it and what comes.
+
+        A folder that cannot be used is logged and looked at again; it ends nothing.
+        """
+        try:
+            await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
+        except OSError as error:
+            self._complain(error)
+        await self._board.revise(self._forget_unfinished)
+        self._task = asyncio.create_task(self._run(), name="intake")
 
     async def stop(self) -> None:
         """Take nothing more. The file at work stays where it is, to be taken up next time."""
@@ -147,16 +155,6 @@ class Intake:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-
-    async def run(self) -> None:
-        """Take what is in the folder and what comes, until cancelled.
-
-        A folder that cannot be used is logged and looked at again; it does not end this.
-        """
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._board.run(), name="intake status")
-            tasks.create_task(self._watch(), name="intake watch")
-            tasks.create_task(self._work(), name="intake work")
 
     async def serving(self, model: str | None, since: datetime | None = None) -> None:
         """Make the status files true after a change that no file brought about.
@@ -179,6 +177,19 @@ class Intake:
 
         await self._board.revise(change)
 
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._board.run(), name="intake status")
+                    tasks.create_task(self._watch(), name="intake watch")
+                    tasks.create_task(self._work(), name="intake work")
+            except* Exception:
+                # Not meant to happen. What serves goes on serving; the folder gets another chance.
+                _log.exception("cannot look after %s; beginning anew", self._folder)
+            self._entries.clear()
+            await asyncio.sleep(self._rescan_seconds)
+
     # Watching: what is there, and what of it is whole.
 
     async def _watch(self) -> None:
@@ -188,7 +199,6 @@ class Intake:
             loop.call_soon_threadsafe(self._wake.set)
 
         wakeups = Wakeups(self._folder, wake)
-        await self._open()
         try:
             while True:
                 self._wake.clear()
@@ -199,13 +209,6 @@ class Intake:
                 await self._pause()
         finally:
             await asyncio.to_thread(wakeups.close)
-
-    async def _open(self) -> None:
-        try:
-            await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
-        except OSError as error:
-            self._complain(error)
-        await self._board.revise(self._forget_unfinished)
 
     def _forget_unfinished(self, name: str, lines: list[str]) -> str | None:
         """What an earlier life had not finished, of a file that is not there any more."""

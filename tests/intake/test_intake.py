@@ -17,6 +17,7 @@ from watchdog.observers.inotify import InotifyObserver
 
 from edged.errors import BundleError, DeviceLostError
 from edged.intake import Intake, Served, Tell
+from edged.intake._folder import Dropped
 
 DEADLINE = 10.0
 # So long that whatever happens within a test was not brought about by a rescan.
@@ -75,8 +76,6 @@ async def running(drop: Path, acceptor: Acceptor, **settings: float) -> AsyncIte
     )
     await intake.start()
     try:
-        # Before that a file can come between the first look and the first event.
-        await until(lambda: drop.is_dir())
         yield intake
     finally:
         await intake.stop()
@@ -440,6 +439,18 @@ async def test_folder_that_cannot_be_made_is_logged_once_and_ends_nothing(
     await until_status(tmp_path / "file" / "drop", "net.onnx", "serving")
     await intake.stop()
     assert caplog.text.count("Not a directory") == 1
+
+
+async def test_error_in_the_intake_itself_does_not_end_it(drop, acceptor, monkeypatch, caplog):
+    def fail(_folder: Path) -> list[Dropped]:
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("edged.intake._intake.look", fail)
+    async with running(drop, acceptor, rescan_seconds=0.05):
+        (drop / "net.onnx").write_bytes(b"x")
+        await until_status(drop, "net.onnx", "serving")
+    assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.fixture
