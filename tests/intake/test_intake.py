@@ -17,7 +17,6 @@ from watchdog.observers.inotify import InotifyObserver
 
 from edged.errors import BundleError, DeviceLostError
 from edged.intake import Intake, Served, Tell
-from edged.intake._folder import Dropped
 
 DEADLINE = 10.0
 # So long that whatever happens within a test was not brought about by a rescan.
@@ -442,7 +441,7 @@ async def test_folder_that_cannot_be_made_is_logged_once_and_ends_nothing(
 
 
 async def test_error_in_the_intake_itself_does_not_end_it(drop, acceptor, monkeypatch, caplog):
-    def fail(_folder: Path) -> list[Dropped]:
+    def fail(_folder: Path) -> None:
         monkeypatch.undo()
         raise ZeroDivisionError
 
