@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edged import compiler
@@ -81,6 +82,8 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
     )
     notifier = Notifier()
     slot.on_change(lambda status: notifier.status(describe(status)))
+    stories = _Stories(intake)
+    slot.on_change(stories.changed)
     async with contextlib.AsyncExitStack() as stack:
         await slot.start()
         stack.push_async_callback(slot.stop, config.slot.drain_seconds)
@@ -95,13 +98,31 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
             config.drop.directory,
         )
         notifier.ready()
+        watchdog = asyncio.create_task(notifier.feed_watchdog())
         await asked_to_stop.wait()
+        watchdog.cancel()
         _log.info("stopping: calls that are being answered may finish")
         notifier.stopping()
 
 
 def _open(connection: socket.socket) -> Device:
     return Device.open(vfio_user.VfioUserTransport(connection))
+
+
+class _Stories:
+    """Keeps the status files in the drop folder true when models change without a file."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def changed(self, status: SlotStatus) -> None:
+        if status.since is None:
+            return
+        since = datetime.fromtimestamp(status.since, UTC)
+        task = asyncio.create_task(self._intake.serving(str(status.model), since))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def describe(status: SlotStatus) -> str:

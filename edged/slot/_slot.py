@@ -163,7 +163,7 @@ class Slot:
 
     async def start(self) -> None:
         """Look for the device, and serve the committed model once it is there."""
-        self._gate.close()
+        self._gate.refuse(DeviceLostError(f"cannot answer: {self._problem}; try again in a second"))
         self._supervisor = asyncio.create_task(self._supervise(), name="slot")
 
     async def call(self, method: str, payload: bytes, seconds: float) -> bytes:
@@ -198,22 +198,39 @@ class Slot:
         Raises:
             EdgedError: why the new model does not serve; the old one does.
         """
-        loaded = self._loaded
-        if loaded is not None and loaded.record.digest == record.digest:
-            return Deployed(record, loaded.since, already=True, gate_closed_seconds=0.0)
+        if (already := self._already(record)) is not None:
+            return already
         if self._device is None:
             tell("waiting for the device")
         await self._found.wait()
-        async with self._changing:
-            device = self._present()
-            standby = await self._prepare(record, device.identity.array, tell)
-            try:
+        array = self._present().identity.array
+        # Not under the lock: should the old model's container die meanwhile, it is replaced.
+        standby = await self._prepare(record, array, tell)
+        try:
+            async with self._changing:
+                if (already := self._already(record)) is not None:
+                    await self._discard(standby)
+                    return already
+                device = self._present()
+                if device.identity.array != array:
+                    raise UnavailableError(
+                        f"cannot load {record}: it was compiled for array {array}, the device now"
+                        f" has {device.identity.array}; drop it again"
+                    )
                 closed = await self._swap(device, standby, tell)
-            except BaseException:
-                await self._discard(standby)
-                raise
-            _log.info("%s serves; calls were held for %.0f ms", record, closed * 1000)
-            return Deployed(record, standby.since, already=False, gate_closed_seconds=closed)
+        except BaseException:
+            await self._discard(standby)
+            raise
+        _log.info("%s serves; calls were held for %.0f ms", record, closed * 1000)
+        return Deployed(record, standby.since, already=False, gate_closed_seconds=closed)
+
+    def _already(self, record: BundleRecord) -> Deployed | None:
+        loaded = self._loaded
+        if loaded is None or self._state is not State.SERVING:
+            return None
+        if loaded.record.digest != record.digest:
+            return None
+        return Deployed(record, loaded.since, already=True, gate_closed_seconds=0.0)
 
     async def stop(self, grace: float) -> None:
         """Let the calls inside finish, at most *grace* seconds, then put everything away."""
@@ -262,12 +279,15 @@ class Slot:
             if self._device is not device or self._state is not State.EMPTY:
                 return
             while (record := await asyncio.to_thread(self._candidate)) is not None:
+                self._gate.close()
                 try:
                     await self._load(device, record)
                     return
-                except DeviceLostError:
-                    return
                 except EdgedError as error:
+                    if self._device is not device or isinstance(error, DeviceLostError):
+                        # Not the model's fault, so no attempt of its own.
+                        await asyncio.to_thread(self._store.clear_attempts, record.digest)
+                        return
                     _log.error("cannot load %s: %s", record, error)
                     self._problem = str(error)
                     self._move(Event.LOAD_FAILED)
