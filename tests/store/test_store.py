@@ -1,0 +1,335 @@
+"""The store as its users see it, and what it does when files are damaged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from edged.bundle import Digest, VerifiedBundle
+from edged.errors import NotFoundError, StoreError
+from edged.store import CompiledKey, Store
+
+MakeBundle = Callable[..., VerifiedBundle]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[Store]:
+    with closing(Store(root)) as store:
+        yield store
+
+
+def blob_of(root: Path, digest: Digest) -> Path:
+    return root / "blobs" / "sha256" / digest.hex
+
+
+def quarantined(root: Path) -> dict[str, str]:
+    """File name → the reason beside it."""
+    return {
+        file.name: (file.parent / "reason.txt").read_text()
+        for file in sorted((root / "quarantine").glob("*/*"))
+        if file.name != "reason.txt"
+    }
+
+
+def test_a_new_store_is_empty(store: Store) -> None:
+    assert store.problems == ()
+    assert store.list() == []
+    assert store.committed() is None
+    assert store.last_good() is None
+    with pytest.raises(NotFoundError, match="cannot find a model 'x'; in the store: none"):
+        store.find("x")
+    with pytest.raises(NotFoundError, match="cannot find bundle sha256:"):
+        store.get(Digest.of(b""))
+
+
+def test_add_get_and_find(store: Store, make_bundle: MakeBundle) -> None:
+    old = store.add(make_bundle(version="1.9.0", serial=1))
+    new = store.add(make_bundle(version="1.10.0", serial=2))
+    other = store.add(make_bundle(name="other"))
+    assert str(new) == "tiny 1.10.0"
+    assert (new.attempts, new.set_aside) == (0, None)
+    assert store.get(new.digest) == new
+    assert store.find("tiny") == new
+    assert store.find("tiny", "1.9.0") == old
+    assert store.list() == [other, old, new]
+    with pytest.raises(NotFoundError, match=r"'tiny 2.0.0'; in the store: other 1.0.0, tiny 1.9.0"):
+        store.find("tiny", "2.0.0")
+
+
+def test_adding_again_changes_nothing(store: Store, make_bundle: MakeBundle) -> None:
+    bundle = make_bundle()
+    record = store.add(bundle)
+    store.set_aside(record.digest, "it failed")
+    again = store.add(bundle)
+    assert (again.added, again.set_aside) == (record.added, "it failed")
+    assert len(store.list()) == 1
+
+
+def test_all_of_it_is_there_after_reopening(
+    store: Store, root: Path, make_bundle: MakeBundle
+) -> None:
+    a, b = store.add(make_bundle("a")), store.add(make_bundle("b"))
+    store.commit(a.digest)
+    store.commit(b.digest)
+    store.set_aside(a.digest, "cannot start: too old")
+    store.begin_attempt(b.digest)
+    store.close()
+    with closing(Store(root)) as again:
+        assert again.problems == ()
+        assert [record.digest for record in again.list()] == [a.digest, b.digest]
+        assert again.get(a.digest).set_aside == "cannot start: too old"
+        assert again.get(b.digest).attempts == 1
+        committed = again.committed()
+        assert committed is not None and committed.digest == b.digest
+        assert [commit.digest for commit in again.history()] == [b.digest, a.digest]
+
+
+def test_committed_and_last_good(store: Store, make_bundle: MakeBundle) -> None:
+    a, b, c = (store.add(make_bundle(name)).digest for name in "abc")
+    for digest in (a, b, c, c):
+        store.commit(digest)
+    assert store.committed() == store.get(c)
+    assert store.last_good() == store.get(b)
+    store.set_aside(b, "it broke")
+    assert store.last_good() == store.get(a)
+    store.commit(b)  # it went well after all
+    assert store.get(b).set_aside is None
+    assert store.last_good() == store.get(c)
+    with pytest.raises(NotFoundError):
+        store.commit(Digest.of(b"unknown"))
+
+
+def test_attempts_are_counted_until_one_goes_well(store: Store, make_bundle: MakeBundle) -> None:
+    digest = store.add(make_bundle()).digest
+    assert [store.begin_attempt(digest) for _ in range(3)] == [1, 2, 3]
+    store.clear_attempts(digest)
+    assert store.begin_attempt(digest) == 1
+    with pytest.raises(NotFoundError):
+        store.begin_attempt(Digest.of(b"unknown"))
+
+
+def test_materialize(store: Store, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    bundle = make_bundle()
+    record = store.add(bundle)
+    shutil.rmtree(bundle.folder)
+    into = store.scratch()
+    store.materialize(record.digest, into)
+    assert sorted(path.name for path in into.iterdir()) == ["manifest.json", "model.onnx"]
+    assert (into / "model.onnx").read_bytes() == b"the model of tiny 1.0.0"
+    assert (into / "manifest.json").read_bytes() == bundle.manifest.serialize()
+    assert {path.stat().st_mode & 0o777 for path in into.iterdir()} == {0o444}
+
+
+def test_scratch_is_private_on_the_same_file_system_and_emptied(store: Store, root: Path) -> None:
+    one, two = store.scratch(), store.scratch()
+    assert one != two
+    assert one.stat().st_mode & 0o777 == 0o700
+    assert one.stat().st_dev == root.stat().st_dev
+    (one / "file").write_text("x")
+    store.close()
+    with closing(Store(root)):
+        assert not one.exists() and not two.exists()
+
+
+def test_compiled_models(store: Store, root: Path, tmp_path: Path) -> None:
+    key = CompiledKey(Digest.of(b"bundle"), "1", "16x32x4")
+    assert store.compiled(key) is None
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "program.img").write_bytes(b"image")
+    folder = store.add_compiled(key, output)
+    assert store.compiled(key) == folder
+    assert (folder / "program.img").read_bytes() == b"image"
+    assert (output / "program.img").exists()
+    assert store.add_compiled(key, output) == folder
+    for other in (
+        CompiledKey(Digest.of(b"other"), "1", "16x32x4"),
+        CompiledKey(key.bundle, "2", "16x32x4"),
+        CompiledKey(key.bundle, "1", "8x8x4"),
+    ):
+        assert store.compiled(other) is None
+    store.close()
+    with closing(Store(root)) as again:
+        assert again.compiled(key) == folder
+
+
+def test_a_damaged_compiled_model_is_made_again(store: Store, root: Path, tmp_path: Path) -> None:
+    key = CompiledKey(Digest.of(b"bundle"), "1", "16x32x4")
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "program.img").write_bytes(b"image")
+    damaged = store.add_compiled(key, output) / "program.img"
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"imagf")
+    assert store.compiled(key) is None
+    assert any("program.img has changed" in reason for reason in quarantined(root).values())
+    store.add_compiled(key, output)
+    assert store.compiled(key) is not None
+
+
+def test_only_plain_files_are_kept_of_what_a_compiler_wrote(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    with pytest.raises(StoreError, match="link is no plain file"):
+        store.add_compiled(CompiledKey(Digest.of(b""), "1", "1x1x1"), tmp_path)
+
+
+def test_a_damaged_blob_is_quarantined_and_comes_back_with_its_bundle(
+    store: Store, root: Path, make_bundle: MakeBundle
+) -> None:
+    bundle = make_bundle()
+    record = store.add(bundle)
+    model = blob_of(root, record.manifest.files[0].digest)
+    model.unlink()
+    model.write_bytes(b"something else")
+    with pytest.raises(StoreError, match=r"content has the digest .* drop its bundle again"):
+        store.materialize(record.digest, store.scratch())
+    assert model.name in quarantined(root)
+    with pytest.raises(StoreError, match=r"missing from the store; drop its bundle again"):
+        store.materialize(record.digest, store.scratch())
+    store.add(bundle)
+    store.materialize(record.digest, store.scratch())
+
+
+def test_a_bundle_whose_manifest_is_damaged_does_not_hide_the_others(
+    store: Store, root: Path, make_bundle: MakeBundle
+) -> None:
+    good, bad = store.add(make_bundle("good")), store.add(make_bundle("bad"))
+    blob = blob_of(root, bad.digest)
+    blob.chmod(0o644)
+    blob.write_bytes(b"{}")
+    assert store.list() == [good]
+    with pytest.raises(StoreError, match="cannot read blob"):
+        store.get(bad.digest)
+
+
+def test_a_newer_catalogue_is_refused_and_not_touched(store: Store, root: Path) -> None:
+    store.close()
+    path = root / "catalogue.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"schema 99, this edged knows up to 1; .* newer edged"):
+        Store(root)
+    assert path.read_bytes() == before
+    assert quarantined(root) == {}
+
+
+@pytest.mark.parametrize("damage", [b"", b"this is no database at all" * 100])
+def test_an_unreadable_catalogue_is_kept_and_made_again_from_the_blobs(
+    store: Store, root: Path, make_bundle: MakeBundle, damage: bytes
+) -> None:
+    record = store.add(make_bundle())
+    store.commit(record.digest)
+    store.close()
+    (root / "catalogue.db").write_bytes(damage)
+    with closing(Store(root)) as again:
+        (problem,) = again.problems
+        assert "cannot read the catalogue" in problem
+        assert "made from the 1 bundles on disk, and none is committed" in problem
+        assert [found.digest for found in again.list()] == [record.digest]
+        assert again.committed() is None
+    kept = next((root / "quarantine").glob("*/catalogue.db"))
+    assert kept.read_bytes() == damage
+    assert "cannot read the catalogue" in (kept.parent / "reason.txt").read_text()
+    with closing(Store(root)) as third:
+        assert third.problems == ()
+        assert len(third.list()) == 1
+
+
+def test_what_can_be_read_of_a_damaged_catalogue_is_kept(
+    store: Store, root: Path, make_bundle: MakeBundle
+) -> None:
+    a, b = store.add(make_bundle("a")), store.add(make_bundle("b"))
+    store.commit(a.digest)
+    store.set_aside(b.digest, "it broke")
+    store.close()
+    path = root / "catalogue.db"
+    with closing(sqlite3.connect(path)) as db:
+        query = "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_bundles_1'"
+        (page,) = db.execute(query).fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    content = bytearray(path.read_bytes())
+    # The end of the index's page, where its first entry is: the tables can still be read.
+    content[page * size - 8] ^= 0xFF
+    path.write_bytes(content)
+    with closing(Store(root)) as again:
+        (problem,) = again.problems
+        assert f"{a.digest} serves as before" in problem
+        assert again.committed() == again.get(a.digest)
+        assert again.get(b.digest).set_aside == "it broke"
+    assert (next((root / "quarantine").glob("*/catalogue.db"))).read_bytes() == content
+
+
+def test_a_lost_catalogue_is_made_again_from_the_whole_bundles(
+    store: Store, root: Path, make_bundle: MakeBundle
+) -> None:
+    whole, torn = store.add(make_bundle("whole")), store.add(make_bundle("torn"))
+    store.close()
+    blob_of(root, torn.manifest.files[0].digest).unlink()
+    for file in root.glob("catalogue.db*"):
+        file.unlink()
+    with closing(Store(root)) as again:
+        assert "cannot find the catalogue" in again.problems[0]
+        assert again.list() == [again.get(whole.digest)]
+
+
+def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match=r"cannot open the store in .*file"):
+        Store(tmp_path / "file")
+
+
+def test_across_file_systems(
+    store: Store, root: Path, make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    record = store.add(make_bundle())
+    into = store.scratch()
+    store.materialize(record.digest, into)
+    assert (into / "model.onnx").read_bytes() == b"the model of tiny 1.0.0"
+
+
+def test_threads(store: Store, make_bundle: MakeBundle) -> None:
+    bundles = [make_bundle(f"m{i % 3}", "1.0.0", serial=i % 3) for i in range(3)]
+    failures: list[Exception] = []
+    attempts: list[int] = []
+
+    def work(number: int) -> None:
+        try:
+            for step in range(20):
+                digest = store.add(bundles[(number + step) % 3]).digest
+                attempts.append(store.begin_attempt(digest))
+                store.commit(digest)
+                assert store.committed() is not None
+                store.list()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert sum(record.attempts for record in store.list()) == 80
+    # Every count was given out once.
+    assert sorted(attempts) == sorted(
+        i + 1 for record in store.list() for i in range(record.attempts)
+    )
+    assert len(store.history()) == 80
