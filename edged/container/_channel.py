@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from edged import errors
 from edged.container._arena import Arena, Memory
 from edged.container._messages import (
     CANCELLED,
@@ -38,11 +39,13 @@ from edged.container._messages import (
     encode,
     worker_decoder,
 )
-from edged.errors import ContainerError, DeadlineError, EdgedError, LimitError, by_grpc_status
+from edged.errors import ContainerError, DeadlineError, EdgedError, LimitError
 
-__all__ = ["Channel"]
+__all__ = ["HUNG_UP", "Channel"]
 
 _log = logging.getLogger(__name__)
+
+HUNG_UP: Final = "it hung up"
 
 _MAX_CALLS: Final = 1024
 _PACKETS_AT_ONCE: Final = 64
@@ -96,6 +99,11 @@ class Channel:
         self._loop.add_reader(sock.fileno(), self._readable)
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is of any use still."""
+        return self._open
+
+    @property
     def calls(self) -> int:
         """Calls that the worker has not answered, abandoned ones among them."""
         return len(self._pending)
@@ -112,7 +120,7 @@ class Channel:
             ContainerError: the worker is gone, or goes before it has answered.
             DeadlineError: not answered within *timeout* seconds.
             LimitError: too many calls under way, or too large for the shared memory.
-            EdgedError: what the worker answered, by its status.
+            EdgedError: what the worker answered.
         """
         deadline = time.monotonic() + timeout
         placed = None
@@ -287,10 +295,11 @@ class Channel:
             except BlockingIOError:
                 return
             except OSError as error:
-                self._lose(f"its channel broke: {error.strerror}")
-                return
+                # A reset, when it ended without having read all that we sent.
+                _log.debug("cannot read from the container: %s", error)
+                packet = b""
             if not packet:
-                self._lose("it hung up")
+                self._lose(HUNG_UP)
                 return
             try:
                 self._take(packet)
@@ -311,14 +320,14 @@ class Channel:
                 if not pending.answer.done():
                     assert isinstance(data, bytes)
                     pending.answer.set_result(data)
-            case Failure(number, status, text) if number == START:
+            case Failure(number, kind, text) if number == START:
                 if self.ready.done():
                     raise ValueError("it failed to start after it had started")
-                self.ready.set_exception(_error(status, text))
-            case Failure(number, status, text):
+                self.ready.set_exception(_error(kind, text))
+            case Failure(number, kind, text):
                 pending = self._pending[number]
                 self._end(number)
-                _fail(pending.answer, _error(status, text))
+                _fail(pending.answer, _error(kind, text))
             case Ready():
                 if self.ready.done():
                     raise ValueError("it was ready twice")
@@ -341,10 +350,13 @@ class Channel:
             self._on_lost(reason)
 
 
-def _error(status: str, text: str) -> EdgedError:
-    if status == CANCELLED:
+def _error(kind: str, text: str) -> EdgedError:
+    if kind == CANCELLED:
         return DeadlineError("cannot answer: the call was called off")
-    return by_grpc_status(status)(text)
+    found = getattr(errors, kind, None) if kind in errors.__all__ else None
+    if isinstance(found, type) and issubclass(found, EdgedError):
+        return found(text)
+    return EdgedError(text)
 
 
 def _fail(answer: asyncio.Future[bytes], error: EdgedError) -> None:

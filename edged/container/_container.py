@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from edged.container._arena import Memory
-from edged.container._channel import Channel
+from edged.container._channel import HUNG_UP, Channel
 from edged.container._messages import Ready, Stop
 
 __all__ = ["Container", "Launcher"]
@@ -61,6 +61,9 @@ class Container:
         responses: Memory,
     ) -> None:
         self._process = process
+        self._pidfd: int | None = None
+        with contextlib.suppress(ProcessLookupError):  # it may have ended already
+            self._pidfd = os.pidfd_open(process.pid)
         self._wrapped = wrapped
         self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._why = ""
@@ -80,8 +83,8 @@ class Container:
 
     @property
     def lost(self) -> bool:
-        """Whether the process has ended, or is of no more use and about to be."""
-        return self._closed.done() or bool(self._why)
+        """Whether the process has ended, or is of no more use and about to."""
+        return not self._channel.is_open
 
     async def ready(self) -> Ready:
         """Wait until the model is loaded.
@@ -126,7 +129,7 @@ class Container:
             ContainerError: the process is gone, or goes before it has answered.
             DeadlineError: *timeout* passed.
             LimitError: a bound on size or number.
-            EdgedError: whatever else the process answers, by its status.
+            EdgedError: whatever else the process answers.
         """
         return await self._channel.call(method, payload, timeout)
 
@@ -152,20 +155,26 @@ class Container:
         self._channel.close()
 
     def _channel_lost(self, reason: str) -> None:
-        """Without its channel the process is of no use. That it hung up says nothing yet."""
-        if reason != "it hung up":
+        """Without its channel the process is of no use. That it hung up: it is about to end."""
+        if reason == HUNG_UP:
+            asyncio.get_running_loop().call_later(_STOP_SECONDS, self._kill)
+        else:
             self._why = self._why or reason
-        asyncio.get_running_loop().call_later(0.0 if self._why else _STOP_SECONDS, self._kill)
+            self._kill()
 
     def _kill(self) -> None:
-        if self._process.returncode is None:
+        # Not by Popen, which would reap the process behind asyncio's back.
+        if self._pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def _watched(self) -> None:
         assert self._process.stderr is not None
         await self._stderr.forward(self._process.stderr)
         status = await self._process.wait()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
         self._channel.close()
         ending = _ending(status, self._wrapped)
         words = self._stderr.last_words()

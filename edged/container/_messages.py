@@ -43,8 +43,8 @@ MAX_PACKET: Final = INLINE_BYTES + (32 << 10)
 START: Final = 0
 """The number under which a worker that cannot start says why; no call has it."""
 
-CANCELLED: Final = "CANCELLED"
-"""The status of a call that was called off before it began."""
+CANCELLED: Final = "cancelled"
+"""The kind of failure of a call that was called off before it began."""
 
 _Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 _Text = Annotated[str, Meta(max_length=8192)]
@@ -122,10 +122,10 @@ class Answer(_Message, frozen=True, array_like=True, tag=True):
 
 
 class Failure(_Message, frozen=True, array_like=True, tag=True):
-    """Worker: a gRPC status by its name, and the message of the error."""
+    """Worker: the error by the name of its class in `edged.errors`, and its message."""
 
     id: _Count
-    status: _Text
+    kind: _Text
     message: _Text
 
 

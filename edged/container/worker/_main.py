@@ -12,10 +12,12 @@ from pathlib import Path
 
 from edged import sandbox
 from edged.container._arena import Memory
-from edged.container._messages import START, Failure, Ready, encode
+from edged.container._messages import START, DeviceLost, Failure, Ready, encode
+from edged.container.worker._device import Device
 from edged.container.worker._model import Model
 from edged.container.worker._server import Server
-from edged.errors import EdgedError, ModelError
+from edged.container.worker._service import ModelService
+from edged.errors import DeviceLostError, EdgedError, ModelError
 
 __all__ = ["main"]
 
@@ -44,7 +46,7 @@ def main(argv: Sequence[str], began: float) -> int:
         locked = time.monotonic()
         model = _load(folder)
     except EdgedError as error:
-        sock.send(encode(Failure(START, error.grpc_status, str(error)[:8000])))
+        sock.send(encode(Failure(START, type(error).__name__, str(error)[:4000])))
         return error.exit_status
     times = {
         "imports": (imported - began) * 1e3,
@@ -52,10 +54,15 @@ def main(argv: Sequence[str], began: float) -> int:
         "model": (time.monotonic() - locked) * 1e3,
     }
     sock.send(encode(Ready(times, in_force)))
-    Server(sock, requests, responses, model).run()
+    device = Device(model.image, lambda error: _tell_lost(sock, error))
+    Server(sock, requests, responses, ModelService(model, device), device).run()
     # Threads may hang in the device: nothing is left to be saved by waiting for them.
     logging.shutdown()
     os._exit(os.EX_OK)
+
+
+def _tell_lost(sock: socket.socket, error: DeviceLostError) -> None:
+    sock.send(encode(DeviceLost(str(error)[:4000])))
 
 
 def _load(folder: Path) -> Model:

@@ -110,10 +110,11 @@ def _session(path: Path) -> InferenceSession:
 
 def _read(path: Path, most: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
+        size = path.stat().st_size
+        if size > most:
+            raise ModelError(
+                f"cannot load the model: {path.name} has {size} bytes, at most {most} are taken"
+            )
+        return path.read_bytes()
     except OSError as error:
         raise ModelError(f"cannot load the model: {path.name}: {error.strerror}") from error
-    if len(data) > most:
-        raise ModelError(f"cannot load the model: {path.name} has more than {most} bytes")
-    return data

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from edged.container._arena import Arena, Memory
 from edged.container._messages import (
@@ -23,7 +23,6 @@ from edged.container._messages import (
     Call,
     Cancel,
     Detach,
-    DeviceLost,
     Failure,
     Free,
     SelfTest,
@@ -32,12 +31,9 @@ from edged.container._messages import (
     encode,
     front_decoder,
 )
-from edged.container.worker._device import Device
-from edged.container.worker._model import Model
-from edged.container.worker._service import Service
-from edged.errors import DeadlineError, DeviceLostError, EdgedError, LimitError
+from edged.errors import DeadlineError, EdgedError, LimitError
 
-__all__ = ["Server"]
+__all__ = ["Attachable", "Server", "Service"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,22 +43,45 @@ _THREADS: Final = 2
 _MAX_MESSAGE: Final = 4000
 
 
+class Service(Protocol):
+    """What answers calls, in several threads."""
+
+    def answer(self, method: str, request: bytes, deadline: float) -> bytes: ...
+
+    def self_test(self) -> None: ...
+
+
+class Attachable(Protocol):
+    """What a device is attached to, by a descriptor that is then its own."""
+
+    def attach(self, fd: int) -> None: ...
+
+    def detach(self) -> None: ...
+
+
 class Server:
     """Answers what comes over *sock* until it ends.
 
     Args:
         requests, responses: shared with the front.
+        service: answers the calls.
+        device: what it computes on.
     """
 
     def __init__(
-        self, sock: socket.socket, requests: Memory, responses: Memory, model: Model
+        self,
+        sock: socket.socket,
+        requests: Memory,
+        responses: Memory,
+        service: Service,
+        device: Attachable,
     ) -> None:
         self._sock = sock
         self._requests = requests
         self._responses = Arena(responses)
         self._room = threading.Condition()
-        self._device = Device(model.image, self._device_lost)
-        self._service = Service(model, self._device)
+        self._service = service
+        self._device = device
         self._calls = ThreadPoolExecutor(_THREADS, "call")
         self._control = ThreadPoolExecutor(1, "control")
         # Who takes a call out of it answers it: one of the threads, or Cancel.
@@ -134,10 +153,7 @@ class Server:
                     raise DeadlineError("cannot answer: no room for the response in time")
         return Span(offset, len(response))
 
-    def _device_lost(self, error: DeviceLostError) -> None:
-        self._say(DeviceLost(str(error)[:_MAX_MESSAGE]))
-
-    def _say(self, message: Answer | Failure | DeviceLost) -> None:
+    def _say(self, message: Answer | Failure) -> None:
         try:
             self._sock.send(encode(message))
         except OSError as error:
@@ -159,13 +175,15 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
 
 def _failure(number: int, error: Exception) -> Failure:
     if isinstance(error, EdgedError):
-        return Failure(number, error.grpc_status, str(error)[:_MAX_MESSAGE])
+        return Failure(number, type(error).__name__, str(error)[:_MAX_MESSAGE])
     if isinstance(error, MemoryError):
         return Failure(
             number,
-            LimitError.grpc_status,
+            LimitError.__name__,
             "cannot answer: the request needs more memory than the model's container may take;"
             " send a smaller batch",
         )
     _log.error("cannot answer", exc_info=error)
-    return Failure(number, "INTERNAL", f"cannot answer: {type(error).__name__} in the container")
+    return Failure(
+        number, EdgedError.__name__, f"cannot answer: {type(error).__name__} in the container"
+    )

@@ -14,13 +14,13 @@ from edged.container.worker._model import Arrays, Model
 from edged.container.worker._signature import SIGNATURE_NAME, Signature
 from edged.errors import DeadlineError, DeviceError, NotFoundError, RequestError
 
-__all__ = ["Service"]
+__all__ = ["ModelService"]
 
 M = TypeVar("M", bound=Message)
 _METADATA_FIELD: Final = "signature_def"
 
 
-class Service:
+class ModelService:
     """Answers calls with *model* on *device*; for many threads."""
 
     def __init__(self, model: Model, device: Device) -> None:
