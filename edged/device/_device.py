@@ -271,6 +271,10 @@ class Device:
         """
         disable_queue(self._transport, queue)
 
+    def set_watchdog(self, milliseconds: int) -> None:
+        """Have the device fault a run that takes longer; 0 lets it take any time."""
+        self._transport.region_write(Reg.WATCHDOG_MS, milliseconds)
+
     def clear_fault(self) -> None:
         """Let a device in state FAULTED run again."""
         self._transport.region_write(Reg.COMMAND, Command.CLEAR_FAULT)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -39,7 +41,7 @@ class InferenceQueue:
     Runs follow each other, since a program has one set of tensors in DRAM.
 
     Args:
-        transport: an opening of the device, owned from here on.
+        transport: an opening of the device, owned from here on, and closed if this fails.
         image: the program that has to be the active one; only its inputs, outputs and digest are
             used.
         timeout: seconds that a run may take, unless the call says otherwise.
@@ -55,35 +57,18 @@ class InferenceQueue:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._stale = False
-        base = _active_base(transport, image)
-        inputs, outputs = image.input_tensors, image.output_tensors
-        log2_size = max(2, (len(inputs) + len(outputs)).bit_length())
-        offset = Ring.bytes_for(log2_size)
-        offsets = []
-        for tensor in (*inputs, *outputs):
-            offset = -(-offset // _ALIGN) * _ALIGN
-            offsets.append(offset)
-            offset += tensor.nbytes
-        self._memory = DmaBuffer(transport, _IOVA, offset)
-        self._inputs = list(zip(inputs, self._views(inputs, offsets), strict=True))
-        self._outputs = self._views(outputs, offsets[len(inputs) :])
-        moves = [Operation.DMA_IN] * len(inputs) + [Operation.DMA_OUT] * len(outputs)
-        descriptors = [
-            Descriptor(
-                op,
-                length=tensor.nbytes,
-                host_address=_IOVA + at,
-                device_address=base + tensor.address,
-            )
-            for op, tensor, at in zip(moves, (*inputs, *outputs), offsets, strict=True)
-        ]
-        descriptors.insert(len(inputs), Descriptor(Operation.RUN))
-        self._operations = [Operation(descriptor.op) for descriptor in descriptors]
-        packed = [descriptor.pack() for descriptor in descriptors]
-        # The last one alone interrupts; it follows all the others.
-        packed[-1] = packed[-1][:1] + bytes([DescriptorFlag.INTERRUPT]) + packed[-1][2:]
-        self._packed = packed
-        self._ring = Ring(transport, QUEUE_DATA, self._memory, log2_size)
+        try:
+            base = _active_base(transport, image)
+            log2_size, offsets, size = _layout(image)
+            self._memory = DmaBuffer(transport, _IOVA, size)
+            self._operations, self._packed = _program(image, offsets, base)
+            views = self._views((*image.input_tensors, *image.output_tensors), offsets)
+            self._inputs = list(zip(image.input_tensors, views, strict=False))
+            self._outputs = views[len(image.inputs) :]
+            self._ring = Ring(transport, QUEUE_DATA, self._memory, log2_size)
+        except BaseException:
+            transport.close()
+            raise
 
     def run(
         self, inputs: Sequence[npt.NDArray[Any]], timeout: float | None = None
@@ -146,8 +131,48 @@ class InferenceQueue:
     def _views(self, tensors: Sequence[Tensor], offsets: Sequence[int]) -> list[npt.NDArray[Any]]:
         return [
             self._memory.array(offset, (1, *tensor.shape), tensor.dtype.numpy)
-            for tensor, offset in zip(tensors, offsets, strict=False)
+            for tensor, offset in zip(tensors, offsets, strict=True)
         ]
+
+
+def _layout(image: ProgramImage) -> tuple[int, list[int], int]:
+    """Where things stand in the shared memory.
+
+    Returns:
+        The ring's size as a power of two, the offset of each input and output, the size of all.
+    """
+    tensors = (*image.input_tensors, *image.output_tensors)
+    log2_size = len(tensors).bit_length()  # one descriptor each, and one to run
+    offset = Ring.bytes_for(log2_size)
+    offsets = []
+    for tensor in tensors:
+        offset = -(-offset // _ALIGN) * _ALIGN
+        offsets.append(offset)
+        offset += tensor.nbytes
+    return log2_size, offsets, offset
+
+
+def _program(
+    image: ProgramImage, offsets: Sequence[int], base: int
+) -> tuple[list[Operation], list[bytes]]:
+    """What one run submits: inputs in, RUN, outputs out. The last one interrupts."""
+
+    def move(op: Operation, tensor: Tensor, offset: int) -> Descriptor:
+        return Descriptor(
+            op,
+            length=tensor.nbytes,
+            host_address=_IOVA + offset,
+            device_address=base + tensor.address,
+        )
+
+    n = len(image.inputs)
+    descriptors = [
+        *map(partial(move, Operation.DMA_IN), image.input_tensors, offsets[:n]),
+        Descriptor(Operation.RUN),
+        *map(partial(move, Operation.DMA_OUT), image.output_tensors, offsets[n:]),
+    ]
+    descriptors[-1] = replace(descriptors[-1], flags=DescriptorFlag.INTERRUPT)
+    return [Operation(each.op) for each in descriptors], [each.pack() for each in descriptors]
 
 
 def _check(tensor: Tensor, value: npt.NDArray[Any]) -> None:

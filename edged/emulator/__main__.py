@@ -37,27 +37,33 @@ def main(arguments: list[str] | None = None) -> int:
     # The queues' threads and the message loop share the interpreter: hand over sooner than in 5 ms.
     sys.setswitchinterval(0.0005)
     try:
-        weights = exact_weight_encoding()
-        device = Gateware(
-            array=options.array,
-            dram_bytes=options.dram << 20,
-            weights=weights,
-            threads=options.threads,
-            pace=Pace(options.pace),
-        )
-        server = Server(options.socket, device)
+        return _serve(options)
     except EdgedError as error:
         sys.stderr.write(f"edged-emulator: {error}\n")
         return error.exit_status
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: server.stop())
-    sys.stdout.write(
-        f"ready: {options.socket}: array {options.array}, {options.dram} MiB of DRAM,"
-        f" pace {options.pace}, weights {weights.value}\n"
+
+
+def _serve(options: argparse.Namespace) -> int:
+    weights = exact_weight_encoding()
+    device = Gateware(
+        array=options.array,
+        dram_bytes=options.dram << 20,
+        weights=weights,
+        threads=options.threads,
+        pace=Pace(options.pace),
     )
-    sys.stdout.flush()
-    server.serve()
-    device.stop()
+    try:
+        server = Server(options.socket, device)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: server.stop())
+        sys.stdout.write(
+            f"ready: {options.socket}: array {options.array}, {options.dram} MiB of DRAM,"
+            f" pace {options.pace}, weights {weights.value}\n"
+        )
+        sys.stdout.flush()
+        server.serve()
+    finally:
+        device.stop()
     return 0
 
 

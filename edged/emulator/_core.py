@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -97,24 +98,37 @@ class Counters:
 
 
 class Cancellation:
-    """Ends the operation that it was handed to, from another thread."""
+    """Ends operations from another thread: the one under way and every later one."""
 
     def __init__(self) -> None:
         self.options = RunOptions()
-        self._event = threading.Event()
+        self.cancelled = False
+        self._ended = threading.Event()
 
     def cancel(self) -> None:
-        self.options.terminate = True
-        self._event.set()
+        self.cancelled = True
+        self.end_run()
 
-    @property
-    def cancelled(self) -> bool:
-        return self._event.is_set()
+    def end_run(self) -> None:
+        """End the run under way, and nothing else."""
+        self.options.terminate = True
+        self._ended.set()
+
+    def rearm(self) -> None:
+        """After :meth:`end_run`."""
+        self.options.terminate = False
+        self._ended.clear()
+        if self.cancelled:
+            self.end_run()
 
     def sleep(self, seconds: float) -> None:
-        """Until then, or until cancelled."""
-        if seconds > 0:
-            self._event.wait(seconds)
+        """For that long, unless ended.
+
+        Raises:
+            DeviceError: ended.
+        """
+        if seconds > 0 and self._ended.wait(seconds):
+            raise DeviceError("cannot finish the operation: it was ended early")
 
 
 class _Refused(Exception):  # noqa: N818  (a status, not an error of the emulator)
@@ -158,7 +172,6 @@ class Core:
         self._pace = pace
         self._on_fault = on_fault
         self._run_lock = threading.Lock()
-        self._epoch = 0
 
     @property
     def loading(self) -> bool:
@@ -166,7 +179,6 @@ class Core:
 
     def reset(self) -> None:
         """Deactivate and empty both banks, clear the fault. No operation may be under way."""
-        self._epoch += 1
         self.active = None
         for bank in self.banks:
             bank.clear()
@@ -183,14 +195,16 @@ class Core:
         begun = time.monotonic()
         try:
             cycles = self._dispatch(descriptor, queue, memory, cancellation)
+            if self._pace is Pace.MODELLED:
+                cancellation.sleep(cycles / (CLOCK_KHZ * 1e3) - (time.monotonic() - begun))
         except _Refused as refusal:
             _LOG.info("queue %d: %s: %s", queue, refusal.status.name, refusal)
             return refusal.status, 0
         except DmaFault as fault:
             _LOG.info("queue %d: BAD_ADDRESS: %s", queue, fault)
             return Status.BAD_ADDRESS, 0
-        if self._pace is Pace.MODELLED:
-            cancellation.sleep(cycles / (CLOCK_KHZ * 1e3) - (time.monotonic() - begun))
+        except DeviceError:
+            return Status.ABORTED, 0
         return (Status.ABORTED if cancellation.cancelled else Status.OK), cycles
 
     def _dispatch(
@@ -245,7 +259,6 @@ class Core:
             raise _Refused(Status.BANK_BUSY, f"bank {self.active} is active")
         if not 0 < descriptor.length <= min(MAX_IMAGE_BYTES, bank.size):
             raise _Refused(Status.BAD_LENGTH, f"image of {descriptor.length} bytes")
-        epoch = self._epoch
         bank.clear()
         bank.generation = (bank.generation + 1) & 0xFFFF_FFFF
         bank.status = BankStatus.LOADING
@@ -253,11 +266,8 @@ class Core:
         try:
             digest, program = self._read_image(descriptor, bank, memory)
         except BaseException:
-            if self._epoch == epoch:
-                bank.status = BankStatus.CORRUPT
+            bank.status = BankStatus.CORRUPT
             raise
-        if self._epoch != epoch:
-            raise _Refused(Status.ABORTED, "reset while loading")
         bank.digest, bank.program = digest, program
         bank.status = BankStatus.VALID
         return descriptor.length // _HOST_BYTES_PER_CYCLE
@@ -304,22 +314,20 @@ class Core:
                 raise _Refused(Status.FAULT, self.fault.name)
             bank, program = self._active_program()
             self.running = True
-            watchdog = _Watchdog(self.watchdog_ms, cancellation)
             try:
-                self._run_program(bank, program, cancellation)
+                with _watchdog(self.watchdog_ms, cancellation) as expired:
+                    self._run_program(bank, program, cancellation)
             except DeviceError as error:
-                if not cancellation.cancelled:
-                    self._record_fault(Fault.DRAM, bank.base)
-                    raise _Refused(Status.FAULT, str(error)) from error
+                if expired.is_set():
+                    self.counters.timeouts += 1
+                    self._record_fault(Fault.WATCHDOG, bank.base)
+                    raise _Refused(Status.TIMEOUT, f"over {self.watchdog_ms} ms") from error
+                if cancellation.cancelled:
+                    raise _Refused(Status.ABORTED, "run was aborted") from error
+                self._record_fault(Fault.DRAM, bank.base)
+                raise _Refused(Status.FAULT, str(error)) from error
             finally:
                 self.running = False
-                watchdog.stop()
-            if watchdog.expired:
-                self.counters.timeouts += 1
-                self._record_fault(Fault.WATCHDOG, bank.base)
-                raise _Refused(Status.TIMEOUT, f"run took over {self.watchdog_ms} ms")
-            if cancellation.cancelled:
-                raise _Refused(Status.ABORTED, "run was aborted")
             cost = program.cost
             self.counters.busy += cost.cycles
             self.counters.stalls += cost.stalls
@@ -345,28 +353,30 @@ class Core:
         self._on_fault()
 
 
-class _Watchdog:
-    """Cancels a run that takes too long; 0 ms is never."""
+@contextlib.contextmanager
+def _watchdog(milliseconds: int, cancellation: Cancellation) -> Iterator[threading.Event]:
+    """End a run that takes too long, and say so; 0 ms is never."""
+    expired = threading.Event()
+    if not milliseconds:
+        yield expired
+        return
 
-    def __init__(self, milliseconds: int, cancellation: Cancellation) -> None:
-        self.expired = False
-        self._cancellation = cancellation
-        self._timer: threading.Timer | None = None
-        if milliseconds:
-            self._timer = threading.Timer(milliseconds / 1000, self._expire)
-            self._timer.start()
+    def expire() -> None:
+        expired.set()
+        cancellation.end_run()
 
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _expire(self) -> None:
-        self.expired = True
-        self._cancellation.cancel()
+    timer = threading.Timer(milliseconds / 1000, expire)
+    timer.start()
+    try:
+        yield expired
+    finally:
+        timer.cancel()
+        timer.join()
+        cancellation.rearm()
 
 
 def _check_crc(descriptor: Descriptor, data: memoryview) -> None:
-    if DescriptorFlag.CRC in DescriptorFlag(descriptor.flags):
+    if descriptor.flags & DescriptorFlag.CRC:
         found = google_crc32c.value(bytes(data))
         if found != descriptor.crc:
             raise _Refused(Status.BAD_CRC, f"CRC {found:#x}, wanted {descriptor.crc:#x}")

@@ -82,6 +82,7 @@ class HostMemory:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._regions: list[_Region] = []
+        self._starts: list[int] = []
         self._closed = False
 
     def map(self, address: int, size: int, flags: DmaFlag, fd: int | None, offset: int) -> None:
@@ -97,7 +98,7 @@ class HostMemory:
             raise OSError(errno.EINVAL, "range is empty or too large")
         data = None if fd is None else _map_file(fd, offset, size, flags)
         with self._lock:
-            at = bisect.bisect_right(self._regions, address, key=lambda region: region.address)
+            at = bisect.bisect_right(self._starts, address)
             before = self._regions[at - 1] if at else None
             after = self._regions[at] if at < len(self._regions) else None
             if (before and before.address + before.size > address) or (
@@ -107,6 +108,7 @@ class HostMemory:
             if self._closed or len(self._regions) >= _MAX_REGIONS:
                 raise OSError(errno.ENOSPC, f"at most {_MAX_REGIONS} regions")
             self._regions.insert(at, _Region(address, size, flags, data))
+            self._starts.insert(at, address)
 
     def unmap(self, address: int, size: int) -> None:
         """Let go of a region, which has to be one that was mapped as it is named.
@@ -117,7 +119,7 @@ class HostMemory:
         with self._lock:
             for at, region in enumerate(self._regions):
                 if (region.address, region.size) == (address, size):
-                    del self._regions[at]
+                    del self._regions[at], self._starts[at]
                     if region.data is not None:
                         region.data.close()
                     return
@@ -131,6 +133,17 @@ class HostMemory:
                 if region.data is not None:
                     region.data.close()
             self._regions.clear()
+            self._starts.clear()
+
+    def read_small(self, address: int, size: int) -> bytes:
+        """A few bytes of one region.
+
+        Raises:
+            DmaFault: they are not mapped for reading, or not in one region.
+        """
+        with self._lock:
+            data, start = self._find(address, size, DmaFlag.READ)
+            return data[start : start + size]
 
     def read(self, address: int, into: memoryview) -> None:
         """Copy from the host.
@@ -148,11 +161,26 @@ class HostMemory:
         """
         self._copy(address, memoryview(data), DmaFlag.WRITE)
 
+    def write_ordered(self, address: int, first: bytes, second: bytes) -> None:
+        """Write two parts that follow each other, so that who sees the second sees the first.
+
+        Two stores, which the processors that this runs on keep in order.
+
+        Raises:
+            DmaFault: they are not mapped for writing, or not in one region.
+        """
+        with self._lock:
+            data, start = self._find(address, len(first) + len(second), DmaFlag.WRITE)
+            middle = start + len(first)
+            data[start:middle] = first
+            data[middle : middle + len(second)] = second
+
     def _copy(self, address: int, local: memoryview, access: DmaFlag) -> None:
         done = 0
         while done < len(local):
             with self._lock:
-                region, start = self._find(address + done, access)
+                region = self._region(address + done, access)
+                start = address + done - region.address
                 count = min(len(local) - done, region.size - start, _CHUNK)
                 assert region.data is not None
                 with memoryview(region.data) as view:
@@ -162,12 +190,19 @@ class HostMemory:
                         view[start : start + count] = local[done : done + count]
             done += count
 
-    def _find(self, address: int, access: DmaFlag) -> tuple[_Region, int]:
-        at = bisect.bisect_right(self._regions, address, key=lambda region: region.address) - 1
+    def _find(self, address: int, size: int, access: DmaFlag) -> tuple[mmap.mmap, int]:
+        """The mapping that holds a whole range, and where in it."""
+        region = self._region(address, access)
+        if address + size > region.address + region.size or region.data is None:
+            raise DmaFault(f"host range {address:#x} + {size} is not in one region")
+        return region.data, address - region.address
+
+    def _region(self, address: int, access: DmaFlag) -> _Region:
+        at = bisect.bisect_right(self._starts, address) - 1
         if at >= 0:
             region = self._regions[at]
-            if address < region.address + region.size and region.data and access in region.flags:
-                return region, address - region.address
+            if address < region.address + region.size and region.data and region.flags & access:
+                return region
         raise DmaFault(f"host address {address:#x} is not mapped for {access.name}")
 
 

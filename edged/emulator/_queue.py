@@ -62,7 +62,7 @@ class QueueEngine:
         self._aborting = False
         self._stopping = False
         self._sequence = 1
-        self._cancellation: Cancellation | None = None
+        self._cancellation = Cancellation()
         self._thread = threading.Thread(target=self._serve, name=f"queue{number}", daemon=True)
         self._thread.start()
 
@@ -74,9 +74,13 @@ class QueueEngine:
             self.head = self.tail = 0
             self._sequence = 1
             self.error = Status.OK
-            if self.log2_size not in _LOG2_SIZES or (self.ring_base | self.completion_base) % 64:
-                self.error = Status.BAD_LENGTH if self.log2_size == 0 else Status.BAD_ADDRESS
+            if self.log2_size not in _LOG2_SIZES:
+                self.error = Status.BAD_LENGTH
+            elif (self.ring_base | self.completion_base) % 64:
+                self.error = Status.BAD_ADDRESS
+            if self.error is not Status.OK:
                 return
+            self._cancellation = Cancellation()
             self.enabled = True
 
     def ring(self, tail: int) -> None:
@@ -91,8 +95,7 @@ class QueueEngine:
         with self._changed:
             if self.enabled:
                 self._aborting = True
-                if self._cancellation is not None:
-                    self._cancellation.cancel()
+                self._cancellation.cancel()
                 self._changed.notify()
             else:
                 self.owner = None
@@ -134,22 +137,17 @@ class QueueEngine:
             self._fail(opening, Status.BAD_LENGTH, f"tail {self.tail} is beyond head + size")
             return
         descriptor = self._fetch(opening)
-        cancellation = Cancellation()
-        with self._changed:
-            if self._aborting:
-                cancellation.cancel()
-            self._cancellation = cancellation
-        status, cycles = self._core.execute(descriptor, self.number, opening.memory, cancellation)
-        with self._changed:
-            self._cancellation = None
+        status, cycles = self._core.execute(
+            descriptor, self.number, opening.memory, self._cancellation
+        )
         self._complete(opening, descriptor, status, cycles)
 
     def _fetch(self, opening: Opening) -> Descriptor:
-        entry = bytearray(Descriptor.SIZE)
         index = self.head & ((1 << self.log2_size) - 1)
-        opening.memory.read(self.ring_base + index * Descriptor.SIZE, memoryview(entry))
+        address = self.ring_base + index * Descriptor.SIZE
+        entry = opening.memory.read_small(address, Descriptor.SIZE)
         self.head = (self.head + 1) & _MODULO
-        return Descriptor.unpack(memoryview(entry))
+        return Descriptor.unpack(entry)
 
     def _complete(
         self, opening: Opening, descriptor: Descriptor, status: Status, cycles: int
@@ -157,10 +155,8 @@ class QueueEngine:
         entry = Completion(descriptor.tag, status, cycles, self._sequence).pack()
         index = (self._sequence - 1) & ((1 << self.log2_size) - 1)
         address = self.completion_base + index * Completion.SIZE
-        # The sequence last: two stores, which the processors that run this keep in order.
         at = Completion.SEQUENCE_OFFSET
-        opening.memory.write(address, entry[:at])
-        opening.memory.write(address + at, entry[at:])
+        opening.memory.write_ordered(address, entry[:at], entry[at:])
         self._sequence = (self._sequence + 1) & _MODULO
         if descriptor.flags & DescriptorFlag.INTERRUPT:
             opening.interrupts.trigger(interrupt_of_queue(self.number))
@@ -186,4 +182,3 @@ class QueueEngine:
         with self._changed:
             self.enabled = self._aborting = False
             self.owner = None
-            self._cancellation = None

@@ -1,0 +1,289 @@
+"""The control plane, over a real socket to a real emulator."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edged.device import Device, vfio_user
+from edged.errors import DeviceError, DeviceLostError, IncompatibleError
+from edged.npu import Array, numerics, serialize_image
+from edged.npu.registers import (
+    QUEUE_DATA,
+    QUEUE_MANAGEMENT,
+    BankStatus,
+    Fault,
+    Queue,
+    Reg,
+    ResetCause,
+    State,
+    queue_offset,
+)
+
+
+def test_identity_and_readings(emulator: Any) -> None:
+    device = emulator.device()
+    assert device.identity.array == Array()
+    assert device.identity.dram_bytes == 4 << 30
+    assert "16x32x4 at 250 MHz" in str(device.identity)
+    assert device.state() is State.CLEARED
+    readings = device.readings()
+    assert 20 < readings.temperature < 90
+    assert readings.fault is Fault.NONE
+    assert readings.reset_cause is ResetCause.FUNCTION_LEVEL
+    assert device.readings().cycles > readings.cycles
+    device.close()
+
+
+def test_load_and_activate(emulator: Any, program: Callable[..., Any]) -> None:
+    device = emulator.device()
+    one, two = program(1), program(2)
+    generation = device.banks()[0].generation
+    device.load(one.data, 0)
+    bank = device.banks()[0]
+    assert (bank.digest, bank.status, bank.active) == (one.image.digest, BankStatus.VALID, False)
+    assert bank.generation == generation + 1
+    device.activate(0)
+    assert device.state() is State.READY
+    assert [bank.active for bank in device.banks()] == [True, False]
+    assert device.idle_bank() == 1
+    device.load(two.data, 1)
+    assert device.banks()[0].active
+    device.activate(1)
+    assert [bank.active for bank in device.banks()] == [False, True]
+    device.close()
+
+
+def test_the_active_bank_is_not_overwritten(emulator: Any, program: Callable[..., Any]) -> None:
+    device = emulator.device()
+    device.load(program(1).data, 0)
+    device.activate(0)
+    with pytest.raises(DeviceError, match=r"cannot load image into bank 0.*BANK_BUSY"):
+        device.load(program(2).data, 0)
+    assert device.banks()[0].digest == program(1).image.digest
+    device.close()
+
+
+def test_an_empty_bank_is_not_activated(emulator: Any) -> None:
+    device = emulator.device()
+    with pytest.raises(DeviceError, match=r"cannot activate bank 1.*NO_IMAGE"):
+        device.activate(1)
+    device.close()
+
+
+def test_a_damaged_image_is_refused_with_its_reason(
+    emulator: Any, program: Callable[..., Any]
+) -> None:
+    device = emulator.device()
+    data = bytearray(program().data)
+    data[-100] ^= 1
+    with pytest.raises(DeviceError, match=r"BAD_IMAGE \(.*digest does not match"):
+        device.load(bytes(data), 0)
+    assert device.banks()[0].status is BankStatus.CORRUPT
+    with pytest.raises(DeviceError, match="BAD_IMAGE"):
+        device.load(b"no image at all", 0)
+    device.load(program().data, 0)
+    assert device.banks()[0].status is BankStatus.VALID
+    device.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"array": Array(8, 8, 1)}, "image: ABI 1, array 8x8x1, .* device: ABI 1, array 16x32x4"),
+        ({"dram_bytes": 3 << 30}, "3221225472 bytes of DRAM"),
+        ({"abi": 7}, "ABI 7, this build reads ABI 1"),
+    ],
+)
+def test_an_image_for_another_device_is_incompatible(
+    emulator: Any, program: Callable[..., Any], change: dict[str, Any], message: str
+) -> None:
+    device = emulator.device()
+    data = serialize_image(replace(program().image, **change))
+    with pytest.raises(IncompatibleError, match=f"INCOMPATIBLE.*{message}"):
+        device.load(data, 0)
+    assert device.banks()[0].status is BankStatus.CORRUPT
+    device.close()
+
+
+def test_soft_reset_empties_the_banks(emulator: Any, program: Callable[..., Any]) -> None:
+    device = emulator.device()
+    device.load(program().data, 0)
+    device.activate(0)
+    device.soft_reset()
+    assert device.state() is State.CLEARED
+    assert {bank.status for bank in device.banks()} == {BankStatus.EMPTY}
+    assert device.readings().reset_cause is ResetCause.SOFT
+    device.load(program().data, 0)
+    device.close()
+
+
+def test_banks_outlive_the_connection(emulator: Any, program: Callable[..., Any]) -> None:
+    device = emulator.device()
+    device.load(program(3).data, 1)
+    device.activate(1)
+    device.close()
+    device = emulator.device()
+    bank = device.banks()[1]
+    assert (bank.digest, bank.active) == (program(3).image.digest, True)
+    device.close()
+
+
+def test_one_manages_at_a_time(emulator: Any) -> None:
+    device = emulator.device()
+    with pytest.raises(DeviceError, match="another opening of the device holds it"):
+        emulator.device()
+    stranger = emulator.transport()
+    for offset in (Reg.COMMAND, Reg.WATCHDOG_MS, queue_offset(QUEUE_MANAGEMENT, Queue.CONTROL)):
+        with pytest.raises(DeviceError, match="EBUSY"):
+            stranger.region_write(offset, 0)
+    with pytest.raises(DeviceError, match="EBUSY"):
+        stranger.reset()
+    assert device.state() is State.CLEARED
+    stranger.close()
+    device.close()
+
+
+def test_the_management_queue_is_free_again_after_close(
+    emulator: Any, wait_until: Callable[..., None]
+) -> None:
+    control = queue_offset(QUEUE_MANAGEMENT, Queue.CONTROL)
+    probe = emulator.transport()
+    for _ in range(5):
+        device = emulator.device()
+        assert probe.region_read(control)
+        device.close()
+        wait_until(lambda: not probe.region_read(control), "the queue is disabled")
+    probe.close()
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with pytest.raises(DeviceLostError, match=r"cannot reach a device.*emulator running"):
+        vfio_user.connect(tmp_path / "absent.sock")
+
+
+def test_a_peer_that_is_no_device() -> None:
+    ours, theirs = socket.socketpair()
+    answerer = threading.Thread(target=lambda: (theirs.recv(4096), theirs.close()))
+    answerer.start()
+    with pytest.raises(DeviceLostError, match="it closed the connection"):
+        vfio_user.VfioUserTransport(ours)
+    answerer.join()
+
+
+class _OtherMagic(vfio_user.VfioUserTransport):
+    def region_read(self, offset: int, size: int = 4) -> int:
+        return 0xFFFFFFFF if offset == Reg.MAGIC else super().region_read(offset, size)
+
+
+class _OtherAbi(vfio_user.VfioUserTransport):
+    def region_read(self, offset: int, size: int = 4) -> int:
+        return 9 if offset == Reg.ABI else super().region_read(offset, size)
+
+
+@pytest.mark.parametrize(
+    ("transport", "message"),
+    [(_OtherMagic, "first register is 0xffffffff"), (_OtherAbi, "ABI 9, this driver ABI 1")],
+)
+def test_probe_before_claiming(emulator: Any, transport: Any, message: str) -> None:
+    with pytest.raises(IncompatibleError, match=f"cannot open device.*{message}"):
+        Device.open(transport(vfio_user.connect(emulator.path)))
+
+
+def test_preload_while_the_other_bank_runs(
+    slow_emulator: Any, slow_program: Any, program: Callable[..., Any]
+) -> None:
+    device = slow_emulator.device()
+    device.load(slow_program.data, 0)
+    device.activate(0)
+    queue = slow_emulator.queue(slow_program.image)
+    first = queue.run(slow_program.inputs)
+    results: list[list[np.ndarray]] = []
+    runner = threading.Thread(target=lambda: results.append(queue.run(slow_program.inputs)))
+    runner.start()
+    while device.state() is not State.RUNNING:
+        assert runner.is_alive()
+    small = program(4, array=device.identity.array)
+    device.load(small.data, 1)
+    assert device.state() is State.RUNNING, "the load waited for the run"
+    assert device.banks()[1].status is BankStatus.VALID
+    runner.join(10)
+    for found, wanted in zip(results[0], first, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    queue.close()
+    device.activate(1)
+    queue = slow_emulator.queue(small.image)
+    for found, wanted in zip(
+        queue.run(small.inputs), numerics.run(small.image, small.inputs), strict=True
+    ):
+        np.testing.assert_array_equal(found[0], wanted)
+    queue.close()
+    device.close()
+
+
+def test_disabling_the_data_queue_ends_its_run(
+    slow_emulator: Any, slow_program: Any, wait_until: Callable[..., None]
+) -> None:
+    device = slow_emulator.device()
+    device.load(slow_program.data, 0)
+    device.activate(0)
+    queue = slow_emulator.queue(slow_program.image)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            queue.run(slow_program.inputs)
+        except DeviceError as error:
+            errors.append(error)
+
+    runner = threading.Thread(target=run)
+    runner.start()
+    wait_until(lambda: device.state() is State.RUNNING, "it runs")
+    device.disable_queue(QUEUE_DATA)
+    assert device.state() is State.READY
+    runner.join(5)
+    assert "ABORTED" in str(errors[0])
+    queue.close()
+    device.close()
+
+
+def test_the_watchdog_faults_a_long_run(slow_emulator: Any, slow_program: Any) -> None:
+    device = slow_emulator.device()
+    device.load(slow_program.data, 0)
+    device.activate(0)
+    device.set_watchdog(50)
+    queue = slow_emulator.queue(slow_program.image)
+    with pytest.raises(DeviceError, match="RUN with TIMEOUT"):
+        queue.run(slow_program.inputs)
+    assert device.state() is State.FAULTED
+    assert device.readings().fault is Fault.WATCHDOG
+    assert device.readings().timeouts == 1
+    with pytest.raises(DeviceError, match="RUN with FAULT"):
+        queue.run(slow_program.inputs)
+    device.set_watchdog(0)
+    device.clear_fault()
+    queue.run(slow_program.inputs)
+    queue.close()
+    device.close()
+
+
+def test_close_frees_every_descriptor(emulator: Any, program: Callable[..., Any]) -> None:
+    def cycle() -> int:
+        device = emulator.device()
+        device.load(program().data, device.idle_bank())
+        device.activate(device.idle_bank())
+        queue = emulator.queue(program().image)
+        queue.run(program().inputs)
+        queue.close()
+        device.close()
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    first = cycle()
+    assert [cycle() for _ in range(3)] == [first] * 3

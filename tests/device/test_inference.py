@@ -1,0 +1,271 @@
+"""The data path, over a real socket to a real emulator."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edged.device import Device, InferenceQueue, vfio_user
+from edged.errors import (
+    DeadlineError,
+    DeviceError,
+    DeviceLostError,
+    IncompatibleError,
+    RequestError,
+)
+from edged.npu import numerics
+from edged.npu.registers import QUEUE_DATA, Queue, State, queue_offset
+
+
+@pytest.fixture
+def device(emulator: Any) -> Iterator[Device]:
+    device = emulator.device()
+    yield device
+    device.close()
+
+
+def activate(device: Device, program: Any) -> None:
+    bank = device.idle_bank()
+    device.load(program.data, bank)
+    device.activate(bank)
+
+
+def assert_reference(found: list[np.ndarray], program: Any, inputs: list[np.ndarray]) -> None:
+    wanted = numerics.run(program.image, inputs)
+    assert len(found) == len(wanted)
+    for a, b in zip(found, wanted, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b[np.newaxis])
+
+
+def test_random_programs_equal_the_reference(
+    emulator: Any, device: Device, program: Callable[..., Any]
+) -> None:
+    for seed in range(8):
+        case = program(seed, pixels=3 + 3 * seed, channels=5 + seed)
+        activate(device, case)
+        queue = emulator.queue(case.image)
+        assert_reference(queue.run(case.inputs), case, case.inputs)
+        batched = [value[np.newaxis] for value in case.inputs]
+        assert_reference(queue.run(batched), case, case.inputs)
+        queue.close()
+        device.disable_queue(QUEUE_DATA)
+
+
+def test_results_are_not_overwritten_by_the_next_run(
+    emulator: Any, device: Device, program: Callable[..., Any]
+) -> None:
+    case = program()
+    activate(device, case)
+    queue = emulator.queue(case.image)
+    other = [np.zeros_like(value) for value in case.inputs]
+    first = queue.run(case.inputs)
+    second = queue.run(other)
+    assert_reference(first, case, case.inputs)
+    assert_reference(second, case, other)
+    queue.close()
+
+
+def test_threads_share_a_queue(emulator: Any, device: Device, program: Callable[..., Any]) -> None:
+    case = program()
+    activate(device, case)
+    queue = emulator.queue(case.image)
+    rng = np.random.default_rng(5)
+    inputs = [
+        [rng.integers(0, 256, value.shape).astype(value.dtype) for value in case.inputs]
+        for _ in range(40)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(queue.run, inputs))
+    for found, given in zip(results, inputs, strict=True):
+        assert_reference(found, case, given)
+    queue.close()
+
+
+def test_the_ring_goes_round(emulator: Any, device: Device, program: Callable[..., Any]) -> None:
+    """Four descriptors a run, in a ring of few: heads, tails and completions wrap often."""
+    case = program(pixels=3, channels=2)
+    activate(device, case)
+    queue = emulator.queue(case.image)
+    first = queue.run(case.inputs)
+    for _ in range(200):
+        last = queue.run(case.inputs)
+    np.testing.assert_array_equal(first[1], last[1])
+    queue.close()
+
+
+class _Deaf(vfio_user.VfioUserTransport):
+    """Loses every interrupt."""
+
+    def set_interrupt(self, vector: int, eventfd: int | None) -> None:
+        pass
+
+
+def test_lost_interrupts_do_no_harm(
+    emulator: Any, device: Device, program: Callable[..., Any]
+) -> None:
+    case = program()
+    activate(device, case)
+    queue = InferenceQueue(_Deaf(vfio_user.connect(emulator.path)), case.image)
+    for _ in range(3):
+        assert_reference(queue.run(case.inputs), case, case.inputs)
+    queue.close()
+
+
+def test_another_program_is_active(
+    emulator: Any, device: Device, program: Callable[..., Any]
+) -> None:
+    with pytest.raises(DeviceError, match="no bank is active"):
+        emulator.queue(program(1).image)
+    activate(device, program(1))
+    with pytest.raises(IncompatibleError, match="bank 0 is active with program"):
+        emulator.queue(program(2).image)
+
+
+def test_one_holds_the_queue_at_a_time(
+    emulator: Any, device: Device, program: Callable[..., Any], wait_until: Callable[..., None]
+) -> None:
+    case = program()
+    activate(device, case)
+    first = emulator.queue(case.image)
+    with pytest.raises(DeviceError, match="another opening of the device holds it"):
+        emulator.queue(case.image)
+    assert_reference(first.run(case.inputs), case, case.inputs)
+    first.close()
+    probe = emulator.transport()
+    control = queue_offset(QUEUE_DATA, Queue.CONTROL)
+    wait_until(lambda: not probe.region_read(control), "the queue is free")
+    probe.close()
+    second = emulator.queue(case.image)
+    assert_reference(second.run(case.inputs), case, case.inputs)
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: [], "0 inputs given, wanted 1"),
+        (lambda x: [x[:-1]], r"input 'x' is uint8 \[8, 9, 3\], wanted uint8 \[1, 9, 9, 3\]"),
+        (lambda x: [x.view(np.int8)], "input 'x' is int8"),
+        (lambda x: [x.astype(np.float32)], "input 'x' is float32"),
+    ],
+)
+def test_wrong_inputs(
+    emulator: Any, device: Device, program: Callable[..., Any], change: Any, message: str
+) -> None:
+    case = program()
+    activate(device, case)
+    queue = emulator.queue(case.image)
+    with pytest.raises(RequestError, match=f"cannot run: {message}"):
+        queue.run(change(case.inputs[0]))
+    assert_reference(queue.run(case.inputs), case, case.inputs)
+    queue.close()
+
+
+def test_a_queue_that_was_taken_away_says_so(
+    emulator: Any, device: Device, program: Callable[..., Any]
+) -> None:
+    case = program()
+    activate(device, case)
+    queue = emulator.queue(case.image)
+    device.disable_queue(QUEUE_DATA)
+    with pytest.raises(DeviceError, match="cannot use queue 1: it was disabled"):
+        queue.run(case.inputs)
+    queue.close()
+
+
+def test_a_run_that_takes_too_long_is_aborted(slow_emulator: Any, slow_program: Any) -> None:
+    device = slow_emulator.device()
+    activate(device, slow_program)
+    queue = slow_emulator.queue(slow_program.image)
+    wanted = queue.run(slow_program.inputs)
+    begun = time.monotonic()
+    with pytest.raises(DeadlineError, match=r"did not finish within 0\.1 s"):
+        queue.run(slow_program.inputs, timeout=0.1)
+    assert time.monotonic() - begun < 0.4
+    found = queue.run(slow_program.inputs)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+    queue.close()
+    device.close()
+
+
+def test_killing_the_device_ends_a_run_at_once(
+    slow_emulator: Any, slow_program: Any, wait_until: Callable[..., None]
+) -> None:
+    device = slow_emulator.device()
+    activate(device, slow_program)
+    queue = slow_emulator.queue(slow_program.image, timeout=60)
+    outcome: list[tuple[float, BaseException]] = []
+
+    def run_until_it_fails() -> None:
+        try:
+            while True:
+                queue.run(slow_program.inputs)
+        except DeviceLostError as error:
+            outcome.append((time.monotonic(), error))
+
+    runner = threading.Thread(target=run_until_it_fails)
+    runner.start()
+    wait_until(lambda: device.state() is State.RUNNING, "it runs")
+    killed = time.monotonic()
+    slow_emulator.kill()
+    runner.join(10)
+    ((at, error),) = outcome
+    assert at - killed < 1
+    assert "gone" in str(error)
+    for use in (device.state, lambda: queue.run(slow_program.inputs)):
+        with pytest.raises(DeviceLostError):
+            use()
+    queue.close()
+    device.close()
+
+
+def test_a_new_device_at_the_same_place(
+    start_emulator: Callable[..., Any], program: Callable[..., Any]
+) -> None:
+    """A killed emulator leaves its socket behind; the next one takes its place."""
+    case = program()
+    first = start_emulator()
+    first.kill()
+    assert first.path.exists()
+    second = start_emulator(path=first.path)
+    device = second.device()
+    activate(device, case)
+    queue = second.queue(case.image)
+    assert_reference(queue.run(case.inputs), case, case.inputs)
+    queue.close()
+    device.close()
+
+
+def test_closing_the_connection_aborts_its_run(
+    slow_emulator: Any, slow_program: Any, wait_until: Callable[..., None]
+) -> None:
+    device = slow_emulator.device()
+    activate(device, slow_program)
+    queue = slow_emulator.queue(slow_program.image)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            queue.run(slow_program.inputs)
+        except DeviceLostError as error:
+            errors.append(error)
+
+    runner = threading.Thread(target=run)
+    runner.start()
+    wait_until(lambda: device.state() is State.RUNNING, "it runs")
+    queue.close()
+    runner.join(5)
+    assert errors
+    wait_until(lambda: device.state() is State.READY, "the run was aborted", seconds=0.3)
+    again = slow_emulator.queue(slow_program.image)
+    again.run(slow_program.inputs)
+    again.close()
+    device.close()
