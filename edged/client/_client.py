@@ -166,6 +166,6 @@ def _choose(outputs: Mapping[str, npt.NDArray[Any]], name: str | None) -> str:
         return next(iter(outputs))
     if name in outputs:
         return str(name)
-    there = ", ".join(repr(output) for output in outputs) or "none"
+    there = ", ".join(repr(output) for output in sorted(outputs)) or "none"
     wanted = "no output was named" if name is None else f"there is no output {name!r}"
     raise RequestError(f"cannot pick an output: {wanted}; the server answers with {there}")
