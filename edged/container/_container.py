@@ -25,6 +25,7 @@ _ATTACH_SECONDS: Final = 30.0
 _SELF_TEST_SECONDS: Final = 120.0
 _LAST_LINES: Final = 10
 _LINE_BYTES: Final = 1000
+_WORDS_KEPT: Final = 1500
 _LINES_LOGGED: Final = 200
 
 
@@ -203,7 +204,8 @@ class _Stderr:
             self._line(rest)
 
     def last_words(self) -> str:
-        return " / ".join(self._lines)
+        words = " / ".join(self._lines)
+        return words if len(words) <= _WORDS_KEPT else f"…{words[-_WORDS_KEPT:]}"
 
     def _line(self, line: bytes) -> None:
         text = line[:_LINE_BYTES].decode(errors="replace").strip()
