@@ -21,7 +21,7 @@ from edged.errors import ConfigError
 from edged.host import Notifier
 from edged.intake import Intake
 from edged.serving import GrpcFront, ServingLimits
-from edged.slot import CompilerProcess, DeviceLink, Slot, SlotLimits, SlotStatus
+from edged.slot import CompilerProcess, DeviceLink, Slot, SlotLimits, SlotStatus, Standbys
 from edged.store import Store
 
 __all__ = ["run"]
@@ -50,7 +50,7 @@ async def run(config: Config) -> None:
 
 async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> None:
     bubblewrap = config.container.sandbox.value
-    slot = Slot(
+    standbys = Standbys(
         store,
         ProcessLauncher(
             memory_bytes=config.container.memory_bytes,
@@ -59,6 +59,10 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
         ),
         CompilerProcess(config.compiler.memory_bytes, config.compiler.timeout_seconds, bubblewrap),
         compiler.COMPILER_VERSION,
+    )
+    slot = Slot(
+        store,
+        standbys,
         DeviceLink(
             lambda: vfio_user.connect(config.device.socket), _open, config.device.retry_seconds
         ),

@@ -5,15 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
-from edged.container import Container, Launcher
 from edged.device import Device
 from edged.errors import (
     DeviceError,
@@ -23,30 +18,17 @@ from edged.errors import (
     UnavailableError,
 )
 from edged.faults import fault_point
-from edged.npu import Array, image_digest
+from edged.npu import image_digest
 from edged.npu.registers import QUEUE_DATA, BankStatus
 from edged.slot._gate import Gate
 from edged.slot._link import DeviceLink
+from edged.slot._standby import Model, Standbys, Tell, log_only
 from edged.slot._states import TRANSITIONS, Event, State
-from edged.store import BundleRecord, CompiledKey, Store
+from edged.store import BundleRecord, Store
 
-__all__ = ["Compile", "Deployed", "Slot", "SlotLimits", "SlotStatus", "Tell"]
+__all__ = ["Deployed", "Slot", "SlotLimits", "SlotStatus"]
 
 _log = logging.getLogger(__name__)
-
-
-class Tell(Protocol):
-    """Told what is going on, in a few words, and how much of it is done, 0 … 1."""
-
-    def __call__(self, text: str, fraction: float | None = None) -> None: ...
-
-
-class Compile(Protocol):
-    """What :class:`edged.slot.CompilerProcess` does."""
-
-    async def __call__(
-        self, job: Path, output: Path, array: Array, tell: Callable[[float, str], None]
-    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,43 +77,24 @@ class Deployed:
     gate_closed_seconds: float
 
 
-@dataclass(slots=True, eq=False)
-class _Model:
-    """A model with its files laid out and its container running."""
-
-    record: BundleRecord
-    folder: Path
-    image: bytes
-    container: Container
-    bank: int = -1
-    since: float = 0.0
-    watch: asyncio.Task[None] | None = None
-
-
 class Slot:
     """One model at a time on one device.
 
     Args:
-        store: bundles, compiled images, and what is committed.
-        launcher: starts containers.
-        compile_model: makes a program image of a bundle's model.
-        compiler_version: part of the key under which compiled images are kept.
+        store: what is committed, and what was tried.
+        standbys: makes models ready.
         link: the way to the device.
     """
 
     def __init__(
         self,
         store: Store,
-        launcher: Launcher,
-        compile_model: Compile,
-        compiler_version: str,
+        standbys: Standbys,
         link: DeviceLink,
         limits: SlotLimits = SlotLimits(),
     ) -> None:
         self._store = store
-        self._launcher = launcher
-        self._compile = compile_model
-        self._compiler_version = compiler_version
+        self._standbys = standbys
         self._link = link
         self._limits = limits
         self._gate = Gate(limits.max_held)
@@ -139,7 +102,7 @@ class Slot:
         self._problem = "the device has not been found yet"
         self._device: Device | None = None
         self._found = asyncio.Event()
-        self._loaded: _Model | None = None
+        self._loaded: Model | None = None
         # Held by whoever changes what is on the device; calls never take it.
         self._changing = asyncio.Lock()
         self._supervisor: asyncio.Task[None] | None = None
@@ -205,11 +168,11 @@ class Slot:
         await self._found.wait()
         array = self._present().identity.array
         # Not under the lock: should the old model's container die meanwhile, it is replaced.
-        standby = await self._prepare(record, array, tell)
+        standby = await self._standbys.prepare(record, array, tell)
         try:
             async with self._changing:
                 if (already := self._already(record)) is not None:
-                    await self._discard(standby)
+                    await self._standbys.discard(standby)
                     return already
                 device = self._present()
                 if device.identity.array != array:
@@ -219,7 +182,7 @@ class Slot:
                     )
                 closed = await self._swap(device, standby, tell)
         except BaseException:
-            await self._discard(standby)
+            await self._standbys.discard(standby)
             raise
         _log.info("%s serves; calls were held for %.0f ms", record, closed * 1000)
         return Deployed(record, standby.since, already=False, gate_closed_seconds=closed)
@@ -243,7 +206,7 @@ class Slot:
             await asyncio.gather(self._supervisor, return_exceptions=True)
         if self._loaded is not None:
             loaded, self._loaded = self._loaded, None
-            await self._discard(loaded)
+            await self._standbys.discard(loaded)
 
     # The device comes and goes.
 
@@ -315,53 +278,24 @@ class Slot:
         model = self._loaded
         if model is not None and (model.record.digest != record.digest or model.container.lost):
             self._loaded = None
-            await self._discard(model)
+            await self._standbys.discard(model)
             model = None
         if model is None:
-            model = await self._prepare(record, device.identity.array, _tell_log)
+            model = await self._standbys.prepare(record, device.identity.array, log_only)
         try:
             await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
             model.bank = await asyncio.to_thread(_load_bank, device, model.image)
             await self._enter(device, model)
         except BaseException:
             self._loaded = None
-            await self._discard(model)
+            await self._standbys.discard(model)
             raise
         await asyncio.to_thread(self._store.clear_attempts, record.digest)
         self._serve(model, Event.LOADED)
 
     # Models change places.
 
-    async def _prepare(self, record: BundleRecord, array: Array, tell: Tell) -> _Model:
-        """Everything that can be done while the old model serves."""
-        folder = Path(await asyncio.to_thread(self._store.scratch))
-        try:
-            await asyncio.to_thread(self._store.materialize, record.digest, folder)
-            compiled = await self._compiled(record, folder, array, tell)
-            await asyncio.to_thread(_link_files, compiled, folder)
-            image = await asyncio.to_thread((folder / "program.img").read_bytes)
-            tell("starting the container")
-            fault_point("slot.compiled")
-            container = await self._launcher.start(folder)
-        except BaseException:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            raise
-        return _Model(record, folder, image, container)
-
-    async def _compiled(self, record: BundleRecord, folder: Path, array: Array, tell: Tell) -> Path:
-        key = CompiledKey(record.digest, self._compiler_version, str(array))
-        compiled = await asyncio.to_thread(self._store.compiled, key)
-        if compiled is not None:
-            return compiled
-        output = Path(await asyncio.to_thread(self._store.scratch))
-        try:
-            tell("compiling", 0.0)
-            await self._compile(folder, output, array, lambda done, _step: tell("compiling", done))
-            return await asyncio.to_thread(self._store.add_compiled, key, output)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, output, ignore_errors=True)
-
-    async def _swap(self, device: Device, new: _Model, tell: Tell) -> float:
+    async def _swap(self, device: Device, new: Model, tell: Tell) -> float:
         """Put *new* in the place of what is loaded; returns the seconds the gate was closed."""
         tell("loading")
         await asyncio.to_thread(self._store.begin_attempt, new.record.digest)
@@ -387,10 +321,10 @@ class Slot:
         await asyncio.to_thread(self._commit, new.record)
         fault_point("slot.committed")
         if old is not None:
-            await self._discard(old)
+            await self._standbys.discard(old)
         return closed
 
-    async def _enter(self, device: Device, model: _Model) -> None:
+    async def _enter(self, device: Device, model: Model) -> None:
         """Give the device to *model*, which is in its bank, and see that it computes."""
         await asyncio.to_thread(device.activate, model.bank)
         fault_point("slot.activated")
@@ -398,7 +332,7 @@ class Slot:
         await model.container.self_test()
         fault_point("slot.tested")
 
-    async def _roll_back(self, device: Device, old: _Model | None, error: BaseException) -> None:
+    async def _roll_back(self, device: Device, old: Model | None, error: BaseException) -> None:
         if self._device is not device:
             return  # The device went away meanwhile: it comes back to the committed model.
         if old is None:
@@ -422,7 +356,7 @@ class Slot:
         self._store.commit(record.digest)
         self._store.clear_attempts(record.digest)
 
-    def _serve(self, model: _Model, event: Event) -> None:
+    def _serve(self, model: Model, event: Event) -> None:
         self._move(event)
         self._problem = ""
         if model.watch is None:
@@ -432,7 +366,7 @@ class Slot:
         self._gate.open()
         self._tell_listeners()
 
-    async def _watch(self, model: _Model) -> None:
+    async def _watch(self, model: Model) -> None:
         """Replace the container of *model* when it dies while it serves."""
         reason = await model.container.closed
         if self._loaded is model and self._state is State.SERVING:
@@ -444,14 +378,8 @@ class Slot:
             _log.error("the container of %s is gone (%s); starting another", model.record, reason)
             self._move(Event.CONTAINER_LOST)
             self._loaded = None
-            await self._discard(model)
+            await self._standbys.discard(model)
         await self._recover(device)
-
-    async def _discard(self, model: _Model) -> None:
-        if model.watch is not None and model.watch is not asyncio.current_task():
-            model.watch.cancel()
-        await model.container.stop()
-        await asyncio.to_thread(shutil.rmtree, model.folder, ignore_errors=True)
 
     def _present(self) -> Device:
         if self._device is None:
@@ -481,12 +409,3 @@ def _load_bank(device: Device, image: bytes) -> int:
     number = device.idle_bank()
     device.load(image, number)
     return number
-
-
-def _link_files(source: Path, target: Path) -> None:
-    for file in source.iterdir():
-        os.link(file, target / file.name)
-
-
-def _tell_log(text: str, fraction: float | None = None) -> None:
-    _log.debug("%s", text if fraction is None else f"{text} {fraction:.0%}")

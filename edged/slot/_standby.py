@@ -1,0 +1,128 @@
+"""Getting a model ready beside the one that serves: its files, its image, its container."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edged.container import Container, Launcher
+from edged.faults import fault_point
+from edged.npu import Array
+from edged.store import BundleRecord, CompiledKey, Store
+
+__all__ = ["Compile", "Model", "Standbys", "Tell", "log_only"]
+
+_log = logging.getLogger(__name__)
+
+
+class Tell(Protocol):
+    """Told what is going on, in a few words, and how much of it is done, 0 … 1."""
+
+    def __call__(self, text: str, fraction: float | None = None) -> None: ...
+
+
+class Compile(Protocol):
+    """What :class:`edged.slot.CompilerProcess` does."""
+
+    async def __call__(
+        self, job: Path, output: Path, array: Array, tell: Callable[[float, str], None]
+    ) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Model:
+    """A model with its files laid out and its container running.
+
+    Attributes:
+        folder: its files, of the bundle and of the compiler; gone with :meth:`Standbys.discard`.
+        image: the program image.
+        bank: the device's bank that holds the image, -1 before it does.
+        since: when it began to serve, seconds since the epoch; 0 before it does.
+        watch: sees to it when the container dies.
+    """
+
+    record: BundleRecord
+    folder: Path
+    image: bytes
+    container: Container
+    bank: int = -1
+    since: float = 0.0
+    watch: asyncio.Task[None] | None = None
+
+
+class Standbys:
+    """Makes models ready, and puts them away.
+
+    Args:
+        store: bundles, and images that were compiled before.
+        launcher: starts containers.
+        compile_model: makes a program image of a bundle's model.
+        compiler_version: part of the key under which compiled images are kept.
+    """
+
+    def __init__(
+        self, store: Store, launcher: Launcher, compile_model: Compile, compiler_version: str
+    ) -> None:
+        self._store = store
+        self._launcher = launcher
+        self._compile = compile_model
+        self._compiler_version = compiler_version
+
+    async def prepare(self, record: BundleRecord, array: Array, tell: Tell) -> Model:
+        """Lay out the files of *record*, compile it if that was not done yet, start a container.
+
+        Raises:
+            EdgedError: why that cannot be done; nothing of it is left.
+        """
+        folder = await asyncio.to_thread(self._store.scratch)
+        try:
+            await asyncio.to_thread(self._store.materialize, record.digest, folder)
+            fault_point("slot.materialised")
+            compiled = await self._compiled(record, folder, array, tell)
+            await asyncio.to_thread(_link_files, compiled, folder)
+            image = await asyncio.to_thread((folder / "program.img").read_bytes)
+            fault_point("slot.compiled")
+            tell("starting the container")
+            container = await self._launcher.start(folder)
+            fault_point("slot.started")
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            raise
+        return Model(record, folder, image, container)
+
+    async def discard(self, model: Model) -> None:
+        """End the container and remove the files."""
+        if model.watch is not None and model.watch is not asyncio.current_task():
+            model.watch.cancel()
+        await model.container.stop()
+        await asyncio.to_thread(shutil.rmtree, model.folder, ignore_errors=True)
+
+    async def _compiled(self, record: BundleRecord, folder: Path, array: Array, tell: Tell) -> Path:
+        key = CompiledKey(record.digest, self._compiler_version, str(array))
+        compiled = await asyncio.to_thread(self._store.compiled, key)
+        if compiled is not None:
+            return compiled
+        output = await asyncio.to_thread(self._store.scratch)
+        try:
+            tell("compiling", 0.0)
+            await self._compile(folder, output, array, lambda done, _step: tell("compiling", done))
+            fault_point("slot.compiler.done")
+            return await asyncio.to_thread(self._store.add_compiled, key, output)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, output, ignore_errors=True)
+
+
+def log_only(text: str, fraction: float | None = None) -> None:
+    """A :class:`Tell` for when nobody waits."""
+    _log.debug("%s", text if fraction is None else f"{text} {fraction:.0%}")
+
+
+def _link_files(source: Path, target: Path) -> None:
+    for file in source.iterdir():
+        os.link(file, target / file.name)
