@@ -47,7 +47,7 @@ class Deployer:
 
 
 def _verify(file: Path, scratch: Path) -> VerifiedBundle:
-    if file.suffix == ".onnx":
+    if file.suffix.lower() == ".onnx":
         packed = scratch / f"{file.stem}.edgemodel"
         pack_bare(file, packed)
         file = packed

@@ -27,6 +27,7 @@ from edged.wire._pb.tensor_pb2 import (
     TensorProto,
     TensorShapeProto,
 )
+from edged.wire._peek import RequestedModel, requested_model
 from edged.wire._tensor import (
     MAX_TENSOR_BYTES,
     data_type_of,
@@ -52,6 +53,7 @@ __all__ = [
     "ModelVersionStatus",
     "PredictRequest",
     "PredictResponse",
+    "RequestedModel",
     "SignatureDef",
     "SignatureDefMap",
     "StatusProto",
@@ -61,6 +63,7 @@ __all__ = [
     "data_type_of",
     "describe",
     "from_array",
+    "requested_model",
     "shape_of",
     "to_array",
 ]

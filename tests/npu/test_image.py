@@ -87,7 +87,7 @@ def test_an_accumulator_that_could_overflow_is_refused() -> None:
 
 
 def test_a_tensor_outside_the_bank_is_refused() -> None:
-    with pytest.raises(ImageError, match="ends at .* activations have"):
+    with pytest.raises(ImageError, match=r"ends at .* activations have"):
         parse_image(serialize_image(small_image(dram_bytes=700)))
 
 

@@ -1,0 +1,80 @@
+"""Which model a call asks for, read off its first bytes: no message is built, no tensor touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["RequestedModel", "requested_model"]
+
+_MODEL_SPEC = 1  # of PredictRequest, GetModelMetadataRequest and GetModelStatusRequest alike
+_NAME = 1
+_VERSION = 2
+_VERSION_VALUE = 1
+_MAX_FIELDS = 64
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedModel:
+    """What a ModelSpec names; an empty name is the loaded model."""
+
+    name: str = ""
+    version: int | None = None
+
+
+def requested_model(payload: bytes) -> RequestedModel:
+    """The model that a request names, as far as a look at its envelope tells.
+
+    The wire format is that of protocol buffers. What is malformed, or hidden behind more than 64
+    fields, names nothing here: whoever parses the message whole has the last word.
+    """
+    try:
+        spec = _field(memoryview(payload), _MODEL_SPEC)
+        if not isinstance(spec, memoryview):
+            return RequestedModel()
+        name = _field(spec, _NAME)
+        wrapped = _field(spec, _VERSION)
+        version = _field(wrapped, _VERSION_VALUE) if isinstance(wrapped, memoryview) else None
+        return RequestedModel(
+            str(name, "utf-8") if isinstance(name, memoryview) else "",
+            version if isinstance(version, int) else None,
+        )
+    except (IndexError, ValueError):
+        return RequestedModel()
+
+
+def _field(message: memoryview, wanted: int) -> memoryview | int | None:
+    """The first field of that number: its bytes, or its value when it is a varint."""
+    at = 0
+    for _ in range(_MAX_FIELDS):
+        if at >= len(message):
+            return None
+        tag, at = _varint(message, at)
+        number, kind = tag >> 3, tag & 7
+        if kind == _VARINT:
+            value, at = _varint(message, at)
+            if number == wanted:
+                return value
+        elif kind == _LENGTH:
+            size, at = _varint(message, at)
+            if size > len(message) - at:
+                raise ValueError(size)
+            if number == wanted:
+                return message[at : at + size]
+            at += size
+        elif kind in (_FIXED64, _FIXED32):
+            at += 8 if kind == _FIXED64 else 4
+        else:
+            raise ValueError(kind)
+    return None
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError(at)
