@@ -28,7 +28,7 @@ from rich.table import Table
 
 from edged import wire
 from edged._onnxruntime import InferenceSession, SessionOptions
-from edged.emulator import Executor, exact_weight_encoding
+from edged.emulator import Executor, exact_weight_encodings
 from edged.npu import parse_image
 from edged.preprocess import Preprocess, image_to_array
 
@@ -48,7 +48,7 @@ class InProcess:
 
     def __init__(self, compiled: Path) -> None:
         image = parse_image((compiled / "program.img").read_bytes())
-        self._executor = Executor(image, weights=exact_weight_encoding())
+        self._executor = Executor(image, weights=exact_weight_encodings())
         self._prologue = session(compiled / "prologue.onnx")
         self._epilogue = session(compiled / "epilogue.onnx")
         self._into = [tensor.name for tensor in image.input_tensors]
@@ -162,7 +162,7 @@ def tensor_row(appliance: Appliance, local: InProcess) -> tuple[str, Sides]:
 
 def emulator_table(calls: int, compiled: Path) -> Table:
     """The integer executor beside ONNX Runtime on the float model, one thread each."""
-    weights = exact_weight_encoding()
+    weights = exact_weight_encodings()
     image = parse_image((compiled / "program.img").read_bytes())
     executor = Executor(image, weights=weights, threads=1)
     floats = session(MODEL)
@@ -174,7 +174,7 @@ def emulator_table(calls: int, compiled: Path) -> Table:
     )
     table = Table("MobileNetV2, one thread", "ms", "times as fast", title="the emulator")
     table.add_row("ONNX Runtime, float32", f"{theirs:.2f}", "1.00")
-    table.add_row(f"emulator, {weights.value}", f"{ours:.2f}", f"{theirs / ours:.2f}")
+    table.add_row(f"emulator, {weights}", f"{ours:.2f}", f"{theirs / ours:.2f}")
     return table
 
 

@@ -4,7 +4,7 @@
 but the executor, which tests and benchmarks compare with others.
 """
 
-from edged.emulator._executor import Executor, WeightEncoding
-from edged.emulator._selftest import exact_weight_encoding
+from edged.emulator._executor import Executor, WeightEncoding, WeightEncodings
+from edged.emulator._selftest import exact_weight_encodings
 
-__all__ = ["Executor", "WeightEncoding", "exact_weight_encoding"]
+__all__ = ["Executor", "WeightEncoding", "WeightEncodings", "exact_weight_encodings"]

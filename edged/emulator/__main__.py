@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edged.emulator._core import Pace
 from edged.emulator._gateware import Gateware
-from edged.emulator._selftest import exact_weight_encoding
+from edged.emulator._selftest import exact_weight_encodings
 from edged.emulator._server import Server
 from edged.errors import EdgedError
 from edged.npu import Array
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    weights = exact_weight_encoding()
+    weights = exact_weight_encodings()
     device = Gateware(
         array=options.array,
         dram_bytes=options.dram << 20,
@@ -58,7 +58,7 @@ def _serve(options: argparse.Namespace) -> int:
             signal.signal(number, lambda *_: server.stop())
         sys.stdout.write(
             f"ready: {options.socket}: array {options.array}, {options.dram} MiB of DRAM,"
-            f" pace {options.pace}, weights {weights.value}\n"
+            f" pace {options.pace}, weights {weights}\n"
         )
         sys.stdout.flush()
         server.serve()

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edged._onnxruntime import RunOptions
-from edged.emulator._executor import Executor, WeightEncoding
+from edged.emulator._executor import Executor, WeightEncodings
 from edged.emulator._memory import DmaFault, Dram, HostMemory
 from edged.emulator._timing import CLOCK_KHZ, Cost, cost_of
 from edged.errors import DeviceError, ImageError
@@ -152,7 +152,7 @@ class Core:
         *,
         array: Array,
         dram_bytes: int,
-        weights: WeightEncoding,
+        weights: WeightEncodings,
         threads: int,
         pace: Pace,
         on_fault: Callable[[], None],

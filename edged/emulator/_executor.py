@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +21,7 @@ from edged._onnxruntime import InferenceSession, RunOptions, SessionOptions
 from edged.errors import DeviceError, ImageError
 from edged.npu import DType, Layer, Op, ProgramImage, Tensor
 
-__all__ = ["Executor", "WeightEncoding"]
+__all__ = ["Executor", "WeightEncoding", "WeightEncodings"]
 
 _Array = npt.NDArray[Any]
 _MICROSOFT: Final = "com.microsoft"
@@ -32,7 +33,7 @@ stay below 2^24 up to this shift (2 · 255 · 2^14 + 128 · 2^16)."""
 
 
 class WeightEncoding(enum.Enum):
-    """How weights are handed to ONNX Runtime; which one is exact depends on the CPU."""
+    """How weights are handed to a convolution; which one is exact depends on CPU and kernel."""
 
     SIGNED = "u8×s8"
     """Half again as fast. Without a dot-product instruction its partial sums saturate at 16 bits,
@@ -41,13 +42,26 @@ class WeightEncoding(enum.Enum):
     """With zero point 128. Exact everywhere."""
 
 
+@dataclass(frozen=True, slots=True)
+class WeightEncodings:
+    """One encoding for each kind of convolution that ONNX Runtime has a kernel for."""
+
+    dense: WeightEncoding
+    """Ordinary and grouped ones, as matrix products."""
+    depthwise: WeightEncoding
+    """One filter per channel: these never add pairs in 16 bits, and u8×s8 is exact so far."""
+
+    def __str__(self) -> str:
+        return f"{self.dense.value}, depthwise {self.depthwise.value}"
+
+
 class Executor:
     """Runs one program image. Safe to use from several threads.
 
     Args:
         image: as :func:`edged.npu.parse_image` gives it; not kept.
-        weights: an encoding that is exact on this CPU, see
-            :func:`edged.emulator.exact_weight_encoding`.
+        weights: encodings that are exact on this CPU, see
+            :func:`edged.emulator.exact_weight_encodings`.
         threads: how many threads one run may use.
         expose_all: keep every tensor, for :meth:`run_all`; slower.
 
@@ -59,7 +73,7 @@ class Executor:
         self,
         image: ProgramImage,
         *,
-        weights: WeightEncoding,
+        weights: WeightEncodings,
         threads: int = 1,
         expose_all: bool = False,
     ) -> None:
@@ -135,7 +149,7 @@ def _zero(tensor: Tensor) -> np.uint8:
 class _Graph:
     """The ONNX graph for an image, one small group of nodes per layer."""
 
-    def __init__(self, image: ProgramImage, weights: WeightEncoding) -> None:
+    def __init__(self, image: ProgramImage, weights: WeightEncodings) -> None:
         self._image = image
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
@@ -225,7 +239,9 @@ class _Graph:
         one = self._constant(np.float32(1))
         encoded: _Array = np.ascontiguousarray(weights)
         zeros: _Array = np.zeros(len(weights), np.int8)
-        if self._weights is WeightEncoding.UNSIGNED:
+        depthwise = 1 < groups == source.shape[2] == len(weights)
+        encoding = self._weights.depthwise if depthwise else self._weights.dense
+        if encoding is WeightEncoding.UNSIGNED:
             encoded = encoded.view(np.uint8) ^ _SIGN
             zeros = np.full(len(weights), _SIGN)
         top, left, bottom, right = layer.pad

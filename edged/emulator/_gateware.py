@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from edged.emulator._core import Bank, Core, Counters, Pace
-from edged.emulator._executor import WeightEncoding
+from edged.emulator._executor import WeightEncodings
 from edged.emulator._interrupts import Interrupts
 from edged.emulator._memory import HostMemory
 from edged.emulator._pci import ConfigSpace
@@ -64,7 +64,7 @@ class Gateware:
         *,
         array: Array,
         dram_bytes: int,
-        weights: WeightEncoding,
+        weights: WeightEncodings,
         threads: int,
         pace: Pace,
     ) -> None:

@@ -1,32 +1,37 @@
-"""Which encoding of the weights is exact on this CPU: asked of the CPU, then put to the test."""
+"""Which encodings of the weights are exact on this CPU: asked of it, then put to the test."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from edged.emulator._executor import Executor, WeightEncoding
+from edged.emulator._executor import Executor, WeightEncoding, WeightEncodings
 from edged.errors import DeviceError
 from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, numerics
 
-__all__ = ["exact_weight_encoding", "is_exact"]
+__all__ = ["exact_weight_encodings"]
 
 _DOT_PRODUCT = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
 """CPU flags of instructions that add four u8×s8 products in 32 bits, without 16 on the way."""
 
 
-def exact_weight_encoding(cpuinfo: Path = Path("/proc/cpuinfo")) -> WeightEncoding:
-    """The fastest encoding whose results equal the integer reference here.
+def exact_weight_encodings(cpuinfo: Path = Path("/proc/cpuinfo")) -> WeightEncodings:
+    """The fastest encodings whose results equal the integer reference here.
 
     Raises:
         DeviceError: none does; the emulator must not start.
     """
-    candidates = [WeightEncoding.UNSIGNED]
-    if _DOT_PRODUCT & _cpu_flags(cpuinfo):
-        candidates.insert(0, WeightEncoding.SIGNED)
+    both = [WeightEncoding.SIGNED, WeightEncoding.UNSIGNED]
+    dense = both if _DOT_PRODUCT & _cpu_flags(cpuinfo) else [WeightEncoding.UNSIGNED]
+    return WeightEncodings(_first_exact(dense, _DENSE), _first_exact(both, _DEPTHWISE))
+
+
+def _first_exact(candidates: Sequence[WeightEncoding], cases: Sequence[_Case]) -> WeightEncoding:
     for encoding in candidates:
-        if is_exact(encoding):
+        if is_exact(encoding, cases):
             return encoding
     raise DeviceError(
         "cannot start emulator: ONNX Runtime's convolutions differ from the integer reference"
@@ -34,33 +39,46 @@ def exact_weight_encoding(cpuinfo: Path = Path("/proc/cpuinfo")) -> WeightEncodi
     )
 
 
-def is_exact(encoding: WeightEncoding) -> bool:
+def is_exact(encoding: WeightEncoding, cases: Sequence[_Case]) -> bool:
     """Whether convolutions made to break equal the reference, every element."""
     rng = np.random.default_rng(24)
-    for dtype, groups, channels, kernel in (
-        (DType.U8, 1, 64, 1),
-        (DType.S8, 1, 64, 1),
-        (DType.U8, 1, 16, 3),
-        (DType.U8, 2, 32, 3),
-        (DType.U8, 32, 32, 3),
-        (DType.S8, 32, 32, 3),
-    ):
-        image = _adversary(rng, dtype, groups, channels, kernel)
-        shape = image.input_tensors[0].shape
+    for case in cases:
+        image = _adversary(rng, case)
         # Extremes in most places: pairs of products then exceed 16 bits.
-        x = rng.choice([dtype.lowest, dtype.highest, dtype.highest - 1, 0, 1], shape)
-        inputs = [x.astype(dtype.numpy)]
-        found = Executor(image, weights=encoding).run(inputs)
+        dtype = case.dtype
+        choice = [dtype.lowest, dtype.highest, dtype.highest - 1, 0, 1]
+        inputs = [rng.choice(choice, image.input_tensors[0].shape).astype(dtype.numpy)]
+        found = Executor(image, weights=WeightEncodings(encoding, encoding)).run(inputs)
         wanted = numerics.run(image, inputs)
         if not all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True)):
             return False
     return True
 
 
-def _adversary(
-    rng: np.random.Generator, dtype: DType, groups: int, channels: int, kernel: int
-) -> ProgramImage:
+class _Case(NamedTuple):
+    dtype: DType
+    groups: int
+    channels: int
+    kernel: int
+
+
+_DENSE: Final = (
+    _Case(DType.U8, 1, 64, 1),
+    _Case(DType.S8, 1, 64, 1),
+    _Case(DType.U8, 1, 16, 3),
+    _Case(DType.U8, 2, 32, 3),
+)
+_DEPTHWISE: Final = (
+    _Case(DType.U8, 32, 32, 3),
+    _Case(DType.S8, 32, 32, 3),
+    _Case(DType.S8, 7, 7, 5),
+    _Case(DType.U8, 48, 48, 1),
+)
+
+
+def _adversary(rng: np.random.Generator, case: _Case) -> ProgramImage:
     """One convolution with extreme weights, and shifts that make ties and no saturation."""
+    dtype, groups, channels, kernel = case
     source = Tensor("x", dtype, (9, 9, channels), 0, 0)
     output = Tensor("y", DType.S8, (9, 9, channels), 0, 1 << 16)
     size = (channels, kernel, kernel, channels // groups)

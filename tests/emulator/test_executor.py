@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.emulator import Executor, WeightEncoding, exact_weight_encoding
+from edged.emulator import Executor, WeightEncoding, WeightEncodings, exact_weight_encodings
 from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, numerics, parse_image
 from edged.npu import serialize_image as serialize
 
@@ -204,34 +204,34 @@ OPERATIONS = ("conv", "add", "maxpool", "avgpool", "concat", "rescale")
 
 
 def assert_equal_everywhere(
-    image: ProgramImage, values: list[np.ndarray], encoding: WeightEncoding
+    image: ProgramImage, values: list[np.ndarray], encodings: WeightEncodings
 ) -> None:
     wanted = numerics.run_all(image, values)
-    found = Executor(image, weights=encoding, expose_all=True).run_all(values)
+    found = Executor(image, weights=encodings, expose_all=True).run_all(values)
     assert found.keys() == wanted.keys()
     for index, value in wanted.items():
         assert found[index].dtype == value.dtype
         np.testing.assert_array_equal(found[index], value, err_msg=f"{image.tensors[index]}")
     # Without the intermediate tensors, ONNX Runtime is free to fuse across layers.
-    outputs = Executor(image, weights=encoding).run(values)
+    outputs = Executor(image, weights=encodings).run(values)
     for index, value in zip(image.outputs, outputs, strict=True):
         np.testing.assert_array_equal(value, wanted[index])
 
 
 @pytest.fixture(scope="module")
-def encoding() -> WeightEncoding:
-    return exact_weight_encoding()
+def encodings() -> WeightEncodings:
+    return exact_weight_encodings()
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_each_operation_alone(operation: str, encoding: WeightEncoding) -> None:
+def test_each_operation_alone(operation: str, encodings: WeightEncodings) -> None:
     for seed in range(40):
         maker = GraphMaker(seed)
         height, width = maker.rng.integers(1, 12, 2)
         x = maker.tensor((height, width, maker.rng.integers(1, 20)))
         y = getattr(maker, operation)(x)
         image = maker.image([x], [y])
-        assert_equal_everywhere(image, maker.values(image), encoding)
+        assert_equal_everywhere(image, maker.values(image), encodings)
 
 
 @settings(max_examples=60, deadline=None)
@@ -239,7 +239,7 @@ def test_each_operation_alone(operation: str, encoding: WeightEncoding) -> None:
     seed=st.integers(0, 2**32 - 1),
     operations=st.lists(st.sampled_from(OPERATIONS), min_size=2, max_size=9),
 )
-def test_random_networks(encoding: WeightEncoding, seed: int, operations: list[str]) -> None:
+def test_random_networks(encodings: WeightEncodings, seed: int, operations: list[str]) -> None:
     maker = GraphMaker(seed)
     shape = maker.rng.integers(3, 14, 2)
     inputs = [maker.tensor((*shape, maker.rng.integers(1, 9))) for _ in range(2)]
@@ -249,11 +249,11 @@ def test_random_networks(encoding: WeightEncoding, seed: int, operations: list[s
     # An input may be an output as well, and an output may be read on.
     outputs = {len(maker.tensors) - 1, int(maker.rng.integers(0, len(maker.tensors)))}
     image = maker.image(inputs, sorted(outputs))
-    assert_equal_everywhere(image, maker.values(image), encoding)
+    assert_equal_everywhere(image, maker.values(image), encodings)
 
 
 @pytest.mark.parametrize("dtype", list(DType))
-def test_ties_go_to_even(encoding: WeightEncoding, dtype: DType) -> None:
+def test_ties_go_to_even(encodings: WeightEncodings, dtype: DType) -> None:
     """Every value of x, half way between two results."""
     maker = GraphMaker(0)
     x = maker.tensor((16, 16, 1), dtype)
@@ -261,10 +261,10 @@ def test_ties_go_to_even(encoding: WeightEncoding, dtype: DType) -> None:
     maker.layers.append(Layer(Op.RESCALE, "half", (x,), y, lefts=(0,), shift=1, lo=-128, hi=127))
     image = maker.image([x], [y])
     value = np.arange(256).astype(np.uint8).view(dtype.numpy).reshape(16, 16, 1)
-    (found,) = Executor(image, weights=encoding).run([value])
+    (found,) = Executor(image, weights=encodings).run([value])
     exact = value.astype(np.float64) / 2
     np.testing.assert_array_equal(found, np.clip(np.rint(exact), -128, 127))
-    assert_equal_everywhere(image, [value], encoding)
+    assert_equal_everywhere(image, [value], encodings)
 
 
 def test_a_cpu_without_dot_product_gets_the_encoding_that_is_exact_everywhere(
@@ -272,5 +272,30 @@ def test_a_cpu_without_dot_product_gets_the_encoding_that_is_exact_everywhere(
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu sse2 avx2\n")
-    assert exact_weight_encoding(cpuinfo) is WeightEncoding.UNSIGNED
-    assert exact_weight_encoding(tmp_path / "absent") is WeightEncoding.UNSIGNED
+    assert exact_weight_encodings(cpuinfo).dense is WeightEncoding.UNSIGNED
+    assert exact_weight_encodings(tmp_path / "absent").dense is WeightEncoding.UNSIGNED
+
+
+def test_a_cpu_that_only_claims_to_be_exact_is_found_out(tmp_path: Path) -> None:
+    """Whatever the flags say, what is chosen has stood the test."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : avx_vnni\n")
+    chosen = exact_weight_encodings(cpuinfo)
+    maker = GraphMaker(0)
+    x = maker.tensor((9, 9, 64), DType.U8)
+    y = maker.tensor((9, 9, 64), DType.S8)
+    layer = Layer(
+        Op.CONV,
+        "conv",
+        (x,),
+        y,
+        lo=-128,
+        hi=127,
+        weights=maker.rng.choice([-128, 127], (64, 1, 1, 64)).astype(np.int8),
+        bias=np.zeros(64, np.int32),
+        shifts=np.full(64, 11, np.uint8),
+    )
+    maker.layers.append(layer)
+    image = maker.image([x], [y])
+    value = maker.rng.choice([0, 254, 255], (9, 9, 64)).astype(np.uint8)
+    assert_equal_everywhere(image, [value], chosen)

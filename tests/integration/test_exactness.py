@@ -11,7 +11,7 @@ from PIL import Image
 
 from edged import _onnxruntime as ort
 from edged.compiler import CompiledModel, compile_model
-from edged.emulator import Executor, exact_weight_encoding
+from edged.emulator import Executor, exact_weight_encodings
 from edged.npu import numerics, parse_image, serialize_image
 
 Array = npt.NDArray[Any]
@@ -29,8 +29,8 @@ def device_inputs(compiled: CompiledModel, inputs: dict[str, Array]) -> list[Arr
 def assert_exact(compiled: CompiledModel, inputs: list[dict[str, Array]]) -> int:
     """Compare every tensor for every sample; how many values were compared."""
     image = parse_image(serialize_image(compiled.image))
-    executor = Executor(image, weights=exact_weight_encoding(), expose_all=True)
-    plain = Executor(image, weights=exact_weight_encoding())
+    executor = Executor(image, weights=exact_weight_encodings(), expose_all=True)
+    plain = Executor(image, weights=exact_weight_encodings())
     compared = 0
     for sample in inputs:
         given = device_inputs(compiled, sample)
