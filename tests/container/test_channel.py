@@ -104,8 +104,10 @@ def serving(peers: Peers) -> Iterator[Service]:
         service.go.set()
         peers.channel.close()
         thread.join(30)
-        server._calls.shutdown()
         server._control.shutdown()
+        for worker in threading.enumerate():
+            if worker.name.startswith("serve-"):
+                worker.join(30)
 
 
 @pytest.mark.parametrize("size", [0, 1, 32 << 10, (32 << 10) + 1, 4 * MiB])
