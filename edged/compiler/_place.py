@@ -106,6 +106,8 @@ def view(graph: Graph, node: Node, operand: Layout) -> Layout:
     order = operand.indices()
     if node.op == "Transpose":
         axes = node.attributes.get("perm", range(order.ndim)[::-1])
+        if sorted(axes) != list(range(order.ndim)):
+            raise NotOnDevice(f"it permutes {list(axes)}, its input has {order.ndim} dimensions")
         return operand.viewed(order.transpose(axes))
     return operand.viewed(order.reshape(value.shape))
 
