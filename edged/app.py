@@ -13,16 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edged import compiler
-from edged.config import Config
+from edged.config import Activation, Config
 from edged.container import ProcessLauncher
 from edged.deploy import Deployer
 from edged.device import Device, vfio_user
 from edged.errors import ConfigError
 from edged.host import Notifier
 from edged.intake import Intake
-from edged.serving import GrpcFront, ServingLimits
+from edged.serving import Answer, GrpcFront, ServingLimits
 from edged.slot import CompilerProcess, DeviceLink, Slot, SlotLimits, SlotStatus, Standbys
 from edged.store import Store
+from edged.wire import requested_model
 
 __all__ = ["run"]
 
@@ -66,10 +67,19 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
         DeviceLink(
             lambda: vfio_user.connect(config.device.socket), _open, config.device.retry_seconds
         ),
-        SlotLimits(config.slot.drain_seconds, config.slot.attempts, config.slot.max_held_calls),
+        SlotLimits(
+            drain_seconds=config.slot.drain_seconds,
+            attempts=config.slot.attempts,
+            max_held=config.slot.max_held_calls,
+            max_held_bytes=config.slot.max_held_bytes,
+            failures=config.slot.failures,
+            failure_window=config.slot.failure_window_seconds,
+            on_demand=config.slot.activation is Activation.ON_DEMAND,
+            residence_seconds=config.slot.residence_seconds,
+        ),
     )
     front = GrpcFront(
-        slot.call,
+        _by_name(slot) if config.slot.activation is Activation.ON_DEMAND else slot.call,
         (str(config.serving.listen), f"unix:{config.serving.socket}"),
         ServingLimits(
             config.serving.max_message_bytes,
@@ -107,6 +117,13 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
         watchdog.cancel()
         _log.info("stopping: calls that are being answered may finish")
         notifier.stopping()
+
+
+def _by_name(slot: Slot) -> Answer:
+    async def answer(method: str, payload: bytes, seconds: float) -> bytes:
+        return await slot.call(method, payload, seconds, requested_model(payload))
+
+    return answer
 
 
 def _open(connection: socket.socket) -> Device:

@@ -22,6 +22,7 @@ from msgspec import Meta, Struct
 from edged.errors import ConfigError
 
 __all__ = [
+    "Activation",
     "Address",
     "CompilerConfig",
     "Config",
@@ -53,6 +54,13 @@ class Sandbox(enum.StrEnum):
     AUTO = "auto"
     BUBBLEWRAP = "bubblewrap"
     LANDLOCK = "landlock"
+
+
+class Activation(enum.StrEnum):
+    """When a model that is stored is loaded."""
+
+    ON_DROP = "on-drop"
+    ON_DEMAND = "on-demand"
 
 
 class LogLevel(enum.StrEnum):
@@ -193,10 +201,40 @@ class SlotConfig(Struct, frozen=True):
             " good one is loaded.",
         ),
     ] = 3
+    failures: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="A model whose container ends this often within failure_window_seconds is"
+            " set aside, and the last good one is loaded.",
+        ),
+    ] = 5
+    failure_window_seconds: Annotated[
+        float,
+        Meta(gt=0, description="See failures."),
+    ] = 60.0
     max_held_calls: Annotated[
         int,
         Meta(ge=0, description="Calls that may wait while one model takes another's place."),
     ] = 256
+    max_held_bytes: Annotated[
+        int,
+        Meta(ge=0, description="What the requests of those calls may have together."),
+    ] = 256 * MiB
+    activation: Annotated[
+        Activation,
+        Meta(
+            description='"on-drop" changes models only when one is dropped or activated;'
+            ' "on-demand" does so as well when a call names a model that is stored but not loaded.'
+        ),
+    ] = Activation.ON_DROP
+    residence_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="How long a model stays before a call for another one has that loaded.",
+        ),
+    ] = 10.0
 
 
 class ContainerConfig(Struct, frozen=True):

@@ -7,7 +7,7 @@ from collections import deque
 
 from edged.errors import DeadlineError, EdgedError, LimitError
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "again"]
 
 
 class Gate:
@@ -18,10 +18,13 @@ class Gate:
 
     Args:
         max_held: calls that may wait at the closed gate.
+        max_held_bytes: what their requests may have together.
     """
 
-    def __init__(self, max_held: int) -> None:
+    def __init__(self, max_held: int, max_held_bytes: int = 256 << 20) -> None:
         self._max_held = max_held
+        self._max_held_bytes = max_held_bytes
+        self._held_bytes = 0
         self._open = False
         self._refusal: EdgedError | None = None
         self._held: deque[asyncio.Future[None]] = deque()
@@ -39,16 +42,19 @@ class Gate:
         """Calls that wait."""
         return len(self._held)
 
-    async def enter(self, seconds: float) -> None:
+    async def enter(self, seconds: float, size: int = 0) -> None:
         """Pass, or wait at most *seconds* to. A call that passed must :meth:`leave`.
 
+        Args:
+            size: bytes of the request, which it keeps in memory while it waits.
+
         Raises:
-            LimitError: too many calls wait already.
+            LimitError: too many calls wait already, or too many bytes with them.
             DeadlineError: the gate did not open in time.
             EdgedError: what the gate refuses with.
         """
         if not self._open:
-            await self._wait(seconds)
+            await self._wait(seconds, size)
         self._inside += 1
         self._empty.clear()
 
@@ -86,14 +92,21 @@ class Gate:
                 f"cannot drain: {self._inside} calls still run after {seconds:g} s"
             ) from error
 
-    async def _wait(self, seconds: float) -> None:
+    async def _wait(self, seconds: float, size: int) -> None:
         if self._refusal is not None:
-            raise _again(self._refusal)
+            raise again(self._refusal)
         if len(self._held) >= self._max_held:
             raise LimitError(
                 f"cannot hold the call while models change: {self._max_held} wait already;"
                 " try again in a second"
             )
+        if self._held_bytes + size > self._max_held_bytes:
+            raise LimitError(
+                f"cannot hold the call while models change: it has {size} bytes, and of"
+                f" {self._max_held_bytes} for all, {self._held_bytes} are taken; try again in a"
+                " second"
+            )
+        self._held_bytes += size
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._held.append(turn)
         try:
@@ -104,6 +117,7 @@ class Gate:
                 f"cannot answer in time: the model was not ready within {seconds:.3g} s"
             ) from error
         finally:
+            self._held_bytes -= size
             if turn in self._held:
                 self._held.remove(turn)
 
@@ -115,9 +129,9 @@ class Gate:
             if error is None:
                 turn.set_result(None)
             else:
-                turn.set_exception(_again(error))
+                turn.set_exception(again(error))
 
 
-def _again(error: EdgedError) -> EdgedError:
+def again(error: EdgedError) -> EdgedError:
     """A fresh instance: one raised twice would collect the tracebacks of all callers."""
     return type(error)(*error.args)

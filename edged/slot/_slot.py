@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,11 +21,13 @@ from edged.errors import (
 from edged.faults import fault_point
 from edged.npu import image_digest
 from edged.npu.registers import QUEUE_DATA, BankStatus
+from edged.slot._demand import Demand
 from edged.slot._gate import Gate
 from edged.slot._link import DeviceLink
 from edged.slot._standby import Model, Standbys, Tell, log_only
 from edged.slot._states import TRANSITIONS, Event, State
 from edged.store import BundleRecord, Store
+from edged.wire import RequestedModel
 
 __all__ = ["Deployed", "Slot", "SlotLimits", "SlotStatus"]
 
@@ -39,11 +42,21 @@ class SlotLimits:
         drain_seconds: how long a swap waits for the calls inside.
         attempts: starts of one model that may fail before it is set aside.
         max_held: calls that may wait while models change.
+        max_held_bytes: what their requests may have together.
+        failures: losses of a model's container within *failure_window* seconds, after which the
+            model is set aside.
+        on_demand: whether a call that names a model which is stored but not loaded has it loaded.
+        residence_seconds: how long a model stays before another is loaded on demand.
     """
 
     drain_seconds: float = 30.0
     attempts: int = 3
     max_held: int = 256
+    max_held_bytes: int = 256 << 20
+    failures: int = 5
+    failure_window: float = 60.0
+    on_demand: bool = False
+    residence_seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +110,8 @@ class Slot:
         self._standbys = standbys
         self._link = link
         self._limits = limits
-        self._gate = Gate(limits.max_held)
+        self._gate = Gate(limits.max_held, limits.max_held_bytes)
+        self._demand = Demand(limits.max_held)
         self._state = State.ABSENT
         self._problem = "the device has not been found yet"
         self._device: Device | None = None
@@ -105,7 +119,9 @@ class Slot:
         self._loaded: Model | None = None
         # Held by whoever changes what is on the device; calls never take it.
         self._changing = asyncio.Lock()
+        self._losses: deque[float] = deque(maxlen=limits.failures)
         self._supervisor: asyncio.Task[None] | None = None
+        self._server_of_demand: asyncio.Task[None] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._listeners: list[Callable[[SlotStatus], None]] = []
 
@@ -128,14 +144,20 @@ class Slot:
         """Look for the device, and serve the committed model once it is there."""
         self._gate.refuse(DeviceLostError(f"cannot answer: {self._problem}; try again in a second"))
         self._supervisor = asyncio.create_task(self._supervise(), name="slot")
+        if self._limits.on_demand:
+            self._server_of_demand = asyncio.create_task(self._meet_demand(), name="demand")
 
-    async def call(self, method: str, payload: bytes, seconds: float) -> bytes:
+    async def call(
+        self, method: str, payload: bytes, seconds: float, model: RequestedModel | None = None
+    ) -> bytes:
         """Answer one call by the loaded model.
 
         Args:
             method: full name of the gRPC method.
             payload: the request's bytes, unparsed.
             seconds: how long the caller still waits.
+            model: the one that the call names. Without on-demand loading it changes nothing: the
+                container compares it with what it holds.
 
         Returns:
             the response's bytes.
@@ -144,7 +166,9 @@ class Slot:
             EdgedError: the class says what the caller should do about it.
         """
         deadline = time.monotonic() + seconds
-        await self._gate.enter(seconds)
+        if self._limits.on_demand and model is not None and model.name:
+            await self._loaded_on_demand(model, seconds)
+        await self._gate.enter(deadline - time.monotonic(), len(payload))
         try:
             loaded = self._loaded
             if loaded is None:
@@ -153,10 +177,13 @@ class Slot:
         finally:
             self._gate.leave()
 
-    async def deploy(self, record: BundleRecord, tell: Tell) -> Deployed:
+    async def deploy(self, record: BundleRecord, tell: Tell, cause: str = "") -> Deployed:
         """Make the stored bundle *record* the model that serves.
 
         Until the new model has passed its self-test, whatever fails leaves the old one serving.
+
+        Args:
+            cause: who wants it and why, for the history.
 
         Raises:
             EdgedError: why the new model does not serve; the old one does.
@@ -178,9 +205,9 @@ class Slot:
                 if device.identity.array != array:
                     raise UnavailableError(
                         f"cannot load {record}: it was compiled for array {array}, the device now"
-                        f" has {device.identity.array}; drop it again"
+                        f" has {device.identity.array}; it is tried again"
                     )
-                closed = await self._swap(device, standby, tell)
+                closed = await self._swap(device, standby, tell, cause)
         except BaseException:
             await self._standbys.discard(standby)
             raise
@@ -201,12 +228,48 @@ class Slot:
         with contextlib.suppress(EdgedError):
             await self._gate.drained(grace)
         self._move(Event.STOP)
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, return_exceptions=True)
+        for task in (self._server_of_demand, self._supervisor):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._loaded is not None:
             loaded, self._loaded = self._loaded, None
             await self._standbys.discard(loaded)
+
+    # Models that calls ask for by name.
+
+    async def _loaded_on_demand(self, model: RequestedModel, seconds: float) -> None:
+        """Wait until the model that a call names is loaded, if the store has it."""
+        if self._is_loaded(model):
+            return
+        try:
+            record = await asyncio.to_thread(_find, self._store, model)
+        except NotFoundError:
+            return  # The container says so, and what is loaded instead.
+        if record.set_aside is None:
+            await self._demand.wait(record, seconds)
+
+    def _is_loaded(self, model: RequestedModel) -> bool:
+        if self._loaded is None:
+            return False
+        manifest = self._loaded.record.manifest
+        return model.name == manifest.name and model.version in (None, manifest.serial)
+
+    async def _meet_demand(self) -> None:
+        while True:
+            record = await self._demand.next()
+            if self._loaded is not None and self._loaded.record.digest != record.digest:
+                stayed = time.time() - self._loaded.since
+                await asyncio.sleep(max(0.0, self._limits.residence_seconds - stayed))
+            # Those who asked may have given up while it was not their turn.
+            if record is not await self._demand.next():
+                continue
+            try:
+                await self.deploy(record, log_only, "on demand")
+            except EdgedError as error:
+                self._demand.settle(record, error)
+            else:
+                self._demand.settle(record)
 
     # The device comes and goes.
 
@@ -295,7 +358,7 @@ class Slot:
 
     # Models change places.
 
-    async def _swap(self, device: Device, new: Model, tell: Tell) -> float:
+    async def _swap(self, device: Device, new: Model, tell: Tell, cause: str) -> float:
         """Put *new* in the place of what is loaded; returns the seconds the gate was closed."""
         tell("loading")
         await asyncio.to_thread(self._store.begin_attempt, new.record.digest)
@@ -316,6 +379,7 @@ class Slot:
             await self._roll_back(device, old, error)
             raise
         self._serve(new, Event.SWAPPED if old else Event.LOADED)
+        self._losses.clear()
         closed = time.monotonic() - closed_at
         fault_point("slot.opened")
         await asyncio.to_thread(self._commit, new.record)
@@ -379,11 +443,28 @@ class Slot:
             self._move(Event.CONTAINER_LOST)
             self._loaded = None
             await self._standbys.discard(model)
+            await self._count_loss(model.record, reason)
         await self._recover(device)
+
+    async def _count_loss(self, record: BundleRecord, reason: str) -> None:
+        """Set *record* aside when its containers die too often."""
+        self._losses.append(time.monotonic())
+        first = self._losses[0]
+        if len(self._losses) < self._limits.failures:
+            return
+        if time.monotonic() - first > self._limits.failure_window:
+            return
+        self._losses.clear()
+        why = (
+            f"cannot keep it running: its container ended {self._limits.failures} times within"
+            f" {self._limits.failure_window:g} s, the last time because {reason}"
+        )
+        _log.error("%s is set aside: %s", record, why)
+        await asyncio.to_thread(self._store.set_aside, record.digest, why)
 
     def _present(self) -> Device:
         if self._device is None:
-            raise DeviceLostError("cannot load the model: the device is gone; drop it again")
+            raise DeviceLostError("cannot load the model: the device is gone; it is tried again")
         return self._device
 
     def _move(self, event: Event) -> None:
@@ -398,6 +479,17 @@ class Slot:
     def _tell_listeners(self) -> None:
         for listener in self._listeners:
             listener(self.status)
+
+
+def _find(store: Store, model: RequestedModel) -> BundleRecord:
+    """What TensorFlow Serving calls a version is a bundle's serial."""
+    if model.version is None:
+        return store.find(model.name)
+    for record in store.list():
+        manifest = record.manifest
+        if (manifest.name, manifest.serial) == (model.name, model.version):
+            return record
+    raise NotFoundError(f"cannot find {model.name!r} with serial {model.version} in the store")
 
 
 def _load_bank(device: Device, image: bytes) -> int:
