@@ -52,7 +52,7 @@ def ops(compiled: CompiledModel) -> list[Op]:
     return [layer.op for layer in compiled.image.layers]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_convolution(data: st.DataObject) -> None:
     draw = data.draw
