@@ -29,7 +29,8 @@ proto: $(INSTALLED) ## write edged/wire/_pb from edged/wire/protos
 	$(BIN)/python edged/wire/generate.py
 
 bench: $(INSTALLED) ## what edged costs over the same work without it
-	PYTHONPATH=tests $(BIN)/python bench/predict.py
+	PYTHONPATH=tests:bench $(BIN)/python bench/predict.py
+	PYTHONPATH=tests:bench $(BIN)/python bench/swap.py --swaps 30
 
 clean: ## remove the virtual environment and what tools leave behind
 	rm -rf .venv build dist *.egg-info

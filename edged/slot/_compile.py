@@ -52,13 +52,15 @@ class CompilerProcess:
         )
         argv = [sys.executable, "-m", "edged.compiler", str(job), "--output", str(output)]
         argv += ["--array", str(array), "--confine", "--memory", str(self._memory_bytes)]
+        words = await asyncio.to_thread(
+            sandbox.command, argv, confinement, (), bubblewrap=self._bubblewrap
+        )
         process = await asyncio.create_subprocess_exec(
-            *sandbox.command(argv, confinement, (), bubblewrap=self._bubblewrap),
+            *words,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=_MAX_LINE,
-            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
             start_new_session=True,
         )
         with contextlib.suppress(OSError):
