@@ -11,7 +11,7 @@ from pathlib import Path
 from edged import __version__
 from edged.config import default_file, load_config
 from edged.errors import EdgedError
-from edged.host import set_up_logging
+from edged.host import keep_large_buffers, set_up_logging
 
 __all__ = ["main"]
 
@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check_config:
             return 0
         set_up_logging(config.log.level)
+        keep_large_buffers()
         # Imported late: --help and a wrong configuration should not wait for gRPC and SQLite.
         from edged.app import run
 
