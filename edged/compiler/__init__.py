@@ -17,9 +17,17 @@ A compiled model is a folder that the container runs as
 ``python -m edged.compiler`` does the same for a folder, in a process that can be confined.
 """
 
-from edged.compiler._calibrate import Samples
-from edged.compiler._compile import COMPILER_VERSION, CompiledModel, Progress, compile_model
-from edged.compiler._report import HostRow, LayerRow, Report
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from edged.compiler._version import COMPILER_VERSION
+
+if TYPE_CHECKING:
+    from edged.compiler._calibrate import Samples
+    from edged.compiler._compile import CompiledModel, Progress, compile_model
+    from edged.compiler._report import HostRow, LayerRow, Report
 
 __all__ = [
     "COMPILER_VERSION",
@@ -31,3 +39,12 @@ __all__ = [
     "Samples",
     "compile_model",
 ]
+
+_HOMES = {"Samples": "_calibrate", "HostRow": "_report", "LayerRow": "_report", "Report": "_report"}
+
+
+def __getattr__(name: str) -> object:
+    """Import on first use: the daemon wants the version alone, not onnx and ONNX Runtime."""
+    if name not in __all__:
+        raise AttributeError(name)
+    return getattr(import_module(f"edged.compiler.{_HOMES.get(name, '_compile')}"), name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 from edged.compiler._calibrate import Samples, calibrate, checked_samples, synthetic_samples
 from edged.compiler._emit import emit
@@ -15,13 +14,11 @@ from edged.compiler._lower import lower
 from edged.compiler._partition import partition
 from edged.compiler._quantise import quantise
 from edged.compiler._report import Report, report
+from edged.compiler._version import COMPILER_VERSION
 from edged.errors import ImageError, ModelError
 from edged.npu import Array, ProgramImage, parse_image, serialize_image, weights_bytes
 
-__all__ = ["COMPILER_VERSION", "CompiledModel", "Progress", "compile_model"]
-
-COMPILER_VERSION: Final = "1"
-"""Raised whenever the same model compiles to something else: a part of every cache key."""
+__all__ = ["CompiledModel", "Progress", "compile_model"]
 
 Progress = Callable[[float, str], None]
 """Called with the fraction done, 0 … 1, and what is being done now."""

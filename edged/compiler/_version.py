@@ -1,0 +1,8 @@
+"""The version of what comes out."""
+
+from typing import Final
+
+__all__ = ["COMPILER_VERSION"]
+
+COMPILER_VERSION: Final = "1"
+"""Raised whenever the same model compiles to something else: a part of every cache key."""
