@@ -160,6 +160,7 @@ class Device:
 
     def close(self) -> None:
         """Close the connection; the device keeps its banks. What is under way elsewhere fails."""
+        self._ring.release()
         self._transport.close()
         with self._lock:
             self._ring.close()

@@ -104,6 +104,7 @@ class InferenceQueue:
 
     def close(self) -> None:
         """Give the queue back and close the connection; a run in another thread fails."""
+        self._ring.release()
         self._transport.close()
         with self._lock:
             self._ring.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import struct
@@ -11,7 +12,7 @@ from typing import Final
 
 from edged.device._memory import DmaBuffer
 from edged.device._transport import Transport
-from edged.errors import DeadlineError, DeviceError, DeviceLostError, IncompatibleError
+from edged.errors import DeadlineError, DeviceError, DeviceLostError, EdgedError, IncompatibleError
 from edged.npu.registers import (
     Completion,
     Operation,
@@ -29,9 +30,9 @@ _MODULO: Final = 0xFFFF_FFFF
 _DESCRIPTOR_BYTES: Final = 32
 _COMPLETION_BYTES: Final = 16
 _SEQUENCE: Final = struct.Struct("<I")
+_RELEASE_SECONDS: Final = 1.0
 _HINT_MS: Final = 20
 """An interrupt can be lost: look without one, this often."""
-_DISABLE_SECONDS: Final = 15.0
 _LOST: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
@@ -126,8 +127,16 @@ class Ring:
             self._seen = (self._seen + 1) & _MODULO
         return done
 
+    def release(self) -> None:
+        """Give the queue back, so that who asks next gets it; a wait in another thread fails.
+
+        If the device does not answer, the queue is free once it notices that we are gone.
+        """
+        with contextlib.suppress(EdgedError):
+            disable_queue(self._transport, self._queue, _RELEASE_SECONDS)
+
     def close(self) -> None:
-        """Let go of what is ours; the queue goes with the opening."""
+        """Let go of what is ours, after the transport was closed."""
         if self._eventfd >= 0:
             os.close(self._eventfd)
             self._eventfd = -1
@@ -162,8 +171,11 @@ class Ring:
         return Status(self._transport.region_read(queue_offset(self._queue, Queue.ERROR)))
 
 
-def disable_queue(transport: Transport, queue: int) -> None:
+def disable_queue(transport: Transport, queue: int, seconds: float = 15.0) -> None:
     """Abort a queue, and wait until the device has let go of its owner's memory.
+
+    Args:
+        seconds: longest wait.
 
     Raises:
         DeadlineError: it does not let go.
@@ -171,11 +183,11 @@ def disable_queue(transport: Transport, queue: int) -> None:
     """
     control = queue_offset(queue, Queue.CONTROL)
     transport.region_write(control, 0)
-    deadline = time.monotonic() + _DISABLE_SECONDS
+    deadline = time.monotonic() + seconds
     while transport.region_read(control) & QueueControl.ENABLE:
         if time.monotonic() > deadline:
             raise DeadlineError(
-                f"cannot disable queue {queue}: it still works after {_DISABLE_SECONDS:.0f} s;"
+                f"cannot disable queue {queue}: it still works after {seconds:g} s;"
                 " reset the device"
             )
         time.sleep(0.0005)

@@ -164,7 +164,7 @@ class QueueEngine:
     def _finish_abort(self, opening: Opening) -> None:
         """Complete what is queued as ABORTED, then let go."""
         try:
-            while self.head != self.tail and self.tail - self.head <= 1 << self.log2_size:
+            while 0 < (self.tail - self.head) & _MODULO <= 1 << self.log2_size:
                 self._complete(opening, self._fetch(opening), Status.ABORTED, 0)
         except DmaFault:
             pass  # its memory is gone, and with it whoever could have read the completions

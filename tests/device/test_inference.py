@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -244,28 +245,37 @@ def test_a_new_device_at_the_same_place(
     device.close()
 
 
+@pytest.mark.parametrize(
+    ("clean", "message"), [(True, "RUN with ABORTED"), (False, "cannot get an answer.*gone")]
+)
 def test_closing_the_connection_aborts_its_run(
-    slow_emulator: Any, slow_program: Any, wait_until: Callable[..., None]
+    slow_emulator: Any,
+    slow_program: Any,
+    wait_until: Callable[..., None],
+    clean: bool,
+    message: str,
 ) -> None:
     device = slow_emulator.device()
     activate(device, slow_program)
-    queue = slow_emulator.queue(slow_program.image)
+    transport = slow_emulator.transport()
+    queue = InferenceQueue(transport, slow_program.image)
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
             queue.run(slow_program.inputs)
-        except DeviceLostError as error:
+        except (DeviceError, DeviceLostError) as error:
             errors.append(error)
 
     runner = threading.Thread(target=run)
     runner.start()
     wait_until(lambda: device.state() is State.RUNNING, "it runs")
-    queue.close()
+    (queue if clean else transport).close()
     runner.join(5)
-    assert errors
+    assert re.search(message, str(errors[0]))
     wait_until(lambda: device.state() is State.READY, "the run was aborted", seconds=0.3)
     again = slow_emulator.queue(slow_program.image)
     again.run(slow_program.inputs)
     again.close()
+    queue.close()
     device.close()

@@ -283,6 +283,37 @@ def test_a_tail_beyond_the_ring_stops_the_queue(
     )
 
 
+def test_an_abort_completes_what_is_queued(
+    slow_emulator: Any, slow_program: Any, wait_until: Callable[..., None]
+) -> None:
+    device = slow_emulator.device()
+    device.load(slow_program.data, 0)
+    device.activate(0)
+    bench = Bench(slow_emulator.transport(), QUEUE_DATA)
+    bench.ring.submit([Descriptor(Operation.RUN, tag=tag).pack() for tag in range(5)])
+    wait_until(lambda: device.state() is State.RUNNING, "it runs")
+    device.disable_queue(QUEUE_DATA)
+    completions = bench.ring.wait(time.monotonic() + 1)
+    assert [(c.tag, Status(c.status).name) for c in completions] == [
+        (tag, "ABORTED") for tag in range(5)
+    ]
+    bench.close()
+    device.close()
+
+
+def test_a_nonsense_tail_does_not_outlive_its_opening(
+    emulator: Any, wait_until: Callable[..., None]
+) -> None:
+    for tail in (0xFFFFFFFF, 0x80000000, 17):
+        bench = Bench(emulator.transport(), QUEUE_MANAGEMENT)
+        bench.transport.region_write(queue_offset(0, Queue.TAIL), tail, posted=True)
+        bench.close()
+        device = emulator.transport()
+        control = queue_offset(0, Queue.CONTROL)
+        wait_until(lambda d=device, c=control: not d.region_read(c), "the queue is free")
+        device.close()
+
+
 # Registers
 
 

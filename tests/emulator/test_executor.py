@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.emulator import Executor, WeightEncoding, WeightEncodings, exact_weight_encodings
-from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, numerics, parse_image
+from edged.npu import (
+    ACCUMULATOR_BOUND,
+    Array,
+    DType,
+    Layer,
+    Op,
+    ProgramImage,
+    Tensor,
+    numerics,
+    parse_image,
+)
 from edged.npu import serialize_image as serialize
 
 
@@ -68,6 +78,8 @@ class GraphMaker:
         weights = self.rng.integers(-128, 128, size)
         if self.rng.integers(2):
             weights = self.rng.choice([-128, 127], size)
+        while 255 * np.abs(weights).sum(axis=(1, 2, 3)).max() >= ACCUMULATOR_BOUND - 2**12:
+            weights //= 2
         output = self.tensor((*pixels, c_out))
         spread = np.log2(128 * 74 * max(1, np.prod(size[1:])) ** 0.5 / 64)
         self.layers.append(
