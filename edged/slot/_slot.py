@@ -167,8 +167,9 @@ class Slot:
         """
         deadline = time.monotonic() + seconds
         if self._limits.on_demand and model is not None and model.name:
-            await self._loaded_on_demand(model, seconds)
-        await self._gate.enter(deadline - time.monotonic(), len(payload))
+            await self._enter_on_demand(model, deadline, len(payload))
+        else:
+            await self._gate.enter(seconds, len(payload))
         try:
             loaded = self._loaded
             if loaded is None:
@@ -238,16 +239,29 @@ class Slot:
 
     # Models that calls ask for by name.
 
-    async def _loaded_on_demand(self, model: RequestedModel, seconds: float) -> None:
-        """Wait until the model that a call names is loaded, if the store has it."""
-        if self._is_loaded(model):
-            return
+    async def _enter_on_demand(self, model: RequestedModel, deadline: float, size: int) -> None:
+        """Pass the gate with the model loaded that a call names, if the store has it."""
+        stored = True
+        while True:
+            if not self._is_loaded(model):
+                stored = await self._demanded(model, deadline - time.monotonic())
+            await self._gate.enter(deadline - time.monotonic(), size)
+            # It may have gone again while the call was held. A model that is not stored is the
+            # container's to answer: it says what is loaded instead.
+            if not stored or self._is_loaded(model):
+                return
+            self._gate.leave()
+
+    async def _demanded(self, model: RequestedModel, seconds: float) -> bool:
+        """Wait for *model* to be loaded; False at once when it is not there to be loaded."""
         try:
             record = await asyncio.to_thread(_find, self._store, model)
         except NotFoundError:
-            return  # The container says so, and what is loaded instead.
-        if record.set_aside is None:
-            await self._demand.wait(record, seconds)
+            return False
+        if record.set_aside is not None:
+            return False
+        await self._demand.wait(record, seconds)
+        return True
 
     def _is_loaded(self, model: RequestedModel) -> bool:
         if self._loaded is None:

@@ -1,0 +1,103 @@
+"""A call that names a stored model has it loaded, and two callers do not thrash the device."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from integration.appliance import DATA, Appliance, eventually, keywords
+
+from edged import wire
+
+PHOTO = (DATA / "images" / "schoolbus.jpg").read_bytes()
+RESIDENCE = 1.0
+
+
+def ask(appliance: Appliance, name: str, seconds: float = 20) -> wire.PredictResponse:
+    request = wire.PredictRequest(model_spec=wire.ModelSpec(name=name))
+    if name == "kws":
+        request.inputs["input_1"].CopyFrom(wire.from_array(keywords()[0][:1]))
+    else:
+        request.inputs["images"].CopyFrom(wire.from_array([PHOTO]))
+    call = appliance.channel.unary_unary(
+        f"/{wire.PREDICT}",
+        request_serializer=wire.PredictRequest.SerializeToString,
+        response_deserializer=wire.PredictResponse.FromString,
+    )
+    answer = call(request, timeout=seconds)
+    assert isinstance(answer, wire.PredictResponse)
+    return answer
+
+
+@pytest.fixture
+def both(appliance: Appliance, kws: Path, mobilenet: Path) -> Appliance:
+    """Both models stored, mobilenet loaded, on-demand loading on."""
+    appliance.put(kws)
+    appliance.put(mobilenet)
+    assert appliance.daemon is not None
+    appliance.daemon.terminate()
+    assert appliance.daemon.wait(30) == 0
+    with appliance.config.open("a") as config:
+        config.write(f'[slot]\nactivation = "on-demand"\nresidence_seconds = {RESIDENCE}\n')
+    appliance.start_daemon()
+    eventually(appliance.answers, "the model after the restart")
+    return appliance
+
+
+def test_a_call_by_name_has_the_model_loaded(both: Appliance) -> None:
+    assert ask(both, "mobilenet-v2").model_spec.name == "mobilenet-v2"
+    assert ask(both, "kws").model_spec.name == "kws"
+    # Whoever names no model gets the loaded one.
+    x, _ = keywords()
+    answer = both.predict({"input_1": wire.from_array(x[:1])})
+    assert answer.model_spec.name == "kws"
+
+
+def test_a_name_that_is_not_stored_is_answered_with_what_is_loaded(both: Appliance) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(both, "resnet")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert "mobilenet-v2" in caught.value.details()
+
+
+def test_two_callers_take_turns_and_neither_starves(both: Appliance) -> None:
+    end = time.monotonic() + 6 * RESIDENCE
+    answers: list[tuple[float, str]] = []
+    failures: list[grpc.RpcError] = []
+
+    def caller(name: str) -> None:
+        while time.monotonic() < end:
+            try:
+                answer = ask(both, name)
+            except grpc.RpcError as error:
+                failures.append(error)
+            else:
+                assert answer.model_spec.name == name
+                answers.append((time.monotonic(), name))
+
+    threads = [threading.Thread(target=caller, args=(name,)) for name in ("kws", "mobilenet-v2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    order = [name for _, name in sorted(answers)]
+    changes = sum(a != b for a, b in itertools.pairwise(order))
+    # A turn lasts a residence and a swap; answers at the turn itself may come in either order.
+    assert 2 <= changes <= 3 * 8
+    assert min(order.count("kws"), order.count("mobilenet-v2")) >= 2
+
+
+def test_without_it_a_stored_model_is_not_loaded_by_name(
+    appliance: Appliance, kws: Path, mobilenet: Path
+) -> None:
+    appliance.put(kws)
+    appliance.put(mobilenet)
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(appliance, "kws")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert "mobilenet-v2" in caught.value.details()
