@@ -2,12 +2,14 @@
 
 ``EDGED_FAULT=store.commit.before`` in the environment ends the process on the spot when it gets
 there, as a power cut would (``os._exit``: nothing is flushed, nothing is cleaned up);
-``EDGED_FAULT=store.commit.before:raise`` raises there instead. Several are separated by commas.
-Without the variable a fault point costs a look into the environment.
+``EDGED_FAULT=store.commit.before:raise`` raises there instead, ``…:enospc`` what a full disk
+raises. Several are separated by commas. Without the variable a fault point costs a look into the
+environment.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Final
 
@@ -26,6 +28,7 @@ def fault_point(name: str) -> None:
 
     Raises:
         EdgedError: when asked to raise.
+        OSError: when asked for a full disk.
     """
     asked = os.environ.get("EDGED_FAULT")
     if not asked:
@@ -33,6 +36,8 @@ def fault_point(name: str) -> None:
     for fault in asked.split(","):
         place, _, action = fault.partition(":")
         if place == name:
+            if action == "enospc":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
             if action == "raise":
                 raise EdgedError(f"cannot go on: a test asked for a fault at {name}")
             os._exit(FAULT_EXIT_STATUS)

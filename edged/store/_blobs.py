@@ -91,6 +91,15 @@ class Blobs:
                 if Digest.of(content) == digest:
                     yield digest, content
 
+    def names(self) -> set[str]:
+        """The digests of all blobs, as hexadecimal digits."""
+        return {path.name for path in self._folder.iterdir() if not path.name.startswith(".")}
+
+    def remove(self, name: str) -> None:
+        """Remove the blob of that name; a crash may bring it back, until `sync`."""
+        (self._folder / name).unlink(missing_ok=True)
+        fault_point("store.blob.removed")
+
     def clear_partial(self) -> None:
         """Remove the copies that a crash left unfinished."""
         for path in self._folder.glob(".partial-*"):

@@ -10,20 +10,21 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from edged.bundle import Digest
-from edged.errors import StoreError
+from edged.errors import EdgedError, LimitError, StoreError
 from edged.faults import fault_point
-from edged.store._durable import sync_file, sync_folder
+from edged.store._durable import DISK_FULL, sync_file, sync_folder
 
 __all__ = [
     "Catalogue",
     "Commit",
+    "Content",
     "Entry",
     "NewerSchemaError",
     "UnreadableError",
@@ -31,20 +32,52 @@ __all__ = [
     "salvage",
 ]
 
-SCHEMA_VERSION: Final = 1
-_SCHEMA: Final = """
+SCHEMA_VERSION: Final = 2
+_MAX_COMMITS: Final = 10_000
+_COMMITS: Final = """
+CREATE TABLE commits (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest TEXT NOT NULL,            -- outlives the bundle: history is not rewritten
+    at REAL NOT NULL,                -- seconds since 1970
+    model TEXT NOT NULL DEFAULT '',  -- name and version, for when the bundle is gone
+    cause TEXT NOT NULL DEFAULT '',  -- who wanted it, and why
+    gate_closed REAL                 -- for how many seconds calls were held; NULL: not measured
+) STRICT;
+"""
+_SETTINGS: Final = """
+CREATE TABLE settings (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+"""
+_SCHEMA: Final = f"""
 CREATE TABLE bundles (
     digest TEXT PRIMARY KEY,         -- of the OCI image manifest
     added REAL NOT NULL,             -- seconds since 1970
     attempts INTEGER NOT NULL DEFAULT 0,
-    set_aside TEXT                   -- the reason, or NULL
+    set_aside TEXT,                  -- the reason, or NULL
+    set_aside_at REAL                -- seconds since 1970, or NULL
 ) STRICT;
-CREATE TABLE commits (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    digest TEXT NOT NULL REFERENCES bundles (digest),
-    at REAL NOT NULL
-) STRICT;
-"""
+{_COMMITS}{_SETTINGS}"""
+# Statement by statement, so that all of it is one transaction.
+_FROM_1_TO_2: Final = (
+    "ALTER TABLE bundles ADD COLUMN set_aside_at REAL",
+    "ALTER TABLE commits RENAME TO commits_1",
+    _COMMITS,
+    "INSERT INTO commits (id, digest, at) SELECT id, digest, at FROM commits_1",
+    "DROP TABLE commits_1",
+    _SETTINGS,
+    "PRAGMA user_version = 2",
+)
+_PINNED: Final = "pinned"
+_SET: Final = "INSERT OR REPLACE INTO settings VALUES (?, ?)"
+_INSERT_COMMIT: Final = (
+    "INSERT INTO commits (digest, at, model, cause, gate_closed) VALUES (?, ?, ?, ?, ?)"
+)
+_SERVED: Final = (
+    "SELECT digest, max(at) FROM commits JOIN bundles USING (digest)"
+    " GROUP BY digest ORDER BY max(id) DESC"
+)
 
 
 class UnreadableError(StoreError):
@@ -64,20 +97,42 @@ class Entry:
         added: when it was, in seconds since 1970.
         attempts: starts since the last one that went well.
         set_aside: why it is not to be started, or ``None``.
+        set_aside_at: since when, in seconds since 1970.
     """
 
     digest: Digest
     added: float
     attempts: int = 0
     set_aside: str | None = None
+    set_aside_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """That a bundle became the one that serves, at a time in seconds since 1970."""
+    """That a bundle became the one that serves.
+
+    Attributes:
+        digest: of the bundle, which may have been removed since.
+        at: when, in seconds since 1970.
+        model: name and version; empty when an edged that did not note it committed it.
+        cause: who wanted it and why; empty when that was not said.
+        gate_closed: for how many seconds calls were held, or ``None``.
+    """
 
     digest: Digest
     at: float
+    model: str = ""
+    cause: str = ""
+    gate_closed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """All that a catalogue says, rows in the order in which they came."""
+
+    entries: tuple[Entry, ...] = ()
+    commits: tuple[Commit, ...] = ()
+    pinned: bool = False
 
 
 class Catalogue:
@@ -96,9 +151,7 @@ class Catalogue:
         self._db = _open(path)
 
     @classmethod
-    def create(
-        cls, path: Path, entries: Iterable[Entry] = (), commits: Iterable[Commit] = ()
-    ) -> Self:
+    def create(cls, path: Path, content: Content = Content()) -> Self:
         """Make a new file at *path*, in the place of what is there, with that content."""
         new = path.with_suffix(".new")
         for leftover in (new, *companions(new)):
@@ -107,16 +160,14 @@ class Catalogue:
             with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as db:
                 db.executescript(_SCHEMA)
                 db.executemany(
-                    "INSERT INTO bundles VALUES (?, ?, ?, ?)",
-                    [(str(e.digest), e.added, e.attempts, e.set_aside) for e in entries],
+                    "INSERT INTO bundles VALUES (?, ?, ?, ?, ?)",
+                    [_fields(entry) for entry in content.entries],
                 )
-                db.executemany(
-                    "INSERT INTO commits (digest, at) VALUES (?, ?)",
-                    [(str(c.digest), c.at) for c in commits],
-                )
+                db.executemany(_INSERT_COMMIT, [_fields(commit) for commit in content.commits])
+                db.execute(_SET, (_PINNED, str(int(content.pinned))))
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         except sqlite3.Error as error:
-            raise StoreError(f"cannot write the catalogue {new}: {error}") from error
+            raise _translated("write", new, error) from error
         sync_file(new)
         fault_point("store.catalogue.written")
         new.rename(path)
@@ -159,24 +210,78 @@ class Catalogue:
             db.execute("UPDATE bundles SET attempts = 0 WHERE digest = ?", (str(digest),))
 
     def set_aside(self, digest: Digest, reason: str | None) -> None:
+        """Note why the bundle is not to be started; with ``None``, that it may be again."""
+        fault_point("store.set_aside.before")
         with self._writing() as db:
-            query = "UPDATE bundles SET set_aside = ? WHERE digest = ?"
-            db.execute(query, (reason, str(digest)))
+            if reason is None:
+                query = (
+                    "UPDATE bundles SET set_aside = NULL, set_aside_at = NULL, attempts = 0"
+                    " WHERE digest = ?"
+                )
+                db.execute(query, (str(digest),))
+            else:
+                query = "UPDATE bundles SET set_aside = ?, set_aside_at = ? WHERE digest = ?"
+                db.execute(query, (reason, time.time(), str(digest)))
+            fault_point("store.set_aside.within")
+        fault_point("store.set_aside.after")
 
-    def commit(self, digest: Digest) -> None:
+    def commit(self, commit: Commit) -> None:
         """Make the bundle the one that serves, from now on and after every restart."""
         fault_point("store.commit.before")
         with self._writing() as db:
-            db.execute("INSERT INTO commits (digest, at) VALUES (?, ?)", (str(digest), time.time()))
-            db.execute("UPDATE bundles SET set_aside = NULL WHERE digest = ?", (str(digest),))
+            db.execute(_INSERT_COMMIT, _fields(commit))
+            db.execute(
+                "UPDATE bundles SET set_aside = NULL, set_aside_at = NULL WHERE digest = ?",
+                (str(commit.digest),),
+            )
+            db.execute(
+                "DELETE FROM commits WHERE id <= (SELECT max(id) FROM commits) - ?",
+                (_MAX_COMMITS,),
+            )
             fault_point("store.commit.within")
         fault_point("store.commit.after")
 
-    def commits(self) -> list[Commit]:
-        """Every commit, the newest first."""
+    def commits(self, limit: int = _MAX_COMMITS) -> list[Commit]:
+        """The last *limit* commits, the newest first."""
+        query = "SELECT digest, at, model, cause, gate_closed FROM commits ORDER BY id DESC LIMIT ?"
         with self._reading() as db:
-            rows = db.execute("SELECT digest, at FROM commits ORDER BY id DESC").fetchall()
-        return [Commit(Digest(digest), at) for digest, at in rows]
+            rows = db.execute(query, (limit,)).fetchall()
+        return [Commit(Digest(digest), *rest) for digest, *rest in rows]
+
+    def served(self) -> dict[Digest, float]:
+        """The bundles that were committed and are still here, and when each was committed last.
+
+        The first is the one that serves, the second served before it, and so on.
+        """
+        with self._reading() as db:
+            return {Digest(digest): at for digest, at in db.execute(_SERVED)}
+
+    def remove(self, digest: Digest, model: str) -> bool:
+        """Forget the bundle, unless it is committed; whether it was forgotten."""
+        fault_point("store.remove.before")
+        with self._writing() as db:
+            committed = db.execute(_SERVED).fetchone()
+            if committed is not None and committed[0] == digest:
+                return False
+            db.execute(
+                "UPDATE commits SET model = ? WHERE digest = ? AND model = ''",
+                (model, str(digest)),
+            )
+            db.execute("DELETE FROM bundles WHERE digest = ?", (str(digest),))
+            fault_point("store.remove.within")
+        fault_point("store.remove.after")
+        return True
+
+    def pinned(self) -> bool:
+        with self._reading() as db:
+            row = db.execute("SELECT value FROM settings WHERE name = ?", (_PINNED,)).fetchone()
+        return bool(row == ("1",))
+
+    def pin(self, pinned: bool) -> None:
+        fault_point("store.pin.before")
+        with self._writing() as db:
+            db.execute(_SET, (_PINNED, str(int(pinned))))
+        fault_point("store.pin.after")
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -184,7 +289,7 @@ class Catalogue:
             try:
                 yield self._db
             except sqlite3.Error as error:
-                raise StoreError(f"cannot read the catalogue {self._path}: {error}") from error
+                raise _translated("read", self._path, error) from error
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -199,7 +304,7 @@ class Catalogue:
                         self._db.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
-                raise StoreError(f"cannot write the catalogue {self._path}: {error}") from error
+                raise _translated("write", self._path, error) from error
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -216,14 +321,15 @@ def _open(path: Path) -> sqlite3.Connection:
                 f"{SCHEMA_VERSION}; it was written by a newer edged: install that again"
             )
         verdict = [row[0] for row in db.execute("PRAGMA integrity_check(3)")]
-        if version != SCHEMA_VERSION or verdict != ["ok"]:
+        if version not in (1, SCHEMA_VERSION) or verdict != ["ok"]:
             raise UnreadableError(
                 f"cannot read the catalogue {path}: schema {version}, integrity: "
                 f"{'; '.join(verdict)}"
             )
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
+        if version == 1:
+            _migrate(db)
     except (StoreError, sqlite3.OperationalError, OSError) as error:
         if db is not None:
             db.close()
@@ -237,18 +343,39 @@ def _open(path: Path) -> sqlite3.Connection:
     return db
 
 
-def salvage(path: Path) -> tuple[list[Entry], list[Commit]]:
-    """What can still be read of a damaged catalogue, the oldest first; changes nothing."""
+def _migrate(db: sqlite3.Connection) -> None:
+    """From schema 1 to schema 2: all of it or nothing."""
+    fault_point("store.migrate.before")
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in _FROM_1_TO_2:
+            db.execute(statement)
+        fault_point("store.migrate.within")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    fault_point("store.migrate.after")
+
+
+def salvage(path: Path) -> Content:
+    """What can still be read of a damaged catalogue of any schema; changes nothing."""
     entries: list[Entry] = []
     commits: list[Commit] = []
-    with contextlib.suppress(sqlite3.Error, StoreError, ValueError, TypeError):
+    pinned = False
+    readable = (sqlite3.Error, StoreError, ValueError, TypeError)
+    with contextlib.suppress(*readable):
         uri = f"{path.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*readable):
                 entries += [_entry(row) for row in db.execute("SELECT * FROM bundles")]
-            rows = db.execute("SELECT digest, at FROM commits ORDER BY id")
-            commits += [Commit(Digest(digest), at) for digest, at in rows]
-    return entries, commits
+            with contextlib.suppress(*readable):
+                rows = db.execute("SELECT * FROM commits ORDER BY id")
+                commits += [Commit(Digest(digest), *rest) for _id, digest, *rest in rows]
+            row = db.execute("SELECT value FROM settings WHERE name = ?", (_PINNED,)).fetchone()
+            pinned = row == ("1",)
+    return Content(tuple(entries), tuple(commits), pinned)
 
 
 def companions(path: Path) -> list[Path]:
@@ -256,6 +383,17 @@ def companions(path: Path) -> list[Path]:
     return [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-shm", "-journal")]
 
 
-def _entry(row: tuple[str, float, int, str | None]) -> Entry:
-    digest, added, attempts, set_aside = row
-    return Entry(Digest(digest), added, attempts, set_aside)
+def _entry(row: tuple[Any, ...]) -> Entry:
+    digest, *rest = row
+    return Entry(Digest(digest), *rest)
+
+
+def _fields(row: Entry | Commit) -> tuple[object, ...]:
+    # SQLite takes no subclasses of str.
+    return tuple(str(v) if isinstance(v, Digest) else v for v in astuple(row))
+
+
+def _translated(doing: str, path: Path, error: sqlite3.Error) -> EdgedError:
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return LimitError(f"cannot {doing} the catalogue {path}: {DISK_FULL}")
+    return StoreError(f"cannot {doing} the catalogue {path}: {error}")

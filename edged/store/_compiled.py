@@ -78,6 +78,32 @@ class CompiledCache:
         if (there := self.get(key)) is not None:
             return there
         staged = Path(tempfile.mkdtemp(dir=self._root / "scratch", prefix="compiled-"))
+        try:
+            self._stage(key, source, staged)
+            folder = self._folder / key.folder_name
+            staged.rename(folder)
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        fault_point("store.compiled.renamed")
+        sync_folder(self._folder)
+        return folder
+
+    def bundles(self) -> dict[Path, str]:
+        """The folders there are, and the digest of the bundle that each was made from.
+
+        Empty for one that does not say: nobody can ask for it.
+        """
+        return {folder: _bundle(folder) for folder in self._folder.iterdir() if folder.is_dir()}
+
+    def remove(self, folder: Path) -> None:
+        """Remove an entry: out of sight at once, and then file by file."""
+        doomed = Path(tempfile.mkdtemp(dir=self._root / "scratch", prefix="removed-"))
+        folder.rename(doomed / folder.name)
+        fault_point("store.compiled.removed")
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def _stage(self, key: CompiledKey, source: Path, staged: Path) -> None:
         files = {}
         for file in sorted(source.iterdir()):
             if not stat.S_ISREG(file.lstat().st_mode):
@@ -91,13 +117,15 @@ class CompiledCache:
         (staged / _INFO).write_text(json.dumps(info, indent=1))
         sync_file(staged / _INFO)
         sync_folder(staged)
-        fault_point("store.compiled.staged")
-        folder = self._folder / key.folder_name
         staged.chmod(0o755)
-        staged.rename(folder)
-        fault_point("store.compiled.renamed")
-        sync_folder(self._folder)
-        return folder
+        fault_point("store.compiled.staged")
+
+
+def _bundle(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / _INFO).read_bytes())["key"]["bundle"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _damage(folder: Path, key: CompiledKey) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -10,11 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from edged.errors import StoreError
+from edged.errors import LimitError, StoreError
 
-__all__ = ["quarantine", "sync_file", "sync_folder", "translated"]
+__all__ = ["DISK_FULL", "quarantine", "sync_file", "sync_folder", "translated"]
 
 _REASON: Final = "reason.txt"
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+DISK_FULL: Final = (
+    "no space is left on the disk; free some, for instance with `edgectl remove NAME@VERSION`, and"
+    " try again"
+)
 
 
 def sync_file(path: Path) -> None:
@@ -64,9 +71,16 @@ def quarantine(root: Path, paths: list[Path], reason: str, *, keep: Path | None 
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Turn the errors of the operating system into a `StoreError` that starts with *doing*."""
+    """Turn the errors of the operating system into ours, which start with *doing*.
+
+    Raises:
+        LimitError: the disk is full.
+        StoreError: anything else.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno in _FULL:
+            raise LimitError(f"{doing}: {DISK_FULL}") from error
         where = f" ({error.filename})" if error.filename else ""
         raise StoreError(f"{doing}: {error.strerror or error}{where}") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,10 +22,18 @@ from edged.bundle import (
     Version,
     config_digest,
 )
-from edged.errors import BundleError, NotFoundError, StoreError
+from edged.errors import BundleError, EdgedError, InputError, NotFoundError, StoreError
 from edged.faults import fault_point
 from edged.store._blobs import Blobs
-from edged.store._catalogue import Catalogue, Commit, Entry, UnreadableError, companions, salvage
+from edged.store._catalogue import (
+    Catalogue,
+    Commit,
+    Content,
+    Entry,
+    UnreadableError,
+    companions,
+    salvage,
+)
 from edged.store._compiled import CompiledCache, CompiledKey
 from edged.store._durable import quarantine, sync_folder, translated
 
@@ -44,6 +53,7 @@ class BundleRecord:
         added: when it was taken in, in seconds since 1970.
         attempts: starts since the last one that went well.
         set_aside: why it is not to be started, or ``None``.
+        set_aside_at: since when, in seconds since 1970.
     """
 
     digest: Digest
@@ -51,6 +61,7 @@ class BundleRecord:
     added: float
     attempts: int
     set_aside: str | None
+    set_aside_at: float | None = None
 
     def __str__(self) -> str:
         return str(self.manifest)
@@ -65,6 +76,9 @@ class Store:
     A catalogue that is damaged is moved to ``quarantine`` with the reason beside it, and a new one
     is made from the blobs, and from the rows that can still be read; `problems` says so. One that
     was written by a newer edged is refused and not touched.
+
+    What a crash left behind, blobs and compiled models of bundles that are not in the catalogue, is
+    removed here.
 
     Args:
         root: the folder; made if it is not there.
@@ -90,6 +104,9 @@ class Store:
             self._compiled = CompiledCache(root)
             sync_folder(root)
             self._catalogue = self._open_catalogue()
+            # What was found wrong stays as it is for someone to look at.
+            if not self.problems:
+                self._sweep()
 
     def close(self) -> None:
         """Let go of the files. Nothing is lost without it."""
@@ -101,19 +118,31 @@ class Store:
         """Take in a bundle; one that is there already stays as it is.
 
         Raises:
-            StoreError: it cannot be written.
+            LimitError: the disk is full. Nothing of the bundle is left.
+            StoreError: it cannot be written. Nothing of the bundle is left.
         """
-        with self._writing, translated(f"cannot store {bundle.manifest}"):
-            for file in bundle.manifest.files:
-                self._blobs.add(bundle.folder / file.name, file.digest)
-            oci_manifest = bundle.folder / OCI_MANIFEST_NAME
-            self._blobs.add(bundle.folder / MANIFEST_NAME, config_digest(oci_manifest.read_bytes()))
-            self._blobs.add(oci_manifest, bundle.digest)
-            self._blobs.sync()
-        fault_point("store.add.blobs")
-        self._catalogue.add(bundle.digest)
+        with self._writing:
+            fault_point("store.add.before")
+            try:
+                with translated(f"cannot store {bundle.manifest}"):
+                    self._add_blobs(bundle)
+                fault_point("store.add.blobs")
+                self._catalogue.add(bundle.digest)
+            except EdgedError:
+                with contextlib.suppress(EdgedError, OSError):
+                    self._sweep()
+                raise
         fault_point("store.add.done")
         return self.get(bundle.digest)
+
+    def _add_blobs(self, bundle: VerifiedBundle) -> None:
+        for file in bundle.manifest.files:
+            self._blobs.add(bundle.folder / file.name, file.digest)
+        oci_manifest = bundle.folder / OCI_MANIFEST_NAME
+        self._blobs.add(bundle.folder / MANIFEST_NAME, config_digest(oci_manifest.read_bytes()))
+        self._blobs.add(oci_manifest, bundle.digest)
+        fault_point("store.add.linked")
+        self._blobs.sync()
 
     def get(self, digest: Digest) -> BundleRecord:
         """The bundle of that digest.
@@ -180,36 +209,49 @@ class Store:
         """Keep a copy of the plain files in *folder*; returns where they are now.
 
         Raises:
-            StoreError: it cannot be written.
+            LimitError: the disk is full. Nothing of it is left.
+            StoreError: it cannot be written. Nothing of it is left.
         """
         with self._writing, translated("cannot keep the compiled model"):
             return self._compiled.add(key, folder)
 
     # What serves.
 
-    def commit(self, digest: Digest) -> None:
-        """Make the bundle the one to serve from now on, after every restart and power cut."""
-        self._entry(digest)
-        self._catalogue.commit(digest)
+    def commit(
+        self, digest: Digest, cause: str = "", gate_closed_seconds: float | None = None
+    ) -> None:
+        """Make the bundle the one to serve from now on, after every restart and power cut.
+
+        Args:
+            cause: who wanted it and why, for the history.
+            gate_closed_seconds: for how long calls were held.
+        """
+        model = self._title(self._entry(digest))
+        self._catalogue.commit(Commit(digest, time.time(), model, cause, gate_closed_seconds))
 
     def committed(self) -> BundleRecord | None:
         """The bundle that was committed last."""
-        commits = self._catalogue.commits()
-        return self.get(commits[0].digest) if commits else None
+        served = list(self._catalogue.served())
+        return self.get(served[0]) if served else None
 
     def last_good(self) -> BundleRecord | None:
         """The bundle that served before the committed one, passing over those set aside."""
-        commits = self._catalogue.commits()
-        for commit in commits:
-            if commit.digest != commits[0].digest:
-                record = self.get(commit.digest)
-                if record.set_aside is None:
-                    return record
+        for digest in list(self._catalogue.served())[1:]:
+            if self._entry(digest).set_aside is None:
+                return self.get(digest)
         return None
 
-    def history(self) -> Sequence[Commit]:
-        """Every commit, the newest first."""
-        return self._catalogue.commits()
+    def history(self, limit: int = 10_000) -> Sequence[Commit]:
+        """The last *limit* commits, the newest first. Older ones than 10 000 are forgotten."""
+        return self._catalogue.commits(limit)
+
+    def pinned(self) -> bool:
+        """Whether what serves is to stay, whatever is dropped."""
+        return self._catalogue.pinned()
+
+    def pin(self, pinned: bool) -> None:
+        """Have what serves stay, or no longer."""
+        self._catalogue.pin(pinned)
 
     def begin_attempt(self, digest: Digest) -> int:
         """Count an attempt to start the bundle, before it is made; returns how many there are.
@@ -230,6 +272,51 @@ class Store:
         self._entry(digest)
         self._catalogue.set_aside(digest, reason)
 
+    def clear_set_aside(self, digest: Digest) -> None:
+        """Let the bundle be started again, and forget its attempts."""
+        self._entry(digest)
+        self._catalogue.set_aside(digest, None)
+
+    # What goes.
+
+    def remove(self, digest: Digest) -> None:
+        """Forget the bundle; remove its files, as far as no other bundle has them too.
+
+        What a crash leaves of the files is removed at the next opening.
+
+        Raises:
+            NotFoundError: there is no such bundle.
+            InputError: it is the committed one.
+        """
+        with self._writing, translated("cannot remove a bundle"):
+            title = self._title(self._entry(digest))
+            if not self._catalogue.remove(digest, title):
+                raise InputError(
+                    f"cannot remove {title}: it is the committed model, which serves after a"
+                    " restart; activate another one first: edgectl activate NAME"
+                )
+            self._sweep()
+
+    def collect(self, keep: int, protect: Collection[Digest] = ()) -> Sequence[BundleRecord]:
+        """Remove what is old.
+
+        Kept are the committed bundle, the last good one, those in *protect*, and of the others the
+        *keep* newest, by when they were added or committed, whichever was later.
+
+        Returns:
+            those that were removed.
+        """
+        with self._writing, translated("cannot remove old bundles"):
+            served = self._catalogue.served()
+            good = (self.committed(), self.last_good())
+            kept = {*protect, *(record.digest for record in good if record)}
+            others = [record for record in self.list() if record.digest not in kept]
+            others.sort(key=lambda r: max(r.added, served.get(r.digest, 0.0)), reverse=True)
+            removed = [r for r in others[keep:] if self._catalogue.remove(r.digest, str(r))]
+            if removed:
+                self._sweep()
+        return removed
+
     def scratch(self) -> Path:
         """A new private folder on the store's file system; gone at the next opening at the latest.
 
@@ -240,6 +327,36 @@ class Store:
             return Path(tempfile.mkdtemp(dir=self._scratch))
 
     # Inside.
+
+    def _sweep(self) -> None:
+        """Remove the blobs and the compiled models of bundles that the catalogue does not have."""
+        entries = self._catalogue.entries()
+        known = {str(entry.digest) for entry in entries}
+        for folder, bundle in self._compiled.bundles().items():
+            if bundle not in known:
+                self._compiled.remove(folder)
+        try:
+            used = {digest.hex for entry in entries for digest in self._files(entry)}
+        except StoreError as error:
+            # Whose the blobs are cannot be told while one bundle cannot be read.
+            _log.warning("keeping all blobs: %s", error)
+            return
+        for name in self._blobs.names() - used:
+            self._blobs.remove(name)
+        self._blobs.sync()
+
+    def _files(self, entry: Entry) -> Iterator[Digest]:
+        yield entry.digest
+        yield self._config_digest(entry.digest)
+        for file in self._record(entry).manifest.files:
+            yield file.digest
+
+    def _title(self, entry: Entry) -> str:
+        """Name and version, or the digest of one that cannot be read."""
+        try:
+            return str(self._record(entry))
+        except StoreError:
+            return str(entry.digest)
 
     def _entry(self, digest: Digest) -> Entry:
         entry = self._catalogue.entry(digest)
@@ -254,7 +371,14 @@ class Store:
             manifest = Manifest.parse(config)
         except BundleError as error:
             raise StoreError(f"cannot read bundle {entry.digest}: {error}") from error
-        return BundleRecord(entry.digest, manifest, entry.added, entry.attempts, entry.set_aside)
+        return BundleRecord(
+            entry.digest,
+            manifest,
+            entry.added,
+            entry.attempts,
+            entry.set_aside,
+            entry.set_aside_at,
+        )
 
     def _config_digest(self, digest: Digest) -> Digest:
         try:
@@ -265,33 +389,31 @@ class Store:
     def _open_catalogue(self) -> Catalogue:
         path = self._root / "catalogue.db"
         if not path.exists():
-            return self._rebuild(path, "cannot find the catalogue", [], [])
+            return self._rebuild(path, "cannot find the catalogue", Content())
         try:
             return Catalogue(path)
         except UnreadableError as error:
-            entries, commits = salvage(path)
+            content = salvage(path)
             damaged = [path, *(file for file in companions(path) if file.exists())]
             folder = quarantine(self._root, damaged, str(error), keep=path)
-            return self._rebuild(path, f"{error}; a copy is in {folder}", entries, commits)
+            return self._rebuild(path, f"{error}; a copy is in {folder}", content)
 
-    def _rebuild(
-        self, path: Path, reason: str, entries: Sequence[Entry], commits: Sequence[Commit]
-    ) -> Catalogue:
+    def _rebuild(self, path: Path, reason: str, content: Content) -> Catalogue:
         """A catalogue of the bundles that are whole on disk; of the old rows, those that fit."""
-        known = {entry.digest: entry for entry in entries}
+        known = {entry.digest: entry for entry in content.entries}
         whole = [
             known.get(digest, Entry(digest, time.time()))
             for digest, content in self._blobs.small(_MAX_METADATA_BYTES)
             if self._is_whole_bundle(content)
         ]
         digests = {entry.digest for entry in whole}
-        kept = [commit for commit in commits if commit.digest in digests]
-        if whole or entries or reason != "cannot find the catalogue":
+        kept = [commit for commit in content.commits if commit.digest in digests]
+        if whole or content.entries or reason != "cannot find the catalogue":
             serving = f"{kept[-1].digest} serves as before" if kept else "none is committed"
             self._report(
                 f"{reason}; a new one was made from the {len(whole)} bundles on disk, and {serving}"
             )
-        return Catalogue.create(path, whole, kept)
+        return Catalogue.create(path, Content(tuple(whole), tuple(kept), content.pinned))
 
     def _is_whole_bundle(self, content: bytes) -> bool:
         try:

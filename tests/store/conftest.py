@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,21 @@ from edged.bundle import (
 )
 
 MakeBundle = Callable[..., VerifiedBundle]
+
+SCHEMA_1 = """
+CREATE TABLE bundles (
+    digest TEXT PRIMARY KEY,
+    added REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    set_aside TEXT
+) STRICT;
+CREATE TABLE commits (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest TEXT NOT NULL REFERENCES bundles (digest),
+    at REAL NOT NULL
+) STRICT;
+PRAGMA user_version = 1;
+"""
 
 
 @pytest.fixture
@@ -49,3 +66,24 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
         return VerifiedBundle(digest=Digest.of(image), manifest=manifest, folder=folder)
 
     return make
+
+
+@pytest.fixture
+def schema_1() -> Callable[[Path], None]:
+    """Turns the catalogue of a closed store into one as the first edged wrote it."""
+
+    def rewrite(root: Path) -> None:
+        path = root / "catalogue.db"
+        with closing(sqlite3.connect(path)) as db:
+            bundles = db.execute("SELECT digest, added, attempts, set_aside FROM bundles")
+            rows = bundles.fetchall()
+            commits = db.execute("SELECT id, digest, at FROM commits").fetchall()
+        for file in root.glob("catalogue.db*"):
+            file.unlink()
+        with closing(sqlite3.connect(path)) as db:
+            db.executescript(SCHEMA_1)
+            db.executemany("INSERT INTO bundles VALUES (?, ?, ?, ?)", rows)
+            db.executemany("INSERT INTO commits VALUES (?, ?, ?)", commits)
+            db.commit()
+
+    return rewrite

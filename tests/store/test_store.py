@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edged.bundle import Digest, VerifiedBundle
-from edged.errors import NotFoundError, StoreError
+from edged.errors import InputError, NotFoundError, StoreError
 from edged.store import CompiledKey, Store
 
 MakeBundle = Callable[..., VerifiedBundle]
@@ -143,8 +143,8 @@ def test_scratch_is_private_on_the_same_file_system_and_emptied(store: Store, ro
         assert not one.exists() and not two.exists()
 
 
-def test_compiled_models(store: Store, root: Path, tmp_path: Path) -> None:
-    key = CompiledKey(Digest.of(b"bundle"), "1", "16x32x4")
+def test_compiled_models(store: Store, root: Path, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    key = CompiledKey(store.add(make_bundle()).digest, "1", "16x32x4")
     assert store.compiled(key) is None
     output = tmp_path / "output"
     output.mkdir()
@@ -221,7 +221,7 @@ def test_a_newer_catalogue_is_refused_and_not_touched(store: Store, root: Path) 
         db.execute("PRAGMA user_version = 99")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"schema 99, this edged knows up to 1; .* newer edged"):
+    with pytest.raises(StoreError, match=r"schema 99, this edged knows up to 2; .* newer edged"):
         Store(root)
     assert path.read_bytes() == before
     assert quarantined(root) == {}
@@ -333,3 +333,157 @@ def test_threads(store: Store, make_bundle: MakeBundle) -> None:
         i + 1 for record in store.list() for i in range(record.attempts)
     )
     assert len(store.history()) == 80
+
+
+def test_a_catalogue_of_schema_1_is_migrated(
+    store: Store, root: Path, make_bundle: MakeBundle, schema_1: Callable[[Path], None]
+) -> None:
+    a, b = store.add(make_bundle("a")), store.add(make_bundle("b"))
+    store.commit(a.digest)
+    store.commit(b.digest)
+    store.set_aside(a.digest, "it broke")
+    store.begin_attempt(b.digest)
+    store.close()
+    schema_1(root)
+    with closing(Store(root)) as again:
+        assert again.problems == ()
+        assert not again.pinned()
+        assert [record.digest for record in again.list()] == [a.digest, b.digest]
+        assert again.get(a.digest).set_aside == "it broke"
+        assert again.get(a.digest).set_aside_at is None
+        assert again.get(b.digest).attempts == 1
+        assert [(c.digest, c.model, c.cause, c.gate_closed) for c in again.history()] == [
+            (b.digest, "", "", None),
+            (a.digest, "", "", None),
+        ]
+        again.remove(a.digest)  # the first schema would have forbidden it
+        assert [c.model for c in again.history()] == ["", "a 1.0.0"]
+    with closing(sqlite3.connect(root / "catalogue.db")) as db:
+        migrated = columns(db)
+    with closing(Store(root.with_name("new"))):
+        pass
+    with closing(sqlite3.connect(root.with_name("new") / "catalogue.db")) as db:
+        assert columns(db) == migrated
+
+
+def columns(db: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
+    tables = db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    return {
+        table: db.execute(f"SELECT * FROM pragma_table_xinfo('{table}')").fetchall()
+        for (table,) in tables
+    }
+
+
+def test_history_says_who_wanted_it_and_how_long_calls_were_held(
+    store: Store, root: Path, make_bundle: MakeBundle
+) -> None:
+    a, b = store.add(make_bundle("a")), store.add(make_bundle("b"))
+    store.commit(a.digest, "drop of a.edgemodel", 0.25)
+    store.commit(b.digest)
+    newest, oldest = store.history()
+    assert (newest.model, newest.cause, newest.gate_closed) == ("b 1.0.0", "", None)
+    assert (oldest.model, oldest.cause) == ("a 1.0.0", "drop of a.edgemodel")
+    assert oldest.gate_closed == 0.25
+    assert list(store.history(1)) == [newest]
+    store.remove(a.digest)
+    assert list(store.history()) == [newest, oldest]
+
+
+def test_the_pin_outlives_a_restart_and_a_damaged_catalogue(
+    store: Store, root: Path, make_bundle: MakeBundle
+) -> None:
+    assert not store.pinned()
+    store.add(make_bundle())
+    store.pin(True)
+    store.pin(True)
+    assert store.pinned()
+    store.close()
+    with closing(Store(root)) as again:
+        assert again.pinned()
+    path = root / "catalogue.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 0")  # of no known schema
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with closing(Store(root)) as again:
+        assert again.problems != ()
+        assert again.pinned()
+        again.pin(False)
+        assert not again.pinned()
+
+
+def test_setting_aside_and_taking_back(store: Store, make_bundle: MakeBundle) -> None:
+    digest = store.add(make_bundle()).digest
+    store.begin_attempt(digest)
+    store.set_aside(digest, "it broke")
+    record = store.get(digest)
+    assert record.set_aside == "it broke"
+    assert record.set_aside_at is not None and record.set_aside_at >= record.added
+    store.clear_set_aside(digest)
+    record = store.get(digest)
+    assert (record.set_aside, record.set_aside_at, record.attempts) == (None, None, 0)
+    with pytest.raises(NotFoundError):
+        store.clear_set_aside(Digest.of(b"unknown"))
+
+
+def test_remove(store: Store, root: Path, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    bundle = make_bundle("a")
+    a, b = store.add(bundle), store.add(make_bundle("b"))
+    key = CompiledKey(a.digest, "1", "16x32x4")
+    store.add_compiled(key, bundle.folder)
+    store.commit(a.digest)
+    with pytest.raises(InputError, match=r"cannot remove a 1.0.0: .* activate another one first"):
+        store.remove(a.digest)
+    store.commit(b.digest)
+    laid_out = store.scratch()
+    store.materialize(a.digest, laid_out)
+    store.remove(a.digest)
+    assert store.list() == [store.get(b.digest)]
+    assert store.last_good() is None
+    assert store.compiled(key) is None
+    assert not blob_of(root, a.digest).exists()
+    assert not blob_of(root, a.manifest.files[0].digest).exists()
+    # Whoever had it laid out still has it.
+    assert (laid_out / "model.onnx").read_bytes() == b"the model of a 1.0.0"
+    with pytest.raises(NotFoundError):
+        store.remove(a.digest)
+    store.add(bundle)
+    store.materialize(a.digest, store.scratch())
+
+
+def test_a_file_that_two_bundles_have_goes_with_the_second(
+    store: Store, root: Path, make_bundle: MakeBundle
+) -> None:
+    one, two = store.add(make_bundle(serial=1)), store.add(make_bundle(serial=2))
+    (shared,) = {one.manifest.files[0].digest, two.manifest.files[0].digest}
+    store.remove(one.digest)
+    store.materialize(two.digest, store.scratch())
+    store.remove(two.digest)
+    assert not blob_of(root, shared).exists()
+    assert not list((root / "blobs" / "sha256").iterdir())
+
+
+def test_collect_keeps_what_serves_what_served_and_the_newest(
+    store: Store, make_bundle: MakeBundle
+) -> None:
+    records = [store.add(make_bundle(f"m{number}")) for number in range(8)]
+    # m0 served long ago but later than m2 came; m1 served last but for m3.
+    for number in (2, 0, 1, 3):
+        store.commit(records[number].digest)
+    removed = store.collect(2, protect={records[4].digest})
+    assert [str(r) for r in removed] == ["m7 1.0.0", "m6 1.0.0", "m5 1.0.0"]
+    assert [str(r)[:2] for r in store.list()] == ["m0", "m1", "m2", "m3", "m4"]
+    assert store.collect(2, protect={records[4].digest}) == []
+    store.collect(0)
+    assert [str(r)[:2] for r in store.list()] == ["m1", "m3"]
+
+
+def test_while_one_bundle_cannot_be_read_no_file_is_taken_for_garbage(
+    store: Store, root: Path, make_bundle: MakeBundle
+) -> None:
+    bad, gone = store.add(make_bundle("bad")), store.add(make_bundle("gone"))
+    blob = blob_of(root, bad.digest)
+    blob.chmod(0o644)
+    blob.write_bytes(b"{}")
+    store.remove(gone.digest)
+    assert blob_of(root, bad.manifest.files[0].digest).exists()
+    assert store.list() == []
