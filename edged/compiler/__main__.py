@@ -23,6 +23,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import EncodeError
 
 from edged import sandbox
 from edged.compiler._compile import compile_model
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EdgedError as error:
         _say(error=str(error), status=error.grpc_status)
         return error.exit_status
-    except MemoryError:
+    except (MemoryError, EncodeError):
+        # What is encoded was decoded before: without memory is the one way in which that fails.
         bound = f"{options.memory >> 20} MiB that it may use" if options.memory else "memory"
         _say(
             error=f"cannot compile model: the compiler needs more than the {bound}",

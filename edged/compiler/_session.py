@@ -12,6 +12,9 @@ from edged.errors import ModelError
 
 __all__ = ["FloatSession", "run_once"]
 
+# ONNX Runtime has no class of its own for it: its arena says the one, the C++ library the other.
+_NO_MEMORY = ("Failed to allocate memory", "bad_alloc")
+
 
 class FloatSession:
     """A float model, ready to run.
@@ -37,13 +40,16 @@ class FloatSession:
 
         Raises:
             ModelError: an operator fails on these inputs.
+            MemoryError: there is not enough for what they need.
         """
         try:
             return list(self._session.run(None, dict(inputs)))
         except Exception as error:  # As above.
             raise self._translated(error) from error
 
-    def _translated(self, error: Exception) -> ModelError:
+    def _translated(self, error: Exception) -> Exception:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+            return MemoryError(str(error))
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return ModelError(f"cannot compile model: ONNX Runtime did not {self._purpose}: {first}")
 
