@@ -3,6 +3,9 @@
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
+# Compiled modules go where everything else goes that is made here.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint docs proto bench clean
 
