@@ -156,16 +156,22 @@ def follow(console: Console, status: Path, edged: subprocess.Popen[bytes], log: 
             except FileNotFoundError:
                 text = ""
             if text != said:
-                said = text
-                percent = re.search(r"(\d+) %", text)
+                percent = re.search(r" (\d+) %", text)
                 bar.update(task, description=text, completed=int(percent[1]) if percent else None)
-                console.print(f"   [dim]{escape(text)}[/dim]")
+                if _step(text) != _step(said):
+                    console.print(f"   [dim]{escape(_step(text))}[/dim]")
+                said = text
             if said.startswith("serving since"):
                 return time.monotonic() - start
             if said.startswith("rejected"):
                 raise DemoError(said)
             time.sleep(0.05)  # a person watches; the status file is made for reading like this
     raise DemoError(f"nothing serves after {PATIENCE:.0f} s; the last status was {said!r}")
+
+
+def _step(status: str) -> str:
+    """The status without how far it has come: that is for the bar."""
+    return re.sub(r" \d+ %", "", status)
 
 
 def score(console: Console, port: int) -> None:
