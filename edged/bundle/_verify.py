@@ -18,6 +18,7 @@ from edged.bundle._digest import Digest
 from edged.bundle._layout import TITLE, Archive, Descriptor, ImageManifest
 from edged.bundle._manifest import BundleFile, Manifest
 from edged.errors import BundleError, LimitError
+from edged.faults import fault_point
 
 __all__ = [
     "MANIFEST_NAME",
@@ -64,6 +65,7 @@ def verify_bundle(path: Path, into: Path, *, max_bytes: int = MAX_BUNDLE_BYTES) 
     """
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _private_copy(path, into / _COPY, max_bytes) as file:
+        fault_point("bundle.copied")
         archive = Archive(file, path.name)
         digest, oci_manifest, image = archive.manifest()
         config = archive.read(image.config)
@@ -72,9 +74,11 @@ def verify_bundle(path: Path, into: Path, *, max_bytes: int = MAX_BUNDLE_BYTES) 
         layers = _layers_of(manifest, image, path.name)
         entry = Descriptor(media_type="", digest=digest, size=len(oci_manifest))
         archive.refuse_others([entry, image.config, *image.layers])
+        fault_point("bundle.checked")
         _check_space(manifest.files, into, path.name)
         for part, layer in zip(manifest.files, layers, strict=True):
             archive.extract(layer, into / part.name)
+            fault_point("bundle.extracted")
     (into / MANIFEST_NAME).write_bytes(config)
     (into / OCI_MANIFEST_NAME).write_bytes(oci_manifest)
     return VerifiedBundle(digest=digest, manifest=manifest, folder=into)

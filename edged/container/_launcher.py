@@ -17,6 +17,7 @@ from edged import sandbox
 from edged.container._arena import Memory
 from edged.container._container import Container
 from edged.errors import ContainerError, DeadlineError
+from edged.faults import fault_point
 
 __all__ = ["ProcessLauncher"]
 
@@ -63,6 +64,7 @@ class ProcessLauncher:
         began = time.monotonic()
         container = await self._spawn(folder)
         try:
+            fault_point("container.spawned")
             async with asyncio.timeout(self._start_seconds):
                 ready = await container.ready()
         except TimeoutError as error:

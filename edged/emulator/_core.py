@@ -20,6 +20,7 @@ from edged.emulator._executor import Executor, WeightEncodings
 from edged.emulator._memory import DmaFault, Dram, HostMemory
 from edged.emulator._timing import CLOCK_KHZ, Cost, cost_of
 from edged.errors import DeviceError, ImageError
+from edged.faults import fault_point
 from edged.npu import ABI, MAX_IMAGE_BYTES, Array, ProgramImage, Tensor, parse_image
 from edged.npu.registers import (
     BANKS,
@@ -264,7 +265,9 @@ class Core:
         bank.status = BankStatus.LOADING
         self.dram.scrub(bank.base, bank.size)  # of what the model before computed
         try:
+            fault_point("emulator.loading")
             digest, program = self._read_image(descriptor, bank, memory)
+            fault_point("emulator.loaded")
         except BaseException:
             bank.status = BankStatus.CORRUPT
             raise
@@ -306,7 +309,9 @@ class Core:
             if bank.status is not BankStatus.VALID:
                 raise _Refused(Status.NO_IMAGE, f"bank {number} is {bank.status.name}")
             self.active = number
+            fault_point("emulator.activating")
         return 1
+            fault_point("emulator.activated")
 
     def _run(self, cancellation: Cancellation) -> int:
         with self._run_lock:
@@ -337,6 +342,7 @@ class Core:
 
     def _run_program(self, bank: Bank, program: Program, cancellation: Cancellation) -> None:
         begun = time.monotonic()
+        fault_point("emulator.running")
         inputs = [self._tensor(bank, tensor) for tensor in program.inputs]
         outputs = program.executor.run(inputs, cancellation.options)
         if self._pace is Pace.MODELLED:

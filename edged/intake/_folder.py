@@ -14,6 +14,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from edged.faults import fault_point
+
 __all__ = [
     "MODEL_SUFFIXES",
     "STATUS_SUFFIX",
@@ -133,8 +135,10 @@ def remove(dropped: Dropped) -> bool:
         dropped.path.rename(taken)
     except FileNotFoundError:
         return False
+    fault_point("intake.removing")
     if _is_same(taken, dropped) or dropped.path.exists():
         taken.unlink()
+        fault_point("intake.removed")
         return True
     taken.rename(dropped.path)
     return False
@@ -152,6 +156,7 @@ def move_to_rejected(dropped: Dropped, reason: str) -> Path | None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     target = _reserve(folder, dropped.path.name)
     try:
+        fault_point("intake.rejecting")
         dropped.path.rename(target)
     except FileNotFoundError:
         target.unlink()
@@ -162,6 +167,7 @@ def move_to_rejected(dropped: Dropped, reason: str) -> Path | None:
     if not _is_same(target, dropped) and not dropped.path.exists():
         target.rename(dropped.path)
         return None
+    fault_point("intake.moved")
     target.with_name(target.name + REASON_SUFFIX).write_text(reason, errors="backslashreplace")
     return target
 

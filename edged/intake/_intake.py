@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from edged.errors import EdgedError, LimitError, UnavailableError
+from edged.faults import fault_point
 from edged.intake._folder import (
     MODEL_SUFFIXES,
     Dropped,
@@ -263,6 +264,7 @@ class Intake:
         entry.stage = _Stage.QUEUED
         if self._at_work is not None and not self._is_at_work(entry.name):
             self._board.post(entry.name, f"waiting for {self._at_work.dropped.shown}")
+            fault_point("intake.noticed")
         self._queue.put_nowait(entry)
 
     def _is_at_work(self, name: str) -> bool:
@@ -276,6 +278,7 @@ class Intake:
     # Working: one file after the other.
 
     async def _work(self) -> None:
+            fault_point("intake.settled")
         while True:
             entry = await self._queue.get()
             # It may be gone or replaced since it was queued.

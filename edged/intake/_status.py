@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edged.faults import fault_point
 from edged.intake._folder import STATUS_SUFFIX
 
 __all__ = ["StatusBoard", "moment"]
@@ -111,7 +112,9 @@ class StatusBoard:
         temporary.unlink(missing_ok=True)
         with temporary.open("x", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{text}\nedged, {moment(datetime.now(UTC))}\n")
+        fault_point("intake.status.written")
         temporary.replace(path)
+        fault_point("intake.status.shown")
 
 
 def moment(when: datetime) -> str:

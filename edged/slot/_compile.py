@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edged import sandbox
 from edged.errors import DeadlineError, EdgedError, LimitError, ModelError, by_grpc_status
+from edged.faults import fault_point
 from edged.npu import Array
 
 __all__ = ["CompilerProcess"]
@@ -66,6 +67,7 @@ class CompilerProcess:
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, 10)
         try:
+            fault_point("slot.compiler.started")
             async with asyncio.timeout(self._timeout_seconds):
                 answer, errors = await asyncio.gather(
                     _answer(process, tell), _last_words(process.stderr)

@@ -360,9 +360,12 @@ class Slot:
         if model is None:
             model = await self._standbys.prepare(record, device.identity.array, log_only)
         try:
+            fault_point("slot.load.prepared")
             await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
             model.bank = await asyncio.to_thread(_load_bank, device, model.image)
+            fault_point("slot.load.preloaded")
             await self._enter(device, model)
+            fault_point("slot.load.entered")
         except BaseException:
             self._loaded = None
             await self._standbys.discard(model)
@@ -383,9 +386,11 @@ class Slot:
         closed_at = time.monotonic()
         self._gate.close()
         try:
+            fault_point("slot.closed")
             await self._gate.drained(self._limits.drain_seconds)
             if old is not None:
                 await old.container.detach()
+                fault_point("slot.detached")
             await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
             fault_point("slot.drained")
             await self._enter(device, new)
@@ -400,6 +405,7 @@ class Slot:
         fault_point("slot.committed")
         if old is not None:
             await self._standbys.discard(old)
+            fault_point("slot.old.stopped")
         return closed
 
     async def _enter(self, device: Device, model: Model) -> None:
@@ -407,6 +413,7 @@ class Slot:
         await asyncio.to_thread(device.activate, model.bank)
         fault_point("slot.activated")
         await model.container.attach(await self._link.data_connection())
+        fault_point("slot.attached")
         await model.container.self_test()
         fault_point("slot.tested")
 
@@ -420,8 +427,10 @@ class Slot:
             return
         _log.warning("rolling back to %s: %s", old.record, error)
         try:
+            fault_point("slot.rollback.begun")
             await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
             await self._enter(device, old)
+            fault_point("slot.rollback.entered")
         except EdgedError as second:
             _log.error("cannot roll back at once: %s", second)
             self._problem = str(second)
