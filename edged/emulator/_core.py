@@ -290,6 +290,7 @@ class Core:
             image = parse_image(data)
             self._check_fit(image, room)
             executor = Executor(image, weights=self._weights, threads=self._threads)
+            executor.warm_up()
         except ImageError as error:
             raise _Refused(Status.BAD_IMAGE, str(error)) from error
         program = Program(
@@ -308,10 +309,10 @@ class Core:
         with self._run_lock:
             if bank.status is not BankStatus.VALID:
                 raise _Refused(Status.NO_IMAGE, f"bank {number} is {bank.status.name}")
-            self.active = number
             fault_point("emulator.activating")
-        return 1
+            self.active = number
             fault_point("emulator.activated")
+        return 1
 
     def _run(self, cancellation: Cancellation) -> int:
         with self._run_lock:
@@ -341,8 +342,8 @@ class Core:
             return cost.cycles
 
     def _run_program(self, bank: Bank, program: Program, cancellation: Cancellation) -> None:
-        begun = time.monotonic()
         fault_point("emulator.running")
+        begun = time.monotonic()
         inputs = [self._tensor(bank, tensor) for tensor in program.inputs]
         outputs = program.executor.run(inputs, cancellation.options)
         if self._pace is Pace.MODELLED:
