@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edged import compiler
 from edged.config import Activation, Config
+from edged.console import Console
 from edged.container import ProcessLauncher
 from edged.deploy import Deployer
 from edged.device import Device, vfio_user
@@ -87,9 +88,23 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
             config.serving.call_seconds,
         ),
     )
+    deployer = Deployer(
+        store,
+        slot,
+        keep=config.state.keep_bundles,
+        attempts=config.slot.attempts,
+        bubblewrap=bubblewrap,
+    )
+    console = Console(
+        store,
+        lambda: slot.status,
+        deployer,
+        config.console.socket,
+        config.console.mode.bits,
+    )
     intake = Intake(
         config.drop.directory,
-        Deployer(store, slot).accept,
+        deployer.accept,
         rescan_seconds=config.drop.rescan_seconds,
         settle_seconds=config.drop.settle_seconds,
         max_file_bytes=config.drop.max_file_bytes,
@@ -105,6 +120,8 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
         stack.push_async_callback(front.stop, config.slot.drain_seconds)
         await intake.start()
         stack.push_async_callback(intake.stop)
+        await console.start()
+        stack.push_async_callback(console.stop)
         _log.info(
             "listening on %s and %s; drop models into %s",
             config.serving.listen,

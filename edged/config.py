@@ -26,9 +26,11 @@ __all__ = [
     "Address",
     "CompilerConfig",
     "Config",
+    "ConsoleConfig",
     "ContainerConfig",
     "DeviceConfig",
     "DropConfig",
+    "FileMode",
     "LogConfig",
     "LogLevel",
     "Sandbox",
@@ -103,6 +105,32 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class FileMode:
+    """Permissions of a file.
+
+    Attributes:
+        bits: as chmod(2) takes them.
+    """
+
+    bits: int
+
+    @classmethod
+    def parse(cls, text: str) -> FileMode:
+        """Read three or four octal digits, ``0660``.
+
+        Raises:
+            ValueError: it is none.
+        """
+        bits = int(text, 8) if text.isascii() and text.isdigit() and len(text) in (3, 4) else -1
+        if not 0 <= bits <= 0o777:
+            raise ValueError(text)
+        return cls(bits)
+
+    def __str__(self) -> str:
+        return f"{self.bits:04o}"
+
+
 class ServingConfig(Struct, frozen=True):
     """How clients reach the model."""
 
@@ -138,6 +166,14 @@ class StateConfig(Struct, frozen=True):
         Path,
         Meta(description="The store: bundles, compiled models, and which of them serves."),
     ] = Path("{state}")
+    keep_bundles: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="How many bundles are kept besides the one that serves and the one that"
+            " served before it. The oldest go first.",
+        ),
+    ] = 5
 
 
 class DropConfig(Struct, frozen=True):
@@ -271,6 +307,22 @@ class CompilerConfig(Struct, frozen=True):
     ] = 600.0
 
 
+class ConsoleConfig(Struct, frozen=True):
+    """How edgectl reaches edged."""
+
+    socket: Annotated[
+        Path,
+        Meta(description="UNIX socket of the management API."),
+    ] = Path("{runtime}/control.sock")
+    mode: Annotated[
+        FileMode,
+        Meta(
+            description="Permissions of that socket: whoever may write to it may change what"
+            " serves. Its group is the daemon's."
+        ),
+    ] = FileMode(0o660)
+
+
 class LogConfig(Struct, frozen=True):
     """The log, which goes to the journal under systemd and to standard error otherwise."""
 
@@ -290,6 +342,7 @@ class Config(Struct, frozen=True):
     slot: SlotConfig = SlotConfig()
     container: ContainerConfig = ContainerConfig()
     compiler: CompilerConfig = CompilerConfig()
+    console: ConsoleConfig = ConsoleConfig()
     log: LogConfig = LogConfig()
 
 
@@ -324,7 +377,7 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
             if key.type is Path and values is not config.state
         }
         tables[table.name] = msgspec.structs.replace(values, **paths)
-    tables["state"] = StateConfig(directory=state)
+    tables["state"] = msgspec.structs.replace(config.state, directory=state)
     return Config(**tables)
 
 
@@ -391,7 +444,13 @@ class _TableInfo(NamedTuple):
     keys: tuple[_Key, ...]
 
 
-_WORDS = {Path: "path", Address: '"HOST:PORT" text', int: "whole number", float: "number"}
+_WORDS = {
+    Path: "path",
+    Address: '"HOST:PORT" text',
+    FileMode: "text of octal digits",
+    int: "whole number",
+    float: "number",
+}
 
 
 def _tables() -> Iterator[_TableInfo]:
@@ -467,10 +526,10 @@ def _convert_table(table: _TableInfo, content: dict[str, Any], where: str) -> An
 
 
 def _value(key: _Key, found: object) -> object:
-    if key.type in (Address, Path):
+    if key.type in (Address, FileMode, Path):
         if not isinstance(found, str) or not found or "\0" in found:
             raise ValueError("no text, or an empty one")
-        return Address.parse(found) if key.type is Address else Path(found)
+        return Path(found) if key.type is Path else key.type.parse(found)
     value = msgspec.convert(found, key.declared)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("not finite")

@@ -1,55 +1,234 @@
-"""From a file to a model that serves: verify, store, deploy."""
+"""What may serve, and how it comes to: drops by what they bring, people by what they ask for."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edged.bundle import VerifiedBundle, pack_bare, verify_bundle
-from edged.intake import Served, Tell
-from edged.slot import Slot
-from edged.store import Store
+from edged.bundle import Digest, VerifiedBundle, pack_bare, verify_bundle
+from edged.errors import (
+    ContainerError,
+    DeviceLostError,
+    EdgedError,
+    InputError,
+    NotFoundError,
+    UnavailableError,
+)
+from edged.faults import fault_point
+from edged.intake import Served, Stored, Tell
+from edged.slot import Deployed, Slot, State
+from edged.store import BundleRecord, Store
 
 __all__ = ["Deployer"]
 
+_log = logging.getLogger(__name__)
+
 
 class Deployer:
-    """What is done with a file that is whole.
+    """Decides which bundle is to serve, has the slot do it, and tidies up behind it.
+
+    Changes that come at the same time are made one after the other by the slot.
 
     Args:
-        store: keeps the bundle, before anything else is done with it.
+        store: keeps every bundle, before anything else is done with it.
         slot: makes it serve.
+        keep: how many bundles stay that are neither committed nor the last good one.
+        attempts: how often the container of a dropped bundle may end before the bundle is set
+            aside.
+        bubblewrap: as :func:`edged.sandbox.command` takes it.
     """
 
-    def __init__(self, store: Store, slot: Slot) -> None:
+    def __init__(
+        self, store: Store, slot: Slot, *, keep: int, attempts: int, bubblewrap: str
+    ) -> None:
         self._store = store
         self._slot = slot
+        self._keep = keep
+        self._attempts = attempts
+        self._bubblewrap = bubblewrap
+        self._at_work: Counter[Digest] = Counter()
+        self._containers_lost: Counter[Digest] = Counter()
 
-    async def accept(self, file: Path, tell: Tell) -> Served:
+    async def accept(self, file: Path, tell: Tell) -> Served | Stored:
         """Verify *file*, a bundle or an ONNX model, take it into the store, and make it serve.
 
         Raises:
             EdgedError: why it does not serve; what served before still does.
         """
         tell("verifying")
-        scratch = await asyncio.to_thread(self._store.scratch)
-        try:
-            verified = await asyncio.to_thread(_verify, file, scratch)
-            record = await asyncio.to_thread(self._store.add, verified)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
-        deployed = await self._slot.deploy(record, tell)
+        record = await self._take_in(file)
+        with self._protected(record):
+            try:
+                if (stored := await asyncio.to_thread(self._stored_only, record)) is not None:
+                    return stored
+                deployed = await self._deploy(record, f"drop of {file.name}", tell)
+            finally:
+                await self._collect()
         since = datetime.fromtimestamp(deployed.since, UTC)
         note = "the same bundle was serving already; nothing changed" if deployed.already else ""
         return Served(str(deployed.model), since, note)
 
+    async def activate(self, name: str, version: str | None, cause: str, tell: Tell) -> Deployed:
+        """Make a stored bundle serve: pinned or not, older or newer, set aside or not.
 
-def _verify(file: Path, scratch: Path) -> VerifiedBundle:
+        Args:
+            version: None for the highest serial of that name.
+            cause: who wants it, for the history.
+
+        Raises:
+            NotFoundError: there is no such bundle.
+            DeviceLostError: there is no device now.
+            EdgedError: why it does not serve; what served before still does.
+        """
+        record = await asyncio.to_thread(self._store.find, name, version)
+        return await self._activate(record, cause, tell)
+
+    async def rollback(self, cause: str, tell: Tell) -> Deployed:
+        """Make the model serve that did before the one that is committed.
+
+        Raises:
+            NotFoundError: there is none.
+            EdgedError: as :meth:`activate`.
+        """
+        record = await asyncio.to_thread(self._store.last_good)
+        if record is None:
+            raise NotFoundError(
+                "cannot roll back: the store has no other model that served before and is not set"
+                " aside; `edgectl models` lists what there is"
+            )
+        return await self._activate(record, cause, tell)
+
+    async def remove(self, name: str, version: str) -> None:
+        """Forget the bundles of that name and version.
+
+        Raises:
+            NotFoundError: there is none.
+            InputError: it is loaded, committed, or on its way into the slot.
+        """
+        wanted = await asyncio.to_thread(self._store.find, name, version)
+        for record in await asyncio.to_thread(self._store.list):
+            if str(record) != str(wanted):
+                continue
+            if record.digest in self._in_use():
+                raise InputError(
+                    f"cannot remove {record}: it is in use; activate another one first:"
+                    " edgectl activate NAME"
+                )
+            await asyncio.to_thread(self._store.remove, record.digest)
+
+    async def pin(self, pinned: bool) -> None:
+        """Have what serves stay, whatever is dropped; or no longer."""
+        await asyncio.to_thread(self._store.pin, pinned)
+
+    async def _take_in(self, file: Path) -> BundleRecord:
+        scratch = await asyncio.to_thread(self._store.scratch)
+        try:
+            verified = await asyncio.to_thread(_verify, file, scratch, self._bubblewrap)
+            fault_point("deploy.verified")
+            record = await asyncio.to_thread(self._store.add, verified)
+            fault_point("deploy.stored")
+            return record
+        finally:
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+    def _stored_only(self, record: BundleRecord) -> Stored | None:
+        """Why *record*, which was dropped, is kept and not activated, if so.
+
+        Raises:
+            InputError: it is older than what it would replace.
+        """
+        current = self._slot.status.model or self._store.committed()
+        if current is not None and current.digest == record.digest:
+            return None
+        manifest = record.manifest
+        command = f"edgectl activate {manifest.name}@{manifest.version}"
+        if self._store.pinned():
+            to = f" to {current}" if current is not None else ""
+            return Stored(str(record), f"not activated, because edged is pinned{to}: {command}")
+        if (
+            current is not None
+            and current.manifest.name == manifest.name
+            and manifest.serial < current.manifest.serial
+        ):
+            raise InputError(
+                f"cannot replace {current}: serial {manifest.serial} of {record} is older than"
+                f" serial {current.manifest.serial}; it is kept, and `{command}` activates it on"
+                " purpose"
+            )
+        return None
+
+    async def _activate(self, record: BundleRecord, cause: str, tell: Tell) -> Deployed:
+        if self._slot.status.state is State.ABSENT:
+            raise DeviceLostError(f"cannot activate {record}: {self._slot.status.problem}")
+        with self._protected(record):
+            if record.set_aside is not None:
+                await asyncio.to_thread(self._store.clear_set_aside, record.digest)
+            return await self._deploy(record, cause, tell)
+
+    async def _deploy(self, record: BundleRecord, cause: str, tell: Tell) -> Deployed:
+        try:
+            deployed = await self._slot.deploy(record, tell, cause)
+        except ContainerError as error:
+            # It may have been bad luck once.
+            self._containers_lost[record.digest] += 1
+            if self._containers_lost[record.digest] < self._attempts:
+                raise
+            said = f"its container ended {self._attempts} times; the last time: {error}"
+            failure = InputError(f"cannot load {record}: {said}")
+            await self._set_aside(record, failure)
+            raise failure from error
+        except UnavailableError:
+            raise
+        except EdgedError as error:
+            await self._set_aside(record, error)
+            raise
+        del self._containers_lost[record.digest]
+        return deployed
+
+    async def _set_aside(self, record: BundleRecord, error: EdgedError) -> None:
+        del self._containers_lost[record.digest]
+        _log.warning("%s is set aside: %s", record, error)
+        try:
+            committed = await asyncio.to_thread(self._store.committed)
+            # What serves after a restart is judged by how it starts then.
+            if committed is None or committed.digest != record.digest:
+                await asyncio.to_thread(self._store.set_aside, record.digest, str(error))
+        except EdgedError as second:
+            _log.error("cannot note that %s is set aside: %s", record, second)
+
+    async def _collect(self) -> None:
+        try:
+            removed = await asyncio.to_thread(self._store.collect, self._keep, self._in_use())
+        except EdgedError as error:
+            _log.error("cannot remove old bundles: %s", error)
+            return
+        for record in removed:
+            _log.info("removed %s, which is older than the %d to keep", record, self._keep)
+
+    def _in_use(self) -> set[Digest]:
+        loaded = self._slot.status.model
+        return {*self._at_work, *([loaded.digest] if loaded is not None else [])}
+
+    @contextlib.contextmanager
+    def _protected(self, record: BundleRecord) -> Iterator[None]:
+        self._at_work[record.digest] += 1
+        try:
+            yield
+        finally:
+            self._at_work[record.digest] -= 1
+            self._at_work += Counter()  # drops those at zero
+
+
+def _verify(file: Path, scratch: Path, bubblewrap: str) -> VerifiedBundle:
     if file.suffix.lower() == ".onnx":
         packed = scratch / f"{file.stem}.edgemodel"
-        pack_bare(file, packed)
+        pack_bare(file, packed, bubblewrap=bubblewrap)
         file = packed
     into = scratch / "bundle"
     into.mkdir()

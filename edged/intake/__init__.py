@@ -4,6 +4,6 @@ The intake notices files, waits until they are whole, hands them on one at a tim
 story in ``NAME.status.txt`` beside each. What a model is, and where it goes, it does not know.
 """
 
-from edged.intake._intake import Accept, Intake, Served, Tell
+from edged.intake._intake import Accept, Intake, Served, Stored, Tell
 
-__all__ = ["Accept", "Intake", "Served", "Tell"]
+__all__ = ["Accept", "Intake", "Served", "Stored", "Tell"]

@@ -208,6 +208,7 @@ class Catalogue:
     def clear_attempts(self, digest: Digest) -> None:
         with self._writing() as db:
             db.execute("UPDATE bundles SET attempts = 0 WHERE digest = ?", (str(digest),))
+            fault_point("store.attempts.cleared")
 
     def set_aside(self, digest: Digest, reason: str | None) -> None:
         """Note why the bundle is not to be started; with ``None``, that it may be again."""

@@ -121,18 +121,17 @@ class Store:
             LimitError: the disk is full. Nothing of the bundle is left.
             StoreError: it cannot be written. Nothing of the bundle is left.
         """
-        with self._writing:
+        with self._writing, translated(f"cannot store {bundle.manifest}"):
             fault_point("store.add.before")
             try:
-                with translated(f"cannot store {bundle.manifest}"):
-                    self._add_blobs(bundle)
+                self._add_blobs(bundle)
                 fault_point("store.add.blobs")
                 self._catalogue.add(bundle.digest)
-            except EdgedError:
+            except (EdgedError, OSError):
                 with contextlib.suppress(EdgedError, OSError):
                     self._sweep()
                 raise
-        fault_point("store.add.done")
+            fault_point("store.add.done")
         return self.get(bundle.digest)
 
     def _add_blobs(self, bundle: VerifiedBundle) -> None:
@@ -227,7 +226,9 @@ class Store:
             gate_closed_seconds: for how long calls were held.
         """
         model = self._title(self._entry(digest))
-        self._catalogue.commit(Commit(digest, time.time(), model, cause, gate_closed_seconds))
+        commit = Commit(digest, time.time(), model, cause, gate_closed_seconds)
+        with translated(f"cannot commit {model}"):
+            self._catalogue.commit(commit)
 
     def committed(self) -> BundleRecord | None:
         """The bundle that was committed last."""
@@ -251,7 +252,8 @@ class Store:
 
     def pin(self, pinned: bool) -> None:
         """Have what serves stay, or no longer."""
-        self._catalogue.pin(pinned)
+        with translated("cannot change the pin"):
+            self._catalogue.pin(pinned)
 
     def begin_attempt(self, digest: Digest) -> int:
         """Count an attempt to start the bundle, before it is made; returns how many there are.
@@ -259,23 +261,27 @@ class Store:
         It is on disk when this returns, so an attempt that takes the machine down counts.
         """
         self._entry(digest)
-        attempts = self._catalogue.count_attempt(digest)
-        fault_point("store.attempt.counted")
+        with translated("cannot count an attempt"):
+            attempts = self._catalogue.count_attempt(digest)
+            fault_point("store.attempt.counted")
         return attempts
 
     def clear_attempts(self, digest: Digest) -> None:
         """Forget the attempts: one went well."""
-        self._catalogue.clear_attempts(digest)
+        with translated("cannot clear the attempts"):
+            self._catalogue.clear_attempts(digest)
 
     def set_aside(self, digest: Digest, reason: str) -> None:
         """Note that the bundle is not to be started, and why. A commit takes it back."""
         self._entry(digest)
-        self._catalogue.set_aside(digest, reason)
+        with translated("cannot set a bundle aside"):
+            self._catalogue.set_aside(digest, reason)
 
     def clear_set_aside(self, digest: Digest) -> None:
         """Let the bundle be started again, and forget its attempts."""
         self._entry(digest)
-        self._catalogue.set_aside(digest, None)
+        with translated("cannot take a bundle back"):
+            self._catalogue.set_aside(digest, None)
 
     # What goes.
 

@@ -16,7 +16,7 @@ import pytest
 from watchdog.observers.inotify import InotifyObserver
 
 from edged.errors import BundleError, DeviceLostError
-from edged.intake import Intake, Served, Tell
+from edged.intake import Intake, Served, Stored, Tell
 
 DEADLINE = 10.0
 # So long that whatever happens within a test was not brought about by a rescan.
@@ -34,8 +34,9 @@ class Acceptor:
         self.hold = asyncio.Event()
         self.hold.set()
         self.running = 0
+        self.stored: Stored | None = None
 
-    async def __call__(self, path: Path, tell: Tell) -> Served:
+    async def __call__(self, path: Path, tell: Tell) -> Served | Stored:
         assert not self.running, "two files at work at once"
         self.running += 1
         try:
@@ -43,7 +44,7 @@ class Acceptor:
             await self.hold.wait()
         finally:
             self.running -= 1
-        return Served(path.stem, SINCE)
+        return self.stored or Served(path.stem, SINCE)
 
     def _begin(self, path: Path, tell: Tell) -> None:
         self.taken.append((path.name, path.read_bytes()))
@@ -495,3 +496,28 @@ def _need_leases(path: Path) -> None:
         except OSError as error:
             pytest.skip(f"no read leases on this file system: {error}")
         raise AssertionError("a lease was given although the file is open for writing")
+
+
+async def test_a_model_that_is_kept_for_later_is_in_nobodys_way(
+    drop: Path, acceptor: Acceptor
+) -> None:
+    async with running(drop, acceptor) as intake:
+        (drop / "old.onnx").write_bytes(b"old")
+        await until_status(drop, "old.onnx", "serving since")
+        acceptor.stored = Stored("new", "not activated, because edged is pinned")
+        (drop / "new.onnx").write_bytes(b"new")
+        text = await until_status(drop, "new.onnx", "stored; ")
+        assert text.splitlines()[:2] == ["stored; not activated, because edged is pinned", "new"]
+        assert not (drop / "new.onnx").exists()
+        assert not (drop / "rejected").exists()
+        assert status(drop, "old.onnx").startswith("serving since")
+
+        await intake.serving("new", SINCE)  # someone activated it
+        assert status(drop, "new.onnx").startswith("serving since 2026-11-22 18:44:05 UTC\nnew\n")
+        assert "; new took its place" in status(drop, "old.onnx")
+
+        await intake.serving("old", SINCE)  # and rolled back
+        assert status(drop, "old.onnx").startswith("serving since 2026-11-22 18:44:05 UTC\nold\n")
+        assert "; old took its place" in status(drop, "new.onnx")
+    async with running(drop, acceptor):
+        assert status(drop, "new.onnx").startswith("served from")

@@ -1,0 +1,152 @@
+"""What the management API says: the console writes it, ``edgectl`` reads it.
+
+JSON over HTTP on the control socket; `docs/management.md` describes it. Times are in seconds since
+1970, durations in seconds. Fields may be added; a client passes over those that it does not know.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+__all__ = [
+    "Activate",
+    "Change",
+    "Failure",
+    "ModelInfo",
+    "Pin",
+    "Status",
+    "Swap",
+    "Swapped",
+]
+
+_Name = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class ModelInfo(Struct, frozen=True):
+    """A bundle in the store.
+
+    Attributes:
+        name, version, serial, digest: as its manifest says.
+        size: the sizes of its files together.
+        added: when it came.
+        loaded: it is in the slot.
+        committed: it is loaded after a restart.
+        last_good: it is what a rollback leads to.
+        set_aside: why it is not loaded by itself, or None.
+        set_aside_at: since when.
+    """
+
+    name: str
+    version: str
+    serial: int
+    digest: str
+    size: int
+    added: float
+    loaded: bool = False
+    committed: bool = False
+    last_good: bool = False
+    set_aside: str | None = None
+    set_aside_at: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+class Status(Struct, frozen=True):
+    """The appliance at a glance.
+
+    Attributes:
+        version: of edged.
+        state: of the slot, in a word or two.
+        model: the one that is in the slot.
+        since: when it began to serve; None while it does not.
+        problem: why nothing serves, in a sentence; else empty.
+        pinned: whether what serves is to stay, whatever is dropped.
+        store_problems: what was found wrong with the state on disk when edged started.
+    """
+
+    version: str
+    state: str
+    model: ModelInfo | None
+    since: float | None
+    problem: str
+    pinned: bool
+    store_problems: tuple[str, ...] = ()
+
+
+class Swap(Struct, frozen=True):
+    """That a model took the place of another.
+
+    Attributes:
+        at: when.
+        model: name and version; empty where that was not noted.
+        digest: of its bundle, which may have been removed since.
+        cause: who wanted it and why.
+        gate_closed_seconds: for how long calls were held; None where that was not noted.
+    """
+
+    at: float
+    model: str
+    digest: str
+    cause: str
+    gate_closed_seconds: float | None
+
+
+class Activate(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /v1/activate``; without a version, the highest serial of that name."""
+
+    name: _Name
+    version: _Name | None = None
+
+
+class Pin(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /v1/pin``, and its answer."""
+
+    pinned: bool
+
+
+class Swapped(Struct, frozen=True):
+    """How a change of models ended.
+
+    Attributes:
+        model: the one that serves, by name and version.
+        since: when it began to.
+        already: it served before; nothing changed.
+        gate_closed_seconds: for how long calls were held.
+    """
+
+    model: str
+    since: float
+    already: bool
+    gate_closed_seconds: float
+
+
+class Failure(Struct, frozen=True):
+    """An error.
+
+    Attributes:
+        error: what cannot be done, why, and what to do about it.
+        status: the name of the gRPC status code that stands for its class.
+    """
+
+    error: str
+    status: str
+
+
+class Change(Struct, frozen=True, omit_defaults=True):
+    """A line of the answer to a change of models: how far it has come, or how it ended.
+
+    Attributes:
+        text: what is being done.
+        fraction: how much of that is done, 0 … 1, where it can be told.
+        done: it went well; the last line.
+        error, status: it did not, as :class:`Failure` says it; the last line.
+    """
+
+    text: str = ""
+    fraction: float | None = None
+    done: Swapped | None = None
+    error: str = ""
+    status: str = ""
