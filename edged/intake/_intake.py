@@ -24,14 +24,16 @@ from edged.intake._folder import (
 from edged.intake._status import StatusBoard, moment
 from edged.intake._wakeups import Wakeups
 
-__all__ = ["Accept", "Intake", "Served", "Tell"]
+__all__ = ["Accept", "Intake", "Served", "Stored", "Tell"]
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
 _SERVING = "serving since "
-_FINAL = (_SERVING, "served ", "rejected: ")
+_SERVED = "served from "
+_STORED = "stored; "
+_FINAL = (_SERVING, _SERVED, _STORED, "rejected: ")
 # Events come in bursts; looking more often than this tells nothing new.
 _LEAST_PAUSE = 0.05
 _LONGEST_PAUSE_BETWEEN_TRIES = 60.0
@@ -56,15 +58,31 @@ class Served:
         return "\n".join([*lines, self.note] if self.note else lines)
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of an accepted file: its model is kept, and does not serve yet.
+
+    Attributes:
+        model: name and version, as people know it.
+        note: why it does not serve, and what to do about it.
+    """
+
+    model: str
+    note: str
+
+    def __str__(self) -> str:
+        return f"{_STORED}{self.note}\n{self.model}"
+
+
 class Tell(Protocol):
     """Told how far a file has come; from any thread."""
 
     def __call__(self, text: str, fraction: float | None = None) -> None: ...
 
 
-Accept = Callable[[Path, Tell], Awaitable[Served]]
-"""Makes the model in a file the one that serves. Raises EdgedError when it cannot;
-UnavailableError when trying again later helps."""
+Accept = Callable[[Path, Tell], Awaitable[Served | Stored]]
+"""Makes the model in a file the one that serves, or keeps it for later. Raises EdgedError when it
+cannot; UnavailableError when trying again later helps."""
 
 
 class _Stage(enum.Enum):
@@ -168,13 +186,13 @@ class Intake:
 
         def change(_name: str, lines: list[str]) -> str:
             text = "\n".join(lines)
+            if lines[1:2] == [model] and text.startswith((_SERVING, _SERVED, _STORED)):
+                return str(Served(model, since, *lines[2:3])) if model and since else text
             if not text.startswith(_SERVING):
                 return text
-            if lines[1:2] == [model]:
-                return str(Served(model, since, *lines[2:3])) if model and since else text
             began = lines[0].removeprefix(_SERVING)
             successor = f"{model} took its place" if model else "nothing serves now"
-            return "\n".join([f"served from {began} to {moment(now)}; {successor}", *lines[1:2]])
+            return "\n".join([f"{_SERVED}{began} to {moment(now)}; {successor}", *lines[1:2]])
 
         await self._board.revise(change)
 
@@ -296,7 +314,7 @@ class Intake:
         tell = _Progress(self._board, entry.name)
         try:
             self._check_size(entry.dropped)
-            served = await self._accept(entry.dropped.path, tell)
+            fate = await self._accept(entry.dropped.path, tell)
         except asyncio.CancelledError:
             tell.stop()
             self._board.write_blocking(
@@ -317,7 +335,7 @@ class Intake:
             )
         else:
             tell.stop()
-            await self._finish(entry, served)
+            await self._finish(entry, fate)
 
     def _check_size(self, dropped: Dropped) -> None:
         if dropped.size > self._max_file_bytes:
@@ -326,8 +344,17 @@ class Intake:
                 f" of {self._max_file_bytes} (drop.max_file_bytes in the configuration)"
             )
 
-    async def _finish(self, entry: _Entry, served: Served) -> None:
-        _log.info("%s: serving %s since %s", entry.dropped.shown, served.model, served.since)
+    async def _finish(self, entry: _Entry, fate: Served | Stored) -> None:
+        _log.info("%s: %s", entry.dropped.shown, " · ".join(str(fate).splitlines()))
+        if isinstance(fate, Served):
+            await self._reject_older(entry)
+            await self.serving(fate.model, fate.since)
+        async with self._moving:
+            await self._put_away(entry, remove)
+            await self._board.write(entry.name, str(fate))
+
+    async def _reject_older(self, entry: _Entry) -> None:
+        """What was dropped before *entry* and waits must not take its place later."""
         for other in list(self._entries.values()):
             if other.stage is _Stage.POSTPONED and other.number < entry.number:
                 await self._reject(
@@ -335,10 +362,6 @@ class Intake:
                     f"cannot take {other.dropped.shown}: {entry.dropped.shown} was dropped after"
                     " it and serves now; drop it again to have it back",
                 )
-        await self.serving(served.model, served.since)
-        async with self._moving:
-            await self._put_away(entry, remove)
-            await self._board.write(entry.name, str(served))
 
     async def _reject(self, entry: _Entry, reason: str) -> None:
         _log.warning("rejected %s: %s", entry.dropped.shown, reason)
