@@ -26,6 +26,7 @@ from edged.slot._gate import Gate
 from edged.slot._link import DeviceLink
 from edged.slot._standby import Model, Standbys, Tell, log_only
 from edged.slot._states import TRANSITIONS, Event, State
+from edged.slot._stopwatch import Stopwatch
 from edged.store import BundleRecord, Store
 from edged.wire import RequestedModel
 
@@ -212,8 +213,10 @@ class Slot:
         except BaseException:
             await self._standbys.discard(standby)
             raise
-        _log.info("%s serves; calls were held for %.0f ms", record, closed * 1000)
-        return Deployed(record, standby.since, already=False, gate_closed_seconds=closed)
+        _log.info(
+            "%s serves; calls were held for %.0f ms (%s)", record, closed.seconds * 1000, closed
+        )
+        return Deployed(record, standby.since, already=False, gate_closed_seconds=closed.seconds)
 
     def _already(self, record: BundleRecord) -> Deployed | None:
         loaded = self._loaded
@@ -364,7 +367,7 @@ class Slot:
             await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
             model.bank = await asyncio.to_thread(_load_bank, device, model.image)
             fault_point("slot.load.preloaded")
-            await self._enter(device, model)
+            await self._enter(device, model, Stopwatch())
             fault_point("slot.load.entered")
         except BaseException:
             self._loaded = None
@@ -375,31 +378,33 @@ class Slot:
 
     # Models change places.
 
-    async def _swap(self, device: Device, new: Model, tell: Tell, cause: str) -> float:
-        """Put *new* in the place of what is loaded; returns the seconds the gate was closed."""
+    async def _swap(self, device: Device, new: Model, tell: Tell, cause: str) -> Stopwatch:
+        """Put *new* in the place of what is loaded; returns for how long the gate was closed."""
         tell("loading")
         await asyncio.to_thread(self._store.begin_attempt, new.record.digest)
         new.bank = await asyncio.to_thread(_load_bank, device, new.image)
         fault_point("slot.preloaded")
         old = self._loaded
         self._move(Event.SWAP if old else Event.LOAD)
-        closed_at = time.monotonic()
+        closed = Stopwatch()
         self._gate.close()
         try:
             fault_point("slot.closed")
             await self._gate.drained(self._limits.drain_seconds)
+            closed.lap("drain")
             if old is not None:
                 await old.container.detach()
+                closed.lap("detach")
                 fault_point("slot.detached")
             await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
+            closed.lap("disable")
             fault_point("slot.drained")
-            await self._enter(device, new)
+            await self._enter(device, new, closed)
         except BaseException as error:
             await self._roll_back(device, old, error)
             raise
         self._serve(new, Event.SWAPPED if old else Event.LOADED)
         self._losses.clear()
-        closed = time.monotonic() - closed_at
         fault_point("slot.opened")
         await asyncio.to_thread(self._commit, new.record)
         fault_point("slot.committed")
@@ -408,13 +413,16 @@ class Slot:
             fault_point("slot.old.stopped")
         return closed
 
-    async def _enter(self, device: Device, model: Model) -> None:
+    async def _enter(self, device: Device, model: Model, closed: Stopwatch) -> None:
         """Give the device to *model*, which is in its bank, and see that it computes."""
         await asyncio.to_thread(device.activate, model.bank)
+        closed.lap("activate")
         fault_point("slot.activated")
         await model.container.attach(await self._link.data_connection())
+        closed.lap("attach")
         fault_point("slot.attached")
         await model.container.self_test()
+        closed.lap("self-test")
         fault_point("slot.tested")
 
     async def _roll_back(self, device: Device, old: Model | None, error: BaseException) -> None:
@@ -429,7 +437,7 @@ class Slot:
         try:
             fault_point("slot.rollback.begun")
             await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
-            await self._enter(device, old)
+            await self._enter(device, old, Stopwatch())
             fault_point("slot.rollback.entered")
         except EdgedError as second:
             _log.error("cannot roll back at once: %s", second)
