@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs proto bench clean
+.PHONY: help demo test lint docs proto bench soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ proto: $(INSTALLED) ## write edged/wire/_pb from edged/wire/protos
 bench: $(INSTALLED) ## what edged costs over the same work without it
 	PYTHONPATH=tests:bench $(BIN)/python bench/predict.py
 	PYTHONPATH=tests:bench $(BIN)/python bench/swap.py --swaps 30
+
+soak: $(INSTALLED) ## ten minutes of swaps under load, and a plot of what they take
+	$(BIN)/python -m pip install -q -e '.[bench]'
+	PYTHONPATH=tests:bench $(BIN)/python bench/swap.py --minutes 10 --output build/soak
 
 clean: ## remove the virtual environment and what tools leave behind
 	rm -rf .venv build dist *.egg-info
