@@ -45,6 +45,8 @@ class InferenceQueue:
         image: the program that has to be the active one; only its inputs, outputs and digest are
             used.
         timeout: seconds that a run may take, unless the call says otherwise.
+        take: whether to take the queue at once. Otherwise everything is made ready that may be
+            while someone else has it, and :meth:`take` does the rest.
 
     Raises:
         IncompatibleError: another program is active.
@@ -52,23 +54,51 @@ class InferenceQueue:
         DeviceLostError: the device is gone.
     """
 
-    def __init__(self, transport: Transport, image: ProgramImage, *, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        image: ProgramImage,
+        *,
+        timeout: float = 10.0,
+        take: bool = True,
+    ) -> None:
         self._transport = transport
+        self._image = image
         self._timeout = timeout
         self._lock = threading.Lock()
         self._stale = False
+        self._taken = False
+        self._operations: list[Operation] = []
+        self._packed: list[bytes] = []
         try:
-            base = _active_base(transport, image)
-            log2_size, offsets, size = _layout(image)
+            log2_size, self._offsets, size = _layout(image)
             self._memory = DmaBuffer(transport, _IOVA, size)
-            self._operations, self._packed = _program(image, offsets, base)
-            views = self._views((*image.input_tensors, *image.output_tensors), offsets)
+            views = self._views((*image.input_tensors, *image.output_tensors), self._offsets)
             self._inputs = list(zip(image.input_tensors, views, strict=False))
             self._outputs = views[len(image.inputs) :]
-            self._ring = Ring(transport, QUEUE_DATA, self._memory, log2_size)
+            self._ring = Ring(transport, QUEUE_DATA, self._memory, log2_size, start=False)
         except BaseException:
             transport.close()
             raise
+        if take:
+            self.take()
+
+    def take(self) -> None:
+        """Take the queue, which nobody else may have any more. If this fails, it is closed.
+
+        Raises:
+            IncompatibleError: another program is active.
+            DeviceError: the queue belongs to another opening.
+            DeviceLostError: the device is gone.
+        """
+        try:
+            base = _active_base(self._transport, self._image)
+            self._operations, self._packed = _program(self._image, self._offsets, base)
+            self._ring.start()
+        except BaseException:
+            self.close()
+            raise
+        self._taken = True
 
     def run(
         self, inputs: Sequence[npt.NDArray[Any]], timeout: float | None = None
@@ -96,6 +126,8 @@ class InferenceQueue:
         for (tensor, _), value in zip(self._inputs, inputs, strict=True):
             _check(tensor, value)
         with self._lock:
+            if not self._taken:
+                raise DeviceError("cannot run: the data queue was not taken yet")
             self._recover()
             for (_, view), value in zip(self._inputs, inputs, strict=True):
                 np.copyto(view, value)
@@ -104,7 +136,8 @@ class InferenceQueue:
 
     def close(self) -> None:
         """Give the queue back and close the connection; a run in another thread fails."""
-        self._ring.release()
+        if self._taken:
+            self._ring.release()
         self._transport.close()
         with self._lock:
             self._ring.close()

@@ -42,13 +42,22 @@ class Ring:
     Args:
         memory: holds the rings in its first :meth:`bytes_for` bytes.
         log2_size: descriptors in the ring, as a power of two.
+        start: whether to take the queue at once; otherwise :meth:`start` does.
 
     Raises:
         DeviceError: another opening holds the queue.
         DeadlineError: the device does not let go of what the queue did before.
     """
 
-    def __init__(self, transport: Transport, queue: int, memory: DmaBuffer, log2_size: int) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        queue: int,
+        memory: DmaBuffer,
+        log2_size: int,
+        *,
+        start: bool = True,
+    ) -> None:
         self.size = 1 << log2_size
         self._transport = transport
         self._queue = queue
@@ -67,7 +76,8 @@ class Ring:
         self._poll.register(transport.fileno(), _LOST)
         try:
             transport.set_interrupt(self._vector, self._eventfd)
-            self.start()
+            if start:
+                self.start()
         except BaseException:
             os.close(self._eventfd)
             raise
@@ -91,7 +101,11 @@ class Ring:
             (Queue.COMPLETION_BASE, base + self.size * _DESCRIPTOR_BYTES, 8),
             (Queue.CONTROL, QueueControl.ENABLE, 4),
         ):
-            self._transport.region_write(queue_offset(self._queue, register), value, size)
+            # The first write makes the queue ours, or hears that it is not. The others need no
+            # answer: the read that follows them tells whether all went well.
+            posted = register is not Queue.RING_BASE
+            offset = queue_offset(self._queue, register)
+            self._transport.region_write(offset, value, size, posted=posted)
         if not self._enabled():
             raise DeviceError(
                 f"cannot enable queue {self._queue}: it stopped with {self._error().name}"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ class Emulator:
     def device(self) -> Device:
         return Device.open(self.transport())
 
-    def queue(self, image: ProgramImage, **options: float) -> InferenceQueue:
+    def queue(self, image: ProgramImage, **options: Any) -> InferenceQueue:
         return InferenceQueue(self.transport(), image, **options)
 
     def kill(self) -> None:
