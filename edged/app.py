@@ -116,12 +116,12 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
     async with contextlib.AsyncExitStack() as stack:
         await slot.start()
         stack.push_async_callback(slot.stop, config.slot.drain_seconds)
+        await console.start()
+        stack.push_async_callback(console.stop)
         await front.start()
         stack.push_async_callback(front.stop, config.slot.drain_seconds)
         await intake.start()
         stack.push_async_callback(intake.stop)
-        await console.start()
-        stack.push_async_callback(console.stop)
         _log.info(
             "listening on %s and %s; drop models into %s",
             config.serving.listen,

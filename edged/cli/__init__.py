@@ -1,4 +1,4 @@
-"""``edgectl``: bundles are made and looked at, and models asked, from a shell."""
+"""``edgectl``: bundles are made, looked at and put to use, and models asked, from a shell."""
 
 from edged.cli._app import main
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from edged.cli import _bundle, _score
+from edged.cli import _bundle, _manage, _score
 from edged.errors import EdgedError
 
 __all__ = ["main"]
@@ -18,7 +18,7 @@ _EPILOGUE = (
 
 app = typer.Typer(
     name="edgectl",
-    help="Make and check bundles, and ask the model that edged serves.",
+    help="Make and check bundles, say which of them serves, and ask the model that does.",
     epilog=_EPILOGUE,
     no_args_is_help=True,
     add_completion=True,
@@ -29,11 +29,19 @@ app.command("pack", epilog=_bundle.PACK_EXAMPLES)(_bundle.pack)
 app.command("inspect", epilog=_bundle.INSPECT_EXAMPLES)(_bundle.inspect)
 app.command("verify", epilog=_bundle.VERIFY_EXAMPLES)(_bundle.verify)
 app.command("score", epilog=_score.SCORE_EXAMPLES)(_score.score)
+app.command("status")(_manage.status)
+app.command("models")(_manage.models)
+app.command("activate", epilog=_manage.ACTIVATE_EXAMPLES)(_manage.activate)
+app.command("rollback")(_manage.rollback)
+app.command("pin")(_manage.pin)
+app.command("unpin")(_manage.unpin)
+app.command("remove", epilog=_manage.REMOVE_EXAMPLES)(_manage.remove)
+app.command("history")(_manage.history)
 
 
 @app.callback()
 def edgectl() -> None:
-    """Make and check bundles, and ask the model that edged serves."""
+    """Make and check bundles, say which of them serves, and ask the model that does."""
 
 
 def main() -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-__all__ = ["print_json", "stderr", "stdout"]
+__all__ = ["print_json", "print_table", "stderr", "stdout"]
+
+_ANY_WIDTH: Final = 10_000
 
 
 def stdout() -> Console:
@@ -18,6 +23,17 @@ def stdout() -> Console:
 def stderr() -> Console:
     """Progress and remarks."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A row a line; only in a terminal is what is too long for one continued on the next."""
+    console = stdout()
+    table = Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    if not console.is_terminal:
+        console.width = _ANY_WIDTH
+    console.print(table)
 
 
 def print_json(value: Any) -> None:

@@ -306,8 +306,9 @@ class Store:
     def collect(self, keep: int, protect: Collection[Digest] = ()) -> Sequence[BundleRecord]:
         """Remove what is old.
 
-        Kept are the committed bundle, the last good one, those in *protect*, and of the others the
-        *keep* newest, by when they were added or committed, whichever was later.
+        Kept are the committed bundle, the last good one, and of the others *keep*: first those in
+        *protect*, all of them, then the newest, by when they were added or committed, whichever was
+        later.
 
         Returns:
             those that were removed.
@@ -315,10 +316,12 @@ class Store:
         with self._writing, translated("cannot remove old bundles"):
             served = self._catalogue.served()
             good = (self.committed(), self.last_good())
-            kept = {*protect, *(record.digest for record in good if record)}
+            kept = {record.digest for record in good if record}
             others = [record for record in self.list() if record.digest not in kept]
             others.sort(key=lambda r: max(r.added, served.get(r.digest, 0.0)), reverse=True)
-            removed = [r for r in others[keep:] if self._catalogue.remove(r.digest, str(r))]
+            old = [record for record in others if record.digest not in protect]
+            spared = max(0, keep - (len(others) - len(old)))
+            removed = [r for r in old[spared:] if self._catalogue.remove(r.digest, str(r))]
             if removed:
                 self._sweep()
         return removed

@@ -79,7 +79,7 @@ def test_help_shows_the_commands_and_examples() -> None:
     whole = edgectl("--help")
     assert whole.returncode == 0
     assert "Exit status" in whole.stdout
-    for command in ("pack", "inspect", "verify", "score"):
+    for command in ("pack", "inspect", "verify", "score", "activate", "rollback", "history"):
         assert f" {command} " in whole.stdout
     help_text = edgectl("pack", "--help")
     assert help_text.returncode == 0

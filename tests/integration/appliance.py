@@ -38,6 +38,7 @@ class Appliance:
         self.drop = folder / "drop"
         self.device = folder / "device.sock"
         self.socket = folder / "edged.sock"
+        self.control = folder / "control.sock"
         self.log = folder / "log"
         self.config = folder / "edged.toml"
         self.config.write_text(
@@ -45,6 +46,7 @@ class Appliance:
             f'[state]\ndirectory = "{folder}/state"\n'
             f'[drop]\ndirectory = "{self.drop}"\nrescan_seconds = 0.2\nsettle_seconds = 0.1\n'
             f'[device]\nsocket = "{self.device}"\n'
+            f'[console]\nsocket = "{self.control}"\nmode = "0600"\n'
         )
         self.emulator: subprocess.Popen[bytes] | None = None
         self.daemon: subprocess.Popen[bytes] | None = None
@@ -103,11 +105,21 @@ class Appliance:
         eventually(
             lambda: (
                 self.status_of(name) != before
-                and self.status_of(name).startswith(("serving", "rejected", "already"))
+                and self.status_of(name).startswith(("serving", "stored", "rejected", "already"))
             ),
             f"the status of {name}: {self.status_of(name)}\n{self.log.read_text()[-3000:]}",
         )
         return self.status_of(name)
+
+    def edgectl(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """A command about this appliance, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "edged.cli", *map(str, words), "--socket", str(self.control)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
 
     def predict(
         self, inputs: dict[str, wire.TensorProto], timeout: float = 30.0, wait: bool = True

@@ -470,9 +470,11 @@ def test_collect_keeps_what_serves_what_served_and_the_newest(
     for number in (2, 0, 1, 3):
         store.commit(records[number].digest)
     removed = store.collect(2, protect={records[4].digest})
-    assert [str(r) for r in removed] == ["m7 1.0.0", "m6 1.0.0", "m5 1.0.0"]
-    assert [str(r)[:2] for r in store.list()] == ["m0", "m1", "m2", "m3", "m4"]
+    assert [str(r) for r in removed] == ["m2 1.0.0", "m7 1.0.0", "m6 1.0.0", "m5 1.0.0"]
+    assert [str(r)[:2] for r in store.list()] == ["m0", "m1", "m3", "m4"]
     assert store.collect(2, protect={records[4].digest}) == []
+    store.collect(0, protect={records[4].digest})
+    assert [str(r)[:2] for r in store.list()] == ["m1", "m3", "m4"]
     store.collect(0)
     assert [str(r)[:2] for r in store.list()] == ["m1", "m3"]
 

@@ -1,0 +1,221 @@
+"""``edgectl status``, ``models``, ``history``, ``activate``, ``rollback``, ``pin``, ``remove``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import msgspec
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from edged.cli._control import Daemon, socket_path
+from edged.cli._output import print_json, print_table, stderr, stdout
+from edged.errors import InputError
+from edged.management import Activate, Change, ModelInfo, Pin, Status, Swap
+
+ACTIVATE_EXAMPLES = "edgectl activate mobilenet-v2 · edgectl activate mobilenet-v2@1.0.0"
+REMOVE_EXAMPLES = "edgectl remove mobilenet-v2@1.0.0"
+
+_INTERRUPTED = 130
+
+_Socket = Annotated[
+    Path | None,
+    # Who may use it is found out by using it, and said better then.
+    typer.Option("--socket", metavar="PATH", readable=False, help="The daemon's control socket."),
+]
+_Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="The daemon's configuration."),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def status(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
+    """Show what edged is doing: which model serves since when, or why none does."""
+    found = _daemon(socket, config).get("/v1/status", Status)
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+        return
+    for key, value in _facts(found):
+        stdout().print(f"[bold]{key:8}[/bold] {escape(value)}")
+
+
+def models(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
+    """List the models in the store: loaded, available, set aside and why."""
+    daemon = _daemon(socket, config)
+    pinned = daemon.get("/v1/status", Status).pinned
+    found = daemon.get("/v1/models", list[ModelInfo])
+    if as_json:
+        print_json({"pinned": pinned, "models": msgspec.to_builtins(found)})
+        return
+    rows = [
+        (
+            f"{m.name}@{m.version}",
+            str(m.serial),
+            f"{m.size / 1e6:.1f} MB",
+            _time(m.added),
+            _state(m, pinned),
+        )
+        for m in found
+    ]
+    print_table(("MODEL", "SERIAL", "SIZE", "ADDED (UTC)", "STATE"), rows)
+
+
+def history(
+    limit: Annotated[int, typer.Option(help="How many changes.", min=1, max=10_000)] = 20,
+    socket: _Socket = None,
+    config: _Config = None,
+    as_json: _Json = False,
+) -> None:
+    """Show which model began to serve when, who wanted it, and how long calls were held."""
+    found = _daemon(socket, config).get(f"/v1/history?limit={limit}", list[Swap])
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+        return
+    rows = [
+        (_time(swap.at), swap.model or swap.digest[:19], _held(swap), swap.cause or "–")
+        for swap in found
+    ]
+    print_table(("WHEN (UTC)", "MODEL", "CALLS HELD", "CAUSE"), rows)
+
+
+def activate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME[@VERSION]",
+            help="A model in the store; without a version, the one with the highest serial.",
+        ),
+    ],
+    socket: _Socket = None,
+    config: _Config = None,
+    as_json: _Json = False,
+) -> None:
+    """Make a model in the store serve: pinned or not, older or newer, set aside or not.
+
+    Calls are held while models change places. Whatever fails, what served before serves on.
+    """
+    name, at, version = model.partition("@")
+    if not name or (at and not version):
+        raise InputError(f"cannot activate {model!r}: wanted NAME or NAME@VERSION")
+    body = Activate(name, version or None)
+    _follow(_daemon(socket, config).follow("/v1/activate", body), as_json)
+
+
+def rollback(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
+    """Make the model serve that did before the present one."""
+    _follow(_daemon(socket, config).follow("/v1/rollback", None), as_json)
+
+
+def pin(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
+    """Have what serves stay: what is dropped is stored, and not activated."""
+    _set_pin(True, socket, config, as_json)
+
+
+def unpin(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
+    """Have what is dropped serve again."""
+    _set_pin(False, socket, config, as_json)
+
+
+def remove(
+    model: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A model in the store.")],
+    socket: _Socket = None,
+    config: _Config = None,
+    as_json: _Json = False,
+) -> None:
+    """Remove a model from the store. One that is in use is not removed."""
+    _daemon(socket, config).delete(f"/v1/models/{quote(model, safe='@')}")
+    if as_json:
+        print_json({"removed": model})
+    else:
+        stdout().print(f"removed {escape(model)}")
+
+
+def _daemon(socket: Path | None, config: Path | None) -> Daemon:
+    return Daemon(socket_path(socket, config))
+
+
+def _set_pin(pinned: bool, socket: Path | None, config: Path | None, as_json: bool) -> None:
+    daemon = _daemon(socket, config)
+    found = daemon.post("/v1/pin", Pin(pinned), Pin)
+    model = daemon.get("/v1/status", Status).model
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+    elif found.pinned:
+        stdout().print(f"pinned to {escape(str(model))}" if model else "pinned; no model is loaded")
+    else:
+        stdout().print("not pinned: what is dropped serves")
+
+
+def _follow(changes: Iterator[Change], as_json: bool) -> None:
+    console = stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    done = None
+    try:
+        with Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as progress:
+            task = progress.add_task("asking", total=None)
+            for change in changes:
+                done = change.done
+                progress.update(
+                    task,
+                    description=escape(change.text),
+                    total=None if change.fraction is None else 1.0,
+                    completed=change.fraction or 0.0,
+                )
+    except KeyboardInterrupt:
+        console.print("edgectl: not waiting any longer; edged goes on with it")
+        raise typer.Exit(_INTERRUPTED) from None
+    if done is None:
+        return  # the last line has it, or the iterator raised
+    if as_json:
+        print_json(msgspec.to_builtins(done))
+    elif done.already:
+        stdout().print(f"{escape(done.model)} was serving already; nothing changed")
+    else:
+        held = done.gate_closed_seconds * 1000
+        stdout().print(f"{escape(done.model)} serves; calls were held for {held:.0f} ms")
+
+
+def _facts(found: Status) -> Iterator[tuple[str, str]]:
+    yield "edged", found.version
+    yield "state", found.state
+    if found.model is not None:
+        since = f", since {_time(found.since)} UTC" if found.since is not None else ""
+        yield "model", f"{found.model} (serial {found.model.serial}){since}"
+    if found.problem:
+        yield "problem", found.problem
+    yield "pinned", "yes: what is dropped is stored, and not activated" if found.pinned else "no"
+    for problem in found.store_problems:
+        yield "store", problem
+
+
+def _state(model: ModelInfo, pinned: bool) -> str:
+    words = []
+    if model.loaded:
+        words.append("loaded, pinned" if pinned else "loaded")
+    elif model.set_aside is None:
+        words.append("available")
+    if model.committed and not model.loaded:
+        words.append("loaded after a restart")
+    if model.last_good and not model.loaded:
+        words.append("what a rollback leads to")
+    if model.set_aside is not None:
+        since = f" on {_time(model.set_aside_at)}" if model.set_aside_at is not None else ""
+        words.append(f"set aside{since}: {model.set_aside}")
+    return "; ".join(words)
+
+
+def _held(swap: Swap) -> str:
+    seconds = swap.gate_closed_seconds
+    return "–" if seconds is None else f"{seconds * 1000:.0f} ms"
+
+
+def _time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
