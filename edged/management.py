@@ -1,7 +1,8 @@
 """What the management API says: the console writes it, ``edgectl`` reads it.
 
-JSON over HTTP on the control socket; ``docs/management.md`` describes it. Times are in seconds since
-1970, durations in seconds. Fields may be added; a client passes over those that it does not know.
+JSON over HTTP on the control socket; ``docs/management.md`` describes it. Times are in seconds
+since 1970, durations in seconds. Fields may be added; a client passes over those that it does not
+know.
 """
 
 from __future__ import annotations
