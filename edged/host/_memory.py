@@ -8,7 +8,13 @@ __all__ = ["keep_large_buffers"]
 
 # mallopt(3): parameter → value. Tensors of a few hundred kilobytes stay on the heap instead of
 # being mapped and unmapped for each call, which costs a page fault for every 4 KiB of them.
-_OPTIONS = {-3: 32 << 20, -1: 256 << 20, -2: 16 << 20}  # MMAP_THRESHOLD, TRIM_THRESHOLD, TOP_PAD
+# One arena, because what a thread frees in its own is kept there for that thread alone.
+_OPTIONS = {
+    -3: 32 << 20,  # M_MMAP_THRESHOLD
+    -1: 256 << 20,  # M_TRIM_THRESHOLD
+    -2: 16 << 20,  # M_TOP_PAD
+    -8: 1,  # M_ARENA_MAX
+}
 
 
 def keep_large_buffers() -> bool:
