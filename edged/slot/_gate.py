@@ -53,10 +53,10 @@ class Gate:
             DeadlineError: the gate did not open in time.
             EdgedError: what the gate refuses with.
         """
-        if not self._open:
+        if self._open:
+            self._let_in()
+        else:
             await self._wait(seconds, size)
-        self._inside += 1
-        self._empty.clear()
 
     def leave(self) -> None:
         """Say that a call that passed is over."""
@@ -112,10 +112,14 @@ class Gate:
         try:
             async with asyncio.timeout(seconds):
                 await turn
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"cannot answer in time: the model was not ready within {seconds:.3g} s"
-            ) from error
+        except BaseException as error:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.leave()
+            if isinstance(error, TimeoutError):
+                raise DeadlineError(
+                    f"cannot answer in time: the model was not ready within {seconds:.3g} s"
+                ) from error
+            raise
         finally:
             self._held_bytes -= size
             if turn in self._held:
@@ -127,9 +131,15 @@ class Gate:
             if turn.done():
                 continue
             if error is None:
+                # Inside from now on: the gate may close again before the call's task runs.
+                self._let_in()
                 turn.set_result(None)
             else:
                 turn.set_exception(again(error))
+
+    def _let_in(self) -> None:
+        self._inside += 1
+        self._empty.clear()
 
 
 def again(error: EdgedError) -> EdgedError:

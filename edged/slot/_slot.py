@@ -388,9 +388,11 @@ class Slot:
         self._move(Event.SWAP if old else Event.LOAD)
         closed = Stopwatch()
         self._gate.close()
+        drained = False
         try:
             fault_point("slot.closed")
             await self._gate.drained(self._limits.drain_seconds)
+            drained = True
             closed.lap("drain")
             if old is not None:
                 await old.container.detach()
@@ -401,16 +403,25 @@ class Slot:
             fault_point("slot.drained")
             await self._enter(device, new, closed)
         except BaseException as error:
-            await self._roll_back(device, old, error)
+            await self._roll_back(device, old, error, attached=not drained)
             raise
         self._serve(new, Event.SWAPPED if old else Event.LOADED)
+        held = closed.seconds
+        try:
+            fault_point("slot.opened")
+            await asyncio.to_thread(self._commit, new.record, cause, held)
+        except BaseException as error:
+            await self._take_back(device, new, old, error)
+            raise
         self._losses.clear()
-        fault_point("slot.opened")
-        await asyncio.to_thread(self._commit, new.record)
-        fault_point("slot.committed")
-        if old is not None:
-            await self._standbys.discard(old)
-            fault_point("slot.old.stopped")
+        try:
+            fault_point("slot.committed")
+            if old is not None:
+                await self._standbys.discard(old)
+                fault_point("slot.old.stopped")
+        except EdgedError as error:
+            # It changes nothing about what serves.
+            _log.error("cannot put the old model away: %s", error)
         return closed
 
     async def _enter(self, device: Device, model: Model, closed: Stopwatch) -> None:
@@ -425,7 +436,31 @@ class Slot:
         closed.lap("self-test")
         fault_point("slot.tested")
 
-    async def _roll_back(self, device: Device, old: Model | None, error: BaseException) -> None:
+    async def _take_back(
+        self, device: Device, new: Model, old: Model | None, error: BaseException
+    ) -> None:
+        """Have *old* serve again, although *new* does already: it could not be committed."""
+        try:
+            if self._state is State.SERVING:
+                self._move(Event.SWAP)
+                self._gate.close()
+                await self._gate.drained(self._limits.drain_seconds)
+                await new.container.detach()
+        except EdgedError as second:
+            _log.warning("cannot detach %s, which is ended in any case: %s", new.record, second)
+        finally:
+            self._loaded = old
+        if self._state is State.SWAPPING:
+            await self._roll_back(device, old, error)
+
+    async def _roll_back(
+        self, device: Device, old: Model | None, error: BaseException, attached: bool = False
+    ) -> None:
+        """Have *old* serve again.
+
+        Args:
+            attached: it holds the device still, and calls of its own may be running.
+        """
         if self._device is not device:
             return  # The device went away meanwhile: it comes back to the committed model.
         if old is None:
@@ -436,8 +471,9 @@ class Slot:
         _log.warning("rolling back to %s: %s", old.record, error)
         try:
             fault_point("slot.rollback.begun")
-            await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
-            await self._enter(device, old, Stopwatch())
+            if not attached:
+                await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
+                await self._enter(device, old, Stopwatch())
             fault_point("slot.rollback.entered")
         except EdgedError as second:
             _log.error("cannot roll back at once: %s", second)
@@ -447,9 +483,18 @@ class Slot:
             return
         self._serve(old, Event.ROLLED_BACK)
 
-    def _commit(self, record: BundleRecord) -> None:
-        self._store.commit(record.digest)
-        self._store.clear_attempts(record.digest)
+    def _commit(self, record: BundleRecord, cause: str, held: float) -> None:
+        try:
+            self._store.commit(record.digest, cause, held)
+        except EdgedError:
+            # It may be on disk all the same, and is then what serves after a restart.
+            committed = self._store.committed()
+            if committed is None or committed.digest != record.digest:
+                raise
+        try:
+            self._store.clear_attempts(record.digest)
+        except EdgedError as error:
+            _log.warning("cannot forget the attempts to start %s: %s", record, error)
 
     def _serve(self, model: Model, event: Event) -> None:
         self._move(event)

@@ -84,3 +84,30 @@ async def test_draining_waits_for_the_calls_inside() -> None:
     drained = asyncio.create_task(gate.drained(5))
     gate.leave()
     await drained
+
+
+async def test_a_call_let_in_is_inside_at_once_though_its_task_runs_later() -> None:
+    gate = Gate(10)
+    held = asyncio.create_task(gate.enter(5))
+    while not gate.held:
+        await asyncio.sleep(0)
+    gate.open()
+    gate.close()
+    with pytest.raises(DeadlineError, match="1 calls still run"):
+        await gate.drained(0.01)
+    await held
+    gate.leave()
+    await gate.drained(1)
+
+
+async def test_a_call_that_is_called_off_as_it_is_let_in_is_not_inside() -> None:
+    gate = Gate(10)
+    held = asyncio.create_task(gate.enter(5))
+    while not gate.held:
+        await asyncio.sleep(0)
+    gate.open()
+    held.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await held
+    assert gate.inside == 0
+    await gate.drained(1)
