@@ -57,6 +57,7 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
         ProcessLauncher(
             memory_bytes=config.container.memory_bytes,
             start_seconds=config.container.start_seconds,
+            call_seconds=config.container.call_seconds,
             bubblewrap=bubblewrap,
         ),
         CompilerProcess(config.compiler.memory_bytes, config.compiler.timeout_seconds, bubblewrap),

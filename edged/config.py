@@ -292,6 +292,15 @@ class ContainerConfig(Struct, frozen=True):
         float,
         Meta(gt=0, description="How long it may take to be ready."),
     ] = 30.0
+    call_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="How long it may work on one call, whatever the client's own deadline is."
+            " One that does not come back from a call is ended and replaced. What a call waits"
+            " for its turn does not count.",
+        ),
+    ] = 60.0
 
 
 class CompilerConfig(Struct, frozen=True):

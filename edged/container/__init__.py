@@ -10,15 +10,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edged.container._channel import CalledBack
     from edged.container._container import Container, Launcher
     from edged.container._launcher import ProcessLauncher
 
-__all__ = ["Container", "Launcher", "ProcessLauncher"]
+__all__ = ["CalledBack", "Container", "Launcher", "ProcessLauncher"]
+
+_PLACES = {"CalledBack": "_channel", "ProcessLauncher": "_launcher"}
 
 
 def __getattr__(name: str) -> object:
     """Import on first use: the process inside imports this package too, and asyncio is 30 ms."""
     if name not in __all__:
         raise AttributeError(name)
-    module = "_launcher" if name == "ProcessLauncher" else "_container"
+    module = _PLACES.get(name, "_container")
     return getattr(import_module(f"edged.container.{module}"), name)

@@ -19,6 +19,7 @@ import msgspec
 from edged import errors
 from edged.container._arena import Arena, Memory
 from edged.container._messages import (
+    CALLS_AT_ONCE,
     CANCELLED,
     INLINE_BYTES,
     MAX_PACKET,
@@ -27,21 +28,23 @@ from edged.container._messages import (
     Attach,
     Body,
     Call,
+    CallBack,
     Cancel,
     Detach,
     DeviceLost,
     Failure,
     Free,
     FromFront,
+    Prepare,
     Ready,
     SelfTest,
     Span,
     encode,
     worker_decoder,
 )
-from edged.errors import ContainerError, DeadlineError, EdgedError, LimitError
+from edged.errors import ContainerError, DeadlineError, EdgedError, LimitError, UnavailableError
 
-__all__ = ["HUNG_UP", "Channel"]
+__all__ = ["HUNG_UP", "CalledBack", "Channel"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +52,15 @@ HUNG_UP: Final = "it hung up"
 
 _MAX_CALLS: Final = 1024
 _PACKETS_AT_ONCE: Final = 64
-_OVERDUE_SECONDS: Final = 60.0
-_GONE: Final = "cannot answer: the model's container is gone; a new one is on its way, try again"
+_GRACE_SECONDS: Final = 2.0
+"""An honest worker ends a call by itself when its time is up, but only between two samples."""
+
+
+class CalledBack(UnavailableError):  # noqa: N818 (nothing is wrong)
+    """A call was called back before the worker had begun it: whoever called back sends it again.
+
+    Not in `edged.errors`, where a worker could choose it for its answer.
+    """
 
 
 @dataclass(slots=True, eq=False)
@@ -60,10 +70,15 @@ class _Pending:
     Attributes:
         answer: done early when nobody waits for it any more.
         placed: where the request lies in the arena, until the worker has answered.
+        begun: when the worker can have begun it, by time.monotonic(): once no more than it works
+            on at a time were before it.
+        called_back: whether the worker was told to give it back if it had not begun.
     """
 
     answer: asyncio.Future[bytes]
     placed: int | None
+    begun: float | None = None
+    called_back: bool = False
 
 
 class Channel:
@@ -72,8 +87,9 @@ class Channel:
     Args:
         sock: SOCK_SEQPACKET, non-blocking; the channel closes it.
         requests, responses: shared with the worker; the channel closes them.
-        on_lost: told once, why the channel is of no more use: the worker hung up, or said what an
-            honest one never says.
+        on_lost: told once, why the channel is of no more use: the worker hung up, said what an
+            honest one never says, or hangs.
+        call_seconds: how long the worker may take for one call, whoever still waits for it.
     """
 
     def __init__(
@@ -82,16 +98,22 @@ class Channel:
         requests: Memory,
         responses: Memory,
         on_lost: Callable[[str], None],
+        call_seconds: float = 60.0,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._requests = requests
         self._responses = responses
         self._on_lost = on_lost
+        self._call_seconds = call_seconds
         self._arena = Arena(requests)
         self._decoder = worker_decoder()
         self._numbers = itertools.count(START + 1)
         self._pending: dict[int, _Pending] = {}
+        # Of those, the calls, in the order in which the worker begins them.
+        self._line: dict[int, _Pending] = {}
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._has_device = False
         self._room: deque[asyncio.Future[None]] = deque()
         self._unsent: deque[tuple[bytes, int | None]] = deque()
         self._open = True
@@ -129,53 +151,83 @@ class Channel:
             placed = await self._place(payload, deadline)
             body = Span(placed, len(payload))
         number, pending = self._begin(placed)
+        self._line[number] = pending
+        self._advance()
         self._send(Call(number, method, body, deadline))
-        return await self._answer(number, pending, deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await pending.answer
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"cannot answer: not done within the {max(timeout, 0):.3g} s that the caller waits"
+            ) from error
+        finally:
+            if number in self._pending and self._open:
+                # Nobody waits any more. The span stays taken until the worker is done with it.
+                self._send(Cancel(number))
 
-    async def attach(self, device: int, seconds: float) -> None:
+    def call_back(self) -> None:
+        """Have the calls that the worker has not begun end with `CalledBack`."""
+        if not self._open:
+            return
+        for pending in self._line.values():
+            pending.called_back = True
+        for waiter in self._room:
+            if not waiter.done():
+                waiter.set_exception(_called_back())
+        self._send(CallBack())
+
+    async def prepare(self, device: int, seconds: float) -> None:
         """Hand over the descriptor *device*, which stays the caller's to close."""
-        number, pending = self._begin(None)
-        self._send(Attach(number), device)
-        await self._answer(number, pending, seconds)
+        await self._do(Prepare, seconds, device)
+
+    async def attach(self, seconds: float) -> None:
+        self._has_device = True
+        await self._do(Attach, seconds)
 
     async def detach(self, seconds: float) -> None:
-        number, pending = self._begin(None)
-        self._send(Detach(number))
-        await self._answer(number, pending, seconds)
+        await self._do(Detach, seconds)
 
-    async def self_test(self, seconds: float) -> None:
-        number, pending = self._begin(None)
-        self._send(SelfTest(number))
-        await self._answer(number, pending, seconds)
+    async def self_test(self, at_most: float, seconds: float) -> None:
+        await self._do(lambda number: SelfTest(number, at_most), seconds)
 
     def say(self, message: FromFront) -> None:
         """Send what has no answer; nothing if the worker is gone."""
         if self._open:
             self._send(message)
 
-    def close(self) -> None:
+    def lose(self, reason: str) -> None:
+        """Close, and tell why, unless it is closed already."""
+        if self._open:
+            self.close("" if reason == HUNG_UP else f" ({reason})")
+            self._on_lost(reason)
+
+    def close(self, why: str = "") -> None:
         """Fail every pending call and let go of socket and memory. Nothing happens twice."""
         if not self._open:
             return
         self._open = False
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
         self._requests.close()
         self._responses.close()
         for pending in self._pending.values():
-            _fail(pending.answer, ContainerError(_GONE))
+            _fail(pending.answer, _gone(why))
         self._pending.clear()
+        self._line.clear()
         for waiter in self._room:
             if not waiter.done():
-                waiter.set_exception(ContainerError(_GONE))
+                waiter.set_exception(_gone(why))
         self._room.clear()
         for _, descriptor in self._unsent:
             if descriptor is not None:
                 os.close(descriptor)
         self._unsent.clear()
         if not self.ready.done():
-            self.ready.set_exception(ContainerError(_GONE))
+            self.ready.set_exception(_gone(why))
 
     # Sending.
 
@@ -233,7 +285,23 @@ class Channel:
 
     def _check_open(self) -> None:
         if not self._open:
-            raise ContainerError(_GONE)
+            raise _gone()
+
+    async def _do(
+        self, message: Callable[[int], FromFront], seconds: float, descriptor: int | None = None
+    ) -> None:
+        """Have the worker do what is no call. One that cannot in time is of no more use."""
+        number, pending = self._begin(None)
+        self._send(message(number), descriptor)
+        try:
+            async with asyncio.timeout(seconds):
+                await pending.answer
+        except TimeoutError as error:
+            what = type(message(number)).__name__
+            self.lose(f"it did not answer {what} within {seconds:g} s")
+            raise ContainerError(
+                f"cannot use the container: it did not answer {what} within {seconds:g} s"
+            ) from error
 
     def _send(self, message: FromFront, descriptor: int | None = None) -> None:
         packet = encode(message)
@@ -266,23 +334,29 @@ class Channel:
         if not self._unsent:
             self._loop.remove_writer(self._sock.fileno())
 
-    async def _answer(self, number: int, pending: _Pending, seconds: float) -> bytes:
-        try:
-            async with asyncio.timeout(seconds):
-                return await pending.answer
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"cannot answer: not done within the {max(seconds, 0):.3g} s that the caller waits"
-            ) from error
-        finally:
-            if number in self._pending and self._open:
-                # Nobody waits any more. The span stays taken until the worker is done with it.
-                self._send(Cancel(number))
-                self._loop.call_later(_OVERDUE_SECONDS, self._overdue, number)
+    def _advance(self) -> None:
+        """Note which calls the worker can have begun, and watch over them."""
+        for pending in itertools.islice(self._line.values(), CALLS_AT_ONCE):
+            if pending.begun is None:
+                pending.begun = time.monotonic()
+        if self._line and self._watchdog is None:
+            patience = self._call_seconds + _GRACE_SECONDS
+            self._watchdog = self._loop.call_later(patience, self._watch)
 
-    def _overdue(self, number: int) -> None:
-        if number in self._pending:
-            self._lose(f"it did not let go of a call for {_OVERDUE_SECONDS:g} s")
+    def _watch(self) -> None:
+        """Give up on a worker that does not come back from a call; look again when that may be."""
+        self._watchdog = None
+        first = next(iter(self._line.values()), None)
+        if first is None or first.begun is None:
+            return
+        left = first.begun + self._call_seconds + _GRACE_SECONDS - time.monotonic()
+        if left > 0:
+            self._watchdog = self._loop.call_later(left, self._watch)
+        else:
+            self.lose(
+                f"it worked for more than {self._call_seconds:g} s on one call, the limit of"
+                " container.call_seconds"
+            )
 
     # Receiving.
 
@@ -299,12 +373,12 @@ class Channel:
                 _log.debug("cannot read from the container: %s", error)
                 packet = b""
             if not packet:
-                self._lose(HUNG_UP)
+                self.lose(HUNG_UP)
                 return
             try:
                 self._take(packet)
             except (msgspec.DecodeError, ValueError, KeyError) as error:
-                self._lose(f"it broke the protocol: {type(error).__name__} {error}"[:300])
+                self.lose(f"it broke the protocol: {type(error).__name__} {error}"[:300])
 
     def _take(self, packet: bytes) -> None:
         """Act on a packet; what is not in order raises."""
@@ -327,27 +401,28 @@ class Channel:
             case Failure(number, kind, text):
                 pending = self._pending[number]
                 self._end(number)
-                _fail(pending.answer, _error(kind, text))
+                given_back = kind == CANCELLED and pending.called_back
+                _fail(pending.answer, _called_back() if given_back else _error(kind, text))
             case Ready():
                 if self.ready.done():
                     raise ValueError("it was ready twice")
                 self.ready.set_result(message)
             case DeviceLost(text):
+                if not self._has_device:
+                    raise ValueError("it lost a device that it did not have")
+                self._has_device = False
                 _log.warning("the container lost the device: %s", text)
 
     def _end(self, number: int) -> None:
         placed = self._pending.pop(number).placed
+        if self._line.pop(number, None) is not None:
+            self._advance()
         if placed is not None:
             self._release(placed)
 
     def _release(self, placed: int) -> None:
         self._arena.release(placed)
         self._wake()
-
-    def _lose(self, reason: str) -> None:
-        if self._open:
-            self.close()
-            self._on_lost(reason)
 
 
 def _error(kind: str, text: str) -> EdgedError:
@@ -362,6 +437,16 @@ def _error(kind: str, text: str) -> EdgedError:
 def _fail(answer: asyncio.Future[bytes], error: EdgedError) -> None:
     if not answer.done():
         answer.set_exception(error)
+
+
+def _gone(why: str = "") -> ContainerError:
+    return ContainerError(
+        f"cannot answer: the model's container is gone{why}; a new one is on its way, try again"
+    )
+
+
+def _called_back() -> CalledBack:
+    return CalledBack("cannot answer: the call was called back before it began; try again")
 
 
 def _too_many() -> LimitError:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
+import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -27,6 +30,8 @@ _LAST_LINES: Final = 10
 _LINE_BYTES: Final = 1000
 _WORDS_KEPT: Final = 1500
 _LINES_LOGGED: Final = 200
+_FLOOD_BYTES: Final = 16 << 20
+_FLOOD_SECONDS: Final = 60.0
 
 
 class Launcher(Protocol):
@@ -51,6 +56,7 @@ class Container:
         process: with its standard error piped to us.
         wrapped: whether it runs inside bubblewrap, which tells of a signal by its exit status.
         sock, requests, responses: the channel to it; the container closes them.
+        call_seconds: how long it may work on one call.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class Container:
         sock: socket.socket,
         requests: Memory,
         responses: Memory,
+        call_seconds: float = 60.0,
     ) -> None:
         self._process = process
         self._pidfd: int | None = None
@@ -68,8 +75,8 @@ class Container:
         self._wrapped = wrapped
         self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._why = ""
-        self._channel = Channel(sock, requests, responses, self._channel_lost)
-        self._stderr = _Stderr(process.pid)
+        self._channel = Channel(sock, requests, responses, self._channel_lost, call_seconds)
+        self._stderr = _Stderr(process.pid, self._channel.lose)
         self._watch = asyncio.create_task(self._watched(), name=f"container-{process.pid}")
 
     @property
@@ -96,21 +103,44 @@ class Container:
         """
         return await self._channel.ready
 
-    async def attach(self, device: socket.socket) -> None:
-        """Hand the device to the process, which opens its data queue.
+    async def prepare(self, device: socket.socket) -> None:
+        """Have the process make everything ready to use the device, but for taking its queue.
+
+        Another container may serve meanwhile. Lets go of a device that was attached before.
 
         Args:
             device: a connection on which nothing was said yet. It is closed on our side.
 
         Raises:
             DeviceLostError, DeviceError: what the process found.
-            ContainerError: the process is gone.
+            ContainerError: the process is gone, or does not answer and is ended.
         """
         with device:
-            await self._channel.attach(device.fileno(), _ATTACH_SECONDS)
+            await self._channel.prepare(device.fileno(), _ATTACH_SECONDS)
+
+    async def attach(self, device: socket.socket | None = None) -> None:
+        """Have the process take the data queue of the device.
+
+        The queue has to be free: whoever had it before is proven to be gone from it.
+
+        Args:
+            device: as for :meth:`prepare`, if that was not called before.
+
+        Raises:
+            UnavailableError: none was prepared.
+            DeviceLostError, DeviceError: what the process found.
+            ContainerError: the process is gone, or does not answer and is ended.
+        """
+        if device is not None:
+            await self.prepare(device)
+        await self._channel.attach(_ATTACH_SECONDS)
 
     async def detach(self) -> None:
-        """Have the process let go of the device. Calls are then answered UNAVAILABLE."""
+        """Have the process let go of the device. Calls are then answered UNAVAILABLE.
+
+        Raises:
+            ContainerError: the process is gone, or does not answer and is ended.
+        """
         await self._channel.detach(_ATTACH_SECONDS)
 
     async def call(self, method: str, payload: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 (handed on)
@@ -127,6 +157,7 @@ class Container:
 
         Raises:
             UnavailableError: no device is attached, or it went away.
+            CalledBack: by :meth:`call_back`; it can be sent again, to whichever container.
             ContainerError: the process is gone, or goes before it has answered.
             DeadlineError: *timeout* passed.
             LimitError: a bound on size or number.
@@ -134,14 +165,22 @@ class Container:
         """
         return await self._channel.call(method, payload, timeout)
 
-    async def self_test(self) -> None:
+    def call_back(self) -> None:
+        """Have the calls that the process has not begun end with `CalledBack`, at once."""
+        self._channel.call_back()
+
+    async def self_test(self, at_most: float = math.inf) -> None:
         """Run the bundle's vectors through prologue, device and epilogue.
+
+        Args:
+            at_most: seconds after which no further vector is begun. One is run in any case.
 
         Raises:
             DeviceError: an output is further off than its tolerance: which, where, by how much.
+            ContainerError: the process is gone, or does not answer and is ended.
             EdgedError: the vectors cannot be run.
         """
-        await self._channel.self_test(_SELF_TEST_SECONDS)
+        await self._channel.self_test(at_most, _SELF_TEST_SECONDS)
 
     async def stop(self) -> None:
         """End the process: politely, then not. Calls under way fail with `ContainerError`."""
@@ -185,10 +224,17 @@ class Container:
 
 
 class _Stderr:
-    """What the process says on standard error: logged within bounds, its last lines kept."""
+    """What the process says on standard error: logged within bounds, its last lines kept.
 
-    def __init__(self, pid: int) -> None:
+    Args:
+        on_flood: told when it says so much that to read it would slow down everything else.
+    """
+
+    def __init__(self, pid: int, on_flood: Callable[[str], None]) -> None:
         self._pid = pid
+        self._on_flood = on_flood
+        self._read = 0
+        self._window = time.monotonic()
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._logged = 0
 
@@ -196,12 +242,25 @@ class _Stderr:
         """Until its end. All of it is read, or the process would block; little of it is kept."""
         rest = b""
         while chunk := await stream.read(65536):
+            self._meter(len(chunk))
             *lines, rest = (rest + chunk).split(b"\n")
             rest = rest[:_LINE_BYTES]
-            for line in lines:
+            room = max(_LINES_LOGGED - self._logged, 0)
+            for line in (*lines[:room], *lines[room:][-_LAST_LINES:]):
                 self._line(line)
         if rest:
             self._line(rest)
+
+    def _meter(self, size: int) -> None:
+        now = time.monotonic()
+        if now - self._window > _FLOOD_SECONDS:
+            self._window, self._read = now, 0
+        self._read += size
+        if self._read > _FLOOD_BYTES:
+            self._on_flood(
+                f"it wrote more than {_FLOOD_BYTES >> 20} MiB to standard error within"
+                f" {_FLOOD_SECONDS:g} s"
+            )
 
     def last_words(self) -> str:
         words = " / ".join(self._lines)

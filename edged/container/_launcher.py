@@ -32,6 +32,7 @@ class ProcessLauncher:
     Args:
         memory_bytes: bound on the memory of a process, shared memory aside.
         start_seconds: how long it may take to load its model.
+        call_seconds: how long it may work on one call; one that takes longer is ended.
         bubblewrap: as `edged.sandbox.command` takes it.
         arena_bytes: shared memory for requests, and as much for responses; bounds each of them.
             It takes memory only while it is in use.
@@ -41,11 +42,13 @@ class ProcessLauncher:
         self,
         memory_bytes: int = 2 << 30,
         start_seconds: float = 30.0,
+        call_seconds: float = 60.0,
         bubblewrap: str = "auto",
         arena_bytes: int = ARENA_BYTES,
     ) -> None:
         self._memory_bytes = memory_bytes
         self._start_seconds = start_seconds
+        self._call_seconds = call_seconds
         self._bubblewrap = bubblewrap
         self._arena_bytes = arena_bytes
 
@@ -109,12 +112,14 @@ class ProcessLauncher:
                 channel.front,
                 channel.requests,
                 channel.responses,
+                self._call_seconds,
             )
 
     def _words(self, folder: Path, descriptors: tuple[int, ...]) -> list[str]:
         folder = folder.absolute()
         argv = [sys.executable, "-P", "-m", "edged.container.worker", str(folder)]
-        argv += [str(self._memory_bytes), *(str(fd) for fd in descriptors)]
+        argv += [str(self._memory_bytes), str(self._call_seconds)]
+        argv += [str(fd) for fd in descriptors]
         confinement = sandbox.Confinement(read_only=(folder,))
         return sandbox.command(argv, confinement, descriptors, bubblewrap=self._bubblewrap)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeAlias
 from msgspec import Meta, Struct, msgpack
 
 __all__ = [
+    "CALLS_AT_ONCE",
     "CANCELLED",
     "INLINE_BYTES",
     "MAX_PACKET",
@@ -18,6 +19,7 @@ __all__ = [
     "Attach",
     "Body",
     "Call",
+    "CallBack",
     "Cancel",
     "Detach",
     "DeviceLost",
@@ -25,6 +27,7 @@ __all__ = [
     "Free",
     "FromFront",
     "FromWorker",
+    "Prepare",
     "Ready",
     "SelfTest",
     "Span",
@@ -40,11 +43,15 @@ book-keeping of shared memory."""
 
 MAX_PACKET: Final = INLINE_BYTES + (32 << 10)
 
+CALLS_AT_ONCE: Final = 2
+"""The worker begins calls in the order of their arrival and works on so many at a time: one decodes
+and classifies while the other waits for the device."""
+
 START: Final = 0
 """The number under which a worker that cannot start says why; no call has it."""
 
 CANCELLED: Final = "cancelled"
-"""The kind of failure of a call that was called off before it began."""
+"""The kind of failure of a call that was called off, or called back, before it began."""
 
 _Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 _Text = Annotated[str, Meta(max_length=8192)]
@@ -85,8 +92,18 @@ class Free(_Message, frozen=True, array_like=True, tag=True):
     offset: _Count
 
 
+class CallBack(_Message, frozen=True, array_like=True, tag=True):
+    """Front: give back every call that has not begun, by its failure."""
+
+
+class Prepare(_Message, frozen=True, array_like=True, tag=True):
+    """Front: make ready to use the device behind the descriptor that comes with this packet."""
+
+    id: _Count
+
+
 class Attach(_Message, frozen=True, array_like=True, tag=True):
-    """Front: use the device behind the descriptor that comes with this packet."""
+    """Front: use the device that was prepared; nobody else has its queue any more."""
 
     id: _Count
 
@@ -98,9 +115,10 @@ class Detach(_Message, frozen=True, array_like=True, tag=True):
 
 
 class SelfTest(_Message, frozen=True, array_like=True, tag=True):
-    """Front: run the bundle's vectors through the device."""
+    """Front: run the bundle's vectors through the device; one, and more for so many seconds."""
 
     id: _Count
+    seconds: float
 
 
 class Stop(_Message, frozen=True, array_like=True, tag=True):
@@ -135,7 +153,7 @@ class DeviceLost(_Message, frozen=True, array_like=True, tag=True):
     message: _Text
 
 
-FromFront: TypeAlias = Call | Cancel | Free | Attach | Detach | SelfTest | Stop
+FromFront: TypeAlias = Call | Cancel | CallBack | Free | Prepare | Attach | Detach | SelfTest | Stop
 FromWorker: TypeAlias = Ready | Answer | Failure | DeviceLost
 
 _encoder: Final = msgpack.Encoder()

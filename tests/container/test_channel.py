@@ -81,12 +81,15 @@ class Service:
             raise MemoryError
         return request
 
-    def self_test(self) -> None:
-        raise DeviceLostError("cannot test: no device")
+    def self_test(self, seconds: float) -> None:
+        raise DeviceLostError(f"cannot test for {seconds:g} s: no device")
 
-    def attach(self, fd: int) -> None:
+    def prepare(self, fd: int) -> None:
         with socket.socket(fileno=fd) as device:
             self.attached.append(device.recv(16).decode())
+
+    def attach(self) -> None:
+        self.attached.append("attached")
 
     def detach(self) -> None:
         self.attached.append("detached")
@@ -220,11 +223,12 @@ async def test_a_device_is_handed_over_by_descriptor() -> None:
         with serving(peers) as service, ours:
             ours.sendall(b"the device")
             with theirs:
-                await peers.channel.attach(theirs.fileno(), 30)
+                await peers.channel.prepare(theirs.fileno(), 30)
+            await peers.channel.attach(30)
             await peers.channel.detach(30)
-            assert service.attached == ["the device", "detached"]
-            with pytest.raises(DeviceLostError, match="cannot test: no device"):
-                await peers.channel.self_test(30)
+            assert service.attached == ["the device", "attached", "detached"]
+            with pytest.raises(DeviceLostError, match=r"cannot test for 0\.01 s: no device"):
+                await peers.channel.self_test(0.01, 30)
 
 
 async def test_when_the_peer_hangs_up_every_call_fails_at_once() -> None:
@@ -297,10 +301,14 @@ async def test_descriptors_from_a_hostile_peer_are_not_taken(
 ) -> None:
     async with connected() as peers:
         before = open_descriptors()
-        for _ in range(20):
+        for number in range(1, 21):
+            attached = asyncio.create_task(peers.channel.attach(30))
+            await until(lambda: peers.channel.calls == 1)
             rights = array.array("i", [peers.far.fileno()] * 10)
             message = encode(DeviceLost("with a gift"))
             peers.far.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            peers.far.send(encode(Answer(number, b"")))
+            await attached
         peers.far.send(encode(Ready({}, "after all of them")))
         await asyncio.wait_for(asyncio.shield(peers.channel.ready), 5)
         assert open_descriptors() == before

@@ -28,26 +28,35 @@ class Device:
         self._image = image
         self._on_lost = on_lost
         self._changing = threading.Lock()
+        self._prepared: InferenceQueue | None = None
         self._queue: InferenceQueue | None = None
 
     @property
     def attached(self) -> bool:
         return self._queue is not None
 
-    def attach(self, fd: int) -> None:
-        """Open the data queue over the connection *fd*, instead of the one before.
+    def prepare(self, fd: int) -> None:
+        """Make everything ready over the connection *fd*, but for taking the queue.
 
         Raises:
-            DeviceLostError, DeviceError: it cannot be opened, or another program is active on it.
+            DeviceLostError, DeviceError: it is no device, or gone.
         """
         connection = socket.socket(fileno=fd)
         self.detach()
         transport = vfio_user.VfioUserTransport(connection)
-        try:
-            queue = InferenceQueue(transport, self._image)
-        except BaseException:
-            transport.close()
-            raise
+        self._prepared = InferenceQueue(transport, self._image, take=False)
+
+    def attach(self) -> None:
+        """Take the queue of the device that was prepared.
+
+        Raises:
+            UnavailableError: none was.
+            DeviceLostError, DeviceError: it is gone, or another program is active on it.
+        """
+        queue, self._prepared = self._prepared, None
+        if queue is None:
+            raise UnavailableError("cannot attach the device: none was prepared")
+        queue.take()
         with self._changing:
             self._queue = queue
 
@@ -55,8 +64,10 @@ class Device:
         """Let go of the device, if there is one."""
         with self._changing:
             queue, self._queue = self._queue, None
-        if queue is not None:
-            queue.close()
+        prepared, self._prepared = self._prepared, None
+        for each in (queue, prepared):
+            if each is not None:
+                each.close()
 
     def run(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """One run: u8 or s8 [1, H, W, C] in the image's order, in and out.

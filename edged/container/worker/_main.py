@@ -28,8 +28,8 @@ def main(argv: Sequence[str], began: float) -> int:
     """Hold the model in a folder until the channel ends.
 
     Args:
-        argv: folder, bound on memory in bytes, descriptors of the channel and of the memories for
-            requests and responses.
+        argv: folder, bound on memory in bytes, bound on seconds for one call, descriptors of the
+            channel and of the memories for requests and responses.
         began: when the process began to import, by time.monotonic().
 
     Returns:
@@ -37,25 +37,29 @@ def main(argv: Sequence[str], began: float) -> int:
     """
     imported = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    folder, memory_bytes = Path(argv[0]), int(argv[1])
-    sock = socket.socket(fileno=int(argv[2]))
-    requests, responses = Memory(int(argv[3])), Memory(int(argv[4]))
+    folder, memory_bytes, call_seconds = Path(argv[0]), int(argv[1]), float(argv[2])
+    sock = socket.socket(fileno=int(argv[3]))
+    requests, responses = Memory(int(argv[4])), Memory(int(argv[5]))
     try:
         confinement = sandbox.Confinement((folder,), memory_bytes=memory_bytes)
         in_force = sandbox.lock_down(confinement)
         locked = time.monotonic()
         model = _load(folder)
+        loaded = time.monotonic()
+        device = Device(model.image, lambda error: _tell_lost(sock, error))
+        service = ModelService(model, device)
+        service.warm_up()
     except EdgedError as error:
         sock.send(encode(Failure(START, type(error).__name__, str(error)[:4000])))
         return error.exit_status
     times = {
         "imports": (imported - began) * 1e3,
         "lock down": (locked - imported) * 1e3,
-        "model": (time.monotonic() - locked) * 1e3,
+        "model": (loaded - locked) * 1e3,
+        "warm-up": (time.monotonic() - loaded) * 1e3,
     }
     sock.send(encode(Ready(times, in_force)))
-    device = Device(model.image, lambda error: _tell_lost(sock, error))
-    Server(sock, requests, responses, ModelService(model, device), device).run()
+    Server(sock, requests, responses, service, device, call_seconds).run()
     # Threads may hang in the device: nothing is left to be saved by waiting for them.
     logging.shutdown()
     os._exit(os.EX_OK)

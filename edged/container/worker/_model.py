@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 
 from edged._onnxruntime import InferenceSession, SessionOptions
@@ -76,6 +77,12 @@ class Model:
         )
         outputs = (output.name for output in self.epilogue.get_outputs())
         return dict(zip(outputs, results, strict=True))
+
+    def blank(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """What a device would answer that computes nothing but zeros."""
+        return [
+            np.zeros((1, *tensor.shape), tensor.dtype.numpy) for tensor in self.image.output_tensors
+        ]
 
     def _check(self) -> None:
         """Whether the three parts fit each other and the manifest, by their names."""

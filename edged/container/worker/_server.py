@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import array
 import logging
+import math
+import re
 import socket
 import threading
 import time
@@ -14,6 +16,7 @@ from typing import Final, Protocol
 
 from edged.container._arena import Arena, Memory
 from edged.container._messages import (
+    CALLS_AT_ONCE,
     CANCELLED,
     INLINE_BYTES,
     MAX_PACKET,
@@ -21,10 +24,12 @@ from edged.container._messages import (
     Attach,
     Body,
     Call,
+    CallBack,
     Cancel,
     Detach,
     Failure,
     Free,
+    Prepare,
     SelfTest,
     Span,
     Stop,
@@ -37,10 +42,10 @@ __all__ = ["Attachable", "Server", "Service"]
 
 _log = logging.getLogger(__name__)
 
-_CALLS_AT_ONCE: Final = 2
-"""One decodes and classifies while the other waits for the device."""
-
 _MAX_MESSAGE: Final = 4000
+
+_SHORT_OF_MEMORY: Final = re.compile("bad_alloc|bad allocation|Failed to allocate memory")
+"""As ONNX Runtime says it, in an exception of no class of its own."""
 
 
 class Service(Protocol):
@@ -48,13 +53,15 @@ class Service(Protocol):
 
     def answer(self, method: str, request: bytes, deadline: float) -> bytes: ...
 
-    def self_test(self) -> None: ...
+    def self_test(self, seconds: float) -> None: ...
 
 
 class Attachable(Protocol):
     """What a device is attached to, by a descriptor that is then its own."""
 
-    def attach(self, fd: int) -> None: ...
+    def prepare(self, fd: int) -> None: ...
+
+    def attach(self) -> None: ...
 
     def detach(self) -> None: ...
 
@@ -66,6 +73,7 @@ class Server:
         requests, responses: shared with the front.
         service: answers the calls.
         device: what it computes on.
+        call_seconds: how long one call may be worked on.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class Server:
         responses: Memory,
         service: Service,
         device: Attachable,
+        call_seconds: float = math.inf,
     ) -> None:
         self._sock = sock
         self._requests = requests
@@ -82,6 +91,7 @@ class Server:
         self._room = threading.Condition()
         self._service = service
         self._device = device
+        self._call_seconds = call_seconds
         self._control = ThreadPoolExecutor(1, "control")
         self._ended = threading.Event()
         self._turn = threading.Lock()
@@ -94,7 +104,7 @@ class Server:
         Whoever receives a call also computes it: handing it to another thread would cost 0.1 ms.
         There is one thread more than calls at once, to hear the rest.
         """
-        for number in range(_CALLS_AT_ONCE + 1):
+        for number in range(CALLS_AT_ONCE + 1):
             threading.Thread(target=self._serve, name=f"serve-{number}", daemon=True).start()
         self._ended.wait()
 
@@ -121,25 +131,35 @@ class Server:
                         called_off = self._queued.pop(number, None)
                     if called_off is not None:
                         self._say(Failure(number, CANCELLED, ""))
+                case CallBack():
+                    with self._turn:
+                        given_back = list(self._queued)
+                        self._queued.clear()
+                    for number in given_back:
+                        self._say(Failure(number, CANCELLED, ""))
                 case Free(offset):
                     with self._room:
                         self._responses.release(offset)
                         self._room.notify_all()
-                case Attach(number):
+                case Prepare(number):
                     self._control.submit(
-                        self._do, number, partial(self._device.attach, *descriptors)
+                        self._do, number, partial(self._device.prepare, *descriptors)
                     )
+                case Attach(number):
+                    self._control.submit(self._do, number, self._device.attach)
                 case Detach(number):
                     self._control.submit(self._do, number, self._device.detach)
-                case SelfTest(number):
-                    self._control.submit(self._do, number, self._service.self_test)
+                case SelfTest(number, seconds):
+                    self._control.submit(
+                        self._do, number, partial(self._service.self_test, seconds)
+                    )
                 case Stop():
                     return
 
     def _work(self, call: Call) -> None:
         """Answer *call* and those that queue up meanwhile, or queue it up."""
         with self._turn:
-            if self._running == _CALLS_AT_ONCE:
+            if self._running == CALLS_AT_ONCE:
                 self._queued[call.id] = call
                 return
             self._running += 1
@@ -158,8 +178,9 @@ class Server:
             body = call.body
             if isinstance(body, Span):
                 body = self._requests.read(body.offset, body.length)
-            response = self._service.answer(call.method, body, call.deadline)
-            self._say(Answer(call.id, self._place(response, call.deadline)))
+            deadline = min(call.deadline, time.monotonic() + self._call_seconds)
+            response = self._service.answer(call.method, body, deadline)
+            self._say(Answer(call.id, self._place(response, deadline)))
         except Exception as error:
             self._say(_failure(call.id, error))
 
@@ -207,7 +228,7 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
 def _failure(number: int, error: Exception) -> Failure:
     if isinstance(error, EdgedError):
         return Failure(number, type(error).__name__, str(error)[:_MAX_MESSAGE])
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _SHORT_OF_MEMORY.search(str(error)):
         return Failure(
             number,
             LimitError.__name__,

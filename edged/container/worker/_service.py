@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any, Final, TypeVar
 
@@ -15,6 +16,8 @@ from edged.container.worker._signature import SIGNATURE_NAME, Signature
 from edged.errors import DeadlineError, DeviceError, NotFoundError, RequestError
 
 __all__ = ["ModelService"]
+
+_log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
 _METADATA_FIELD: Final = "signature_def"
@@ -46,8 +49,21 @@ class ModelService:
             raise NotFoundError(f"cannot answer {method}: there are {', '.join(self._methods)}")
         return self._methods[method](request, deadline).SerializeToString()
 
-    def self_test(self) -> None:
+    def warm_up(self) -> None:
+        """Run a sample of zeros without a device, so that the first call finds memory and caches.
+
+        An error says nothing of calls: zeros may be no sample that this model takes.
+        """
+        try:
+            self._model.run(self._signature.zeros(), self._model.blank)
+        except Exception as error:
+            _log.info("cannot warm up: %s", error)
+
+    def self_test(self, seconds: float) -> None:
         """Run the bundle's vectors, or a sample of zeros where it has none.
+
+        Args:
+            seconds: once they have passed, no further vector is begun; one is run in any case.
 
         Raises:
             DeviceError: an output is off by more than its tolerance, or not a number.
@@ -57,7 +73,10 @@ class ModelService:
         if test is None:
             self._run(self._signature.zeros())
             return
+        begun = time.monotonic()
         for sample in range(test.samples):
+            if sample and time.monotonic() - begun > seconds:
+                return
             inputs = {
                 tensor.name: vectors[f"in:{tensor.name}"][sample : sample + 1]
                 for tensor in self._model.manifest.inputs

@@ -1,0 +1,290 @@
+"""Workers that hang, flood or lie are ended with the reason, and the front never slows down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edged import wire
+from edged.container import CalledBack, Container, ProcessLauncher
+from edged.container._launcher import _channel
+from edged.device import vfio_user
+from edged.errors import ContainerError, DeadlineError, LimitError, UnavailableError
+
+
+def request(count: int = 1) -> bytes:
+    message = wire.PredictRequest()
+    value = np.zeros((count, 16, 16, 3), np.uint8)
+    message.inputs["input"].CopyFrom(wire.from_array(value, content=True))
+    return message.SerializeToString()
+
+
+def worker_of(container: Container) -> int:
+    """The process that holds the model, which bubblewrap may have started two levels down."""
+    pid = container.pid
+    while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        pid = int(children[0])
+    return pid
+
+
+@asynccontextmanager
+async def serving(sample: Any, emulator: Any, **options: Any) -> AsyncIterator[Container]:
+    """A container with the device."""
+    container = await ProcessLauncher(**options).start(sample.folder)
+    try:
+        await container.attach(vfio_user.connect(emulator.socket))
+        yield container
+    finally:
+        await container.stop()
+
+
+@asynccontextmanager
+async def hostile(code: str, call_seconds: float = 60.0) -> AsyncIterator[Container]:
+    """A worker of a test's own making: *code* finds the socket of its channel in ``sock``."""
+    preamble = "import socket, sys\nfrom edged.container._messages import *\n"
+    preamble += "sock = socket.socket(fileno=int(sys.argv[1]))\n"
+    with _channel(1 << 20) as ends:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", preamble + code, str(ends.worker.fileno())),
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=(ends.worker.fileno(),),
+        )
+        container = Container(
+            process, False, ends.front, ends.requests, ends.responses, call_seconds
+        )
+    try:
+        yield container
+    finally:
+        await container.stop()
+
+
+class Pulse:
+    """Longest pause between two turns of the loop, in seconds."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def beat(self) -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.005)
+            now = time.monotonic()
+            self.longest, last = max(self.longest, now - last), now
+
+
+@asynccontextmanager
+async def pulse() -> AsyncIterator[Pulse]:
+    pulse = Pulse()
+    task = asyncio.create_task(pulse.beat())
+    try:
+        yield pulse
+    finally:
+        task.cancel()
+
+
+async def test_a_worker_that_hangs_is_ended_although_every_caller_gave_up(
+    sample: Any, emulator: Any, open_descriptors: Callable[[], int]
+) -> None:
+    before = open_descriptors()
+    async with serving(sample, emulator, call_seconds=0.5) as container:
+        os.kill(worker_of(container), signal.SIGSTOP)
+        for _ in range(3):
+            with pytest.raises(DeadlineError):
+                await container.call(wire.PREDICT, request(), 0.05)
+        patient = asyncio.create_task(container.call(wire.PREDICT, request(), 60))
+        with pytest.raises(ContainerError, match=r"worked for more than 0\.5 s on one call.*again"):
+            await asyncio.wait_for(patient, 10)
+        reason = await asyncio.wait_for(container.closed, 5)
+        assert "container.call_seconds" in reason
+    await until(lambda: open_descriptors() <= before)
+
+
+async def test_one_hanging_call_is_noticed_although_others_are_answered() -> None:
+    """The worker answers every call but the first, for ever."""
+    code = """
+import msgspec
+sock.send(encode(Ready({}, "")))
+while packet := sock.recv(1 << 16):
+    message = msgspec.msgpack.decode(packet)
+    if message[0] == "Call" and message[1] != 1:
+        sock.send(encode(Answer(message[1], b"")))
+"""
+    async with hostile(code, call_seconds=0.3) as container:
+        await container.ready()
+        first = asyncio.create_task(container.call("x", b"", 60))
+        await until(lambda: container._channel.calls == 1)
+        while not first.done():
+            try:
+                await container.call("x", b"", 10)
+            except ContainerError:
+                break
+        with pytest.raises(ContainerError, match="on one call"):
+            await first
+
+
+async def test_a_long_line_of_short_calls_is_no_hang(sample: Any, emulator: Any) -> None:
+    async with serving(sample, emulator, call_seconds=0.3) as container:
+        calls = [container.call(wire.PREDICT, request(8), 60) for _ in range(400)]
+        began = time.monotonic()
+        await asyncio.gather(*calls)
+        assert time.monotonic() - began > 0.3, "else this shows nothing"
+        assert not container.lost
+
+
+async def test_a_batch_that_takes_too_long_is_cut_short_and_nothing_is_lost(
+    sample: Any, emulator: Any
+) -> None:
+    async with serving(sample, emulator, call_seconds=0.005) as container:
+        with pytest.raises(DeadlineError, match=r"after .* of 256 samples"):
+            await container.call(wire.PREDICT, request(256), 60)
+        assert not container.lost
+        assert await container.call(wire.PREDICT, request(), 60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
+async def test_a_worker_that_dies_of_a_signal_says_which(
+    sample: Any, emulator: Any, number: signal.Signals
+) -> None:
+    async with serving(sample, emulator) as container:
+        call = asyncio.create_task(container.call(wire.PREDICT, request(200), 60))
+        await container.call(wire.GET_MODEL_STATUS, b"", 30)
+        os.kill(worker_of(container), number)
+        with pytest.raises(ContainerError, match="try again"):
+            await asyncio.wait_for(call, 5)
+        assert number.name in await asyncio.wait_for(container.closed, 5)
+
+
+async def test_memory_beyond_the_limit_costs_the_call_alone(sample: Any, emulator: Any) -> None:
+    async with serving(sample, emulator, memory_bytes=192 << 20) as container:
+        message = wire.PredictRequest()
+        message.inputs["input"].dtype = wire.DataType.DT_UINT8
+        message.inputs["input"].tensor_content = bytes(120 << 20)
+        large = message.SerializeToString()
+        calls = [container.call(wire.PREDICT, large, 60), container.call(wire.PREDICT, large, 60)]
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(outcome, LimitError), outcome
+        assert await container.call(wire.PREDICT, request(), 30)
+
+
+@pytest.mark.parametrize("line", [5000 * b"x" + b"\n", b"\n", b"x"])
+async def test_a_flood_on_standard_error_ends_the_worker_and_slows_nobody(line: bytes) -> None:
+    code = "import os\nsock.send(encode(Ready({}, '')))\n"
+    code += f"data = ({line!r} * 65536)[:65536]\n"
+    async with hostile(code + "while True: os.write(2, data)") as container, pulse() as heart:
+        await container.ready()
+        reason = await asyncio.wait_for(container.closed, 20)
+        assert "more than 16 MiB to standard error" in reason
+        with pytest.raises(ContainerError):
+            await container.call("x", b"", 1)
+    assert heart.longest < 0.25
+
+
+@pytest.mark.parametrize(
+    "message", ["DeviceLost('gone')", "Ready({}, '')", "Answer(1, b'')", "Failure(3, 'E', 'e')"]
+)
+async def test_a_flood_on_the_channel_ends_the_worker_and_slows_nobody(message: str) -> None:
+    code = f"packet = encode({message})\nwhile True: sock.send(packet)"
+    async with hostile(code) as container, pulse() as heart:
+        reason = await asyncio.wait_for(container.closed, 20)
+        assert reason.startswith("it broke the protocol"), reason
+    assert heart.longest < 0.25
+
+
+async def test_a_worker_that_answers_junk_is_ended() -> None:
+    code = "sock.send(encode(Ready({}, '')))\nsock.recv(1 << 16)\nsock.send(b'junk')\nsock.recv(9)"
+    async with hostile(code) as container:
+        await container.ready()
+        with pytest.raises(ContainerError, match="it broke the protocol"):
+            await asyncio.wait_for(container.call("x", b"", 30), 10)
+        assert (await container.closed).startswith("it broke the protocol")
+
+
+async def test_a_worker_that_does_not_let_go_of_the_device_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edged.container._container._ATTACH_SECONDS", 0.2)
+    async with hostile(
+        "sock.send(encode(Ready({}, '')))\nwhile sock.recv(1 << 16): pass"
+    ) as worker:
+        await worker.ready()
+        with pytest.raises(ContainerError, match=r"did not answer Detach within 0\.2 s"):
+            await worker.detach()
+        assert "did not answer Detach" in await asyncio.wait_for(worker.closed, 5)
+
+
+async def test_what_was_not_begun_is_called_back_and_what_was_is_answered(
+    sample: Any, emulator: Any
+) -> None:
+    async with serving(sample, emulator) as container:
+        calls = [
+            asyncio.create_task(container.call(wire.PREDICT, request(60), 60)) for _ in range(12)
+        ]
+        await until(lambda: container._channel.calls == 12)
+        container.call_back()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        back = [type(outcome) is CalledBack for outcome in outcomes]
+        assert any(back) and not all(back)
+        assert back == sorted(back), "those that came first were begun"
+        assert all(isinstance(outcome, bytes) or back[i] for i, outcome in enumerate(outcomes))
+        assert container._channel.bytes_in_use == 0
+        assert await container.call(wire.PREDICT, request(), 30)
+
+
+async def test_nobody_but_the_front_calls_back() -> None:
+    code = """
+sock.send(encode(Ready({}, "")))
+sock.recv(1 << 16)
+sock.send(encode(Failure(1, CANCELLED, "")))
+sock.recv(1 << 16)
+sock.send(encode(Failure(2, "CalledBack", "mine")))
+sock.recv(1 << 16)
+"""
+    async with hostile(code) as container:
+        await container.ready()
+        for _ in range(2):
+            with pytest.raises(Exception, match=r"called off|mine") as caught:
+                await container.call("x", b"", 30)
+            assert type(caught.value) is not CalledBack
+
+
+async def test_a_device_that_was_never_prepared_cannot_be_attached(sample: Any) -> None:
+    container = await ProcessLauncher().start(sample.folder)
+    try:
+        with pytest.raises(UnavailableError, match="none was prepared"):
+            await container.attach()
+    finally:
+        await container.stop()
+
+
+async def test_a_standby_is_prepared_while_another_serves(sample: Any, emulator: Any) -> None:
+    async with serving(sample, emulator) as old:
+        new = await ProcessLauncher().start(sample.folder)
+        try:
+            await new.prepare(vfio_user.connect(emulator.socket))
+            await old.self_test()
+            with pytest.raises(UnavailableError, match="no device"):
+                await new.call(wire.PREDICT, request(), 30)
+            await old.detach()
+            await new.attach()
+            await new.self_test(0.0)
+            assert await new.call(wire.PREDICT, request(), 30)
+        finally:
+            await new.stop()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Let the loop run until *condition* holds."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it never came true"
+        await asyncio.sleep(0.005)
