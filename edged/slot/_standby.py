@@ -41,7 +41,6 @@ class Model:
 
     Attributes:
         folder: its files, of the bundle and of the compiler; gone with :meth:`Standbys.discard`.
-        image: the program image.
         bank: the device's bank that holds the image, -1 before it does.
         since: when it began to serve, seconds since the epoch; 0 before it does.
         watch: sees to it when the container dies.
@@ -49,7 +48,6 @@ class Model:
 
     record: BundleRecord
     folder: Path
-    image: bytes
     container: Container
     bank: int = -1
     since: float = 0.0
@@ -86,7 +84,6 @@ class Standbys:
             fault_point("slot.materialised")
             compiled = await self._compiled(record, folder, array, tell)
             await asyncio.to_thread(_link_files, compiled, folder)
-            image = await asyncio.to_thread((folder / "program.img").read_bytes)
             fault_point("slot.compiled")
             tell("starting the container")
             container = await self._launcher.start(folder)
@@ -94,7 +91,7 @@ class Standbys:
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             raise
-        return Model(record, folder, image, container)
+        return Model(record, folder, container)
 
     async def discard(self, model: Model) -> None:
         """End the container and remove the files."""

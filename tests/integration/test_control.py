@@ -117,7 +117,6 @@ def test_activate_roll_back_pin_remove_and_history(
     assert told(appliance, "history")[1]["model"] == "kws 1.0.0"
 
 
-@pytest.mark.xfail(reason="the slot does not hand on what it knows of a swap yet", strict=False)
 def test_history_says_who_wanted_it_and_how_long_calls_were_held(
     appliance: Appliance, kws: Path, older_kws: Path
 ) -> None:
