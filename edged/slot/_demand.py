@@ -78,6 +78,11 @@ class Demand:
             await self._changed.wait()
         return next(iter(self._wanted.values())).record
 
+    def refuse(self, error: EdgedError) -> None:
+        """Tell all who wait that none of their models can be loaded now."""
+        for wanted in list(self._wanted.values()):
+            self.settle(wanted.record, error)
+
     def settle(self, record: BundleRecord, error: EdgedError | None = None) -> None:
         """Tell all who wait for *record* that it is loaded, or why it cannot be."""
         wanted = self._wanted.pop(record.digest, None)

@@ -27,6 +27,7 @@ from edged.slot._link import DeviceLink
 from edged.slot._standby import Model, Standbys, Tell, log_only
 from edged.slot._states import TRANSITIONS, Event, State
 from edged.slot._stopwatch import Stopwatch
+from edged.slot._to_its_end import to_its_end
 from edged.store import BundleRecord, Store
 from edged.wire import RequestedModel
 
@@ -123,7 +124,7 @@ class Slot:
         self._losses: deque[float] = deque(maxlen=limits.failures)
         self._supervisor: asyncio.Task[None] | None = None
         self._server_of_demand: asyncio.Task[None] | None = None
-        self._recovery: asyncio.Task[None] | None = None
+        self._recoveries: set[asyncio.Task[None]] = set()
         self._listeners: list[Callable[[SlotStatus], None]] = []
 
     @property
@@ -190,8 +191,10 @@ class Slot:
         Raises:
             EdgedError: why the new model does not serve; the old one does.
         """
-        if (already := self._already(record)) is not None:
-            return already
+        if self._already(record) is not None:
+            async with self._changing:  # It may serve and not be committed yet.
+                if (already := self._already(record)) is not None:
+                    return already
         if self._device is None:
             tell("waiting for the device")
         await self._found.wait()
@@ -200,10 +203,12 @@ class Slot:
         standby = await self._standbys.prepare(record, array, tell)
         try:
             async with self._changing:
+                # What is committed goes first: it is what a failure falls back to.
+                await self._restore(self._present())
+                device = self._present()
                 if (already := self._already(record)) is not None:
                     await self._standbys.discard(standby)
                     return already
-                device = self._present()
                 if device.identity.array != array:
                     raise UnavailableError(
                         f"cannot load {record}: it was compiled for array {array}, the device now"
@@ -211,7 +216,8 @@ class Slot:
                     )
                 closed = await self._swap(device, standby, tell, cause)
         except BaseException:
-            await self._standbys.discard(standby)
+            if self._loaded is not standby:
+                await self._standbys.discard(standby)
             raise
         _log.info(
             "%s serves; calls were held for %.0f ms (%s)", record, closed.seconds * 1000, closed
@@ -228,17 +234,22 @@ class Slot:
 
     async def stop(self, grace: float) -> None:
         """Let the calls inside finish, at most *grace* seconds, then put everything away."""
-        self._gate.refuse(UnavailableError("cannot answer: edged is stopping; try again shortly"))
+        self._problem = "edged is stopping"
+        self._move(Event.STOP)
+        refusal = UnavailableError("cannot answer: edged is stopping; try again shortly")
+        self._gate.refuse(refusal)
+        self._demand.refuse(refusal)
         with contextlib.suppress(EdgedError):
             await self._gate.drained(grace)
-        self._move(Event.STOP)
         for task in (self._server_of_demand, self._supervisor):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        if self._loaded is not None:
-            loaded, self._loaded = self._loaded, None
-            await self._standbys.discard(loaded)
+        self._found.set()  # Who waits for the device is told that none comes any more.
+        async with self._changing:
+            if self._loaded is not None:
+                loaded, self._loaded = self._loaded, None
+                await self._standbys.discard(loaded)
 
     # Models that calls ask for by name.
 
@@ -246,7 +257,9 @@ class Slot:
         """Pass the gate with the model loaded that a call names, if the store has it."""
         stored = True
         while True:
-            if not self._is_loaded(model):
+            # Without a device the gate refuses at once.
+            there = self._device is not None and self._state is not State.STOPPED
+            if there and not self._is_loaded(model):
                 stored = await self._demanded(model, deadline - time.monotonic())
             await self._gate.enter(deadline - time.monotonic(), size)
             # It may have gone again while the call was held. A model that is not stored is the
@@ -263,6 +276,8 @@ class Slot:
             return False
         if record.set_aside is not None:
             return False
+        if self._device is None or self._state is State.STOPPED:
+            return True  # The gate says so.
         await self._demand.wait(record, seconds)
         return True
 
@@ -297,13 +312,14 @@ class Slot:
             self._move(Event.DEVICE_FOUND)
             _log.info("found device %s", device.identity)
             self._found.set()
-            self._recovery = asyncio.create_task(self._recover(device))
+            self._start_recovery(device)
             try:
                 await self._link.gone(device)
             finally:
                 self._lose(device)
-                self._recovery.cancel()
-                await asyncio.gather(self._recovery, return_exceptions=True)
+                for recovery in self._recoveries:
+                    recovery.cancel()
+                await asyncio.gather(*self._recoveries, return_exceptions=True)
                 await asyncio.to_thread(device.close)
 
     def _lose(self, device: Device) -> None:
@@ -313,32 +329,47 @@ class Slot:
             return
         self._problem = "the device is gone; serving resumes by itself when it is back"
         _log.error("lost device %s", device.identity)
-        self._gate.refuse(DeviceLostError(f"cannot answer: {self._problem}; try again in a second"))
+        refusal = DeviceLostError(f"cannot answer: {self._problem}; try again in a second")
+        self._gate.refuse(refusal)
+        self._demand.refuse(refusal)
         self._move(Event.DEVICE_LOST)
 
+    def _start_recovery(self, device: Device) -> None:
+        recovery = asyncio.create_task(self._recover(device))
+        self._recoveries.add(recovery)
+        recovery.add_done_callback(self._recoveries.discard)
+
     async def _recover(self, device: Device) -> None:
-        """Bring the committed model onto a device that has none of ours running."""
         async with self._changing:
-            if self._device is not device or self._state is not State.EMPTY:
-                return
-            while (record := await asyncio.to_thread(self._candidate)) is not None:
-                self._gate.close()
-                try:
-                    await self._load(device, record)
+            await self._restore(device)
+
+    async def _restore(self, device: Device) -> None:
+        """Bring the committed model onto a device that has none of ours running."""
+        while self._device is device and self._state is State.EMPTY:
+            self._gate.close()
+            try:
+                record = await asyncio.to_thread(self._candidate)
+                if record is None:
+                    await self._load_nothing()
                     return
-                except EdgedError as error:
-                    if self._device is not device or isinstance(error, DeviceLostError):
-                        # Not the model's fault, so no attempt of its own.
-                        await asyncio.to_thread(self._store.clear_attempts, record.digest)
-                        return
-                    _log.error("cannot load %s: %s", record, error)
-                    self._problem = str(error)
+                await self._load(device, record)
+            except EdgedError as error:
+                if self._device is not device:
+                    return
+                _log.error("cannot load the committed model: %s", error)
+                self._problem = str(error)
+                if self.status.state is State.LOADING:
                     self._move(Event.LOAD_FAILED)
-                    await asyncio.sleep(0.5)
-            if not self._problem.startswith("cannot"):
-                self._problem = "no model is loaded; copy a bundle into the drop folder"
-            self._gate.refuse(NotFoundError(f"cannot answer: {self._problem}"))
-            self._tell_listeners()
+                await asyncio.sleep(0.5)
+
+    async def _load_nothing(self) -> None:
+        if self._loaded is not None:
+            loaded, self._loaded = self._loaded, None
+            await self._standbys.discard(loaded)
+        if not self._problem.startswith("cannot"):
+            self._problem = "no model is loaded; copy a bundle into the drop folder"
+        self._gate.refuse(NotFoundError(f"cannot answer: {self._problem}"))
+        self._tell_listeners()
 
     def _candidate(self) -> BundleRecord | None:
         """The committed model, or the last good one once that has failed too often."""
@@ -369,11 +400,16 @@ class Slot:
             fault_point("slot.load.preloaded")
             await self._enter(device, model, Stopwatch())
             fault_point("slot.load.entered")
-        except BaseException:
+            await asyncio.to_thread(self._store.clear_attempts, record.digest)
+            self._check_there(device)
+        except BaseException as error:
             self._loaded = None
             await self._standbys.discard(model)
+            if self._device is not device or isinstance(error, DeviceLostError):
+                # Not the model's fault, so no attempt of its own.
+                with contextlib.suppress(EdgedError):
+                    await asyncio.to_thread(self._store.clear_attempts, record.digest)
             raise
-        await asyncio.to_thread(self._store.clear_attempts, record.digest)
         self._serve(model, Event.LOADED)
 
     # Models change places.
@@ -382,9 +418,23 @@ class Slot:
         """Put *new* in the place of what is loaded; returns for how long the gate was closed."""
         tell("loading")
         await asyncio.to_thread(self._store.begin_attempt, new.record.digest)
-        new.bank = await asyncio.to_thread(_load_bank, device, new)
-        fault_point("slot.preloaded")
-        old = self._loaded
+        try:
+            new.bank = await asyncio.to_thread(_load_bank, device, new)
+            fault_point("slot.preloaded")
+            self._check_there(device)
+            old = self._loaded
+            closed = await self._exchange(device, old, new)
+            # Called off half-way, the store would name another model than serves.
+            await to_its_end(self._conclude(device, old, new, cause, closed.seconds))
+        except BaseException:
+            # It was survived, so it does not count against the model at a start to come.
+            with contextlib.suppress(EdgedError):
+                await asyncio.to_thread(self._store.clear_attempts, new.record.digest)
+            raise
+        return closed
+
+    async def _exchange(self, device: Device, old: Model | None, new: Model) -> Stopwatch:
+        """Close the gate, and open it with *new* behind it; if that fails, with *old*."""
         self._move(Event.SWAP if old else Event.LOAD)
         closed = Stopwatch()
         self._gate.close()
@@ -402,18 +452,24 @@ class Slot:
             closed.lap("disable")
             fault_point("slot.drained")
             await self._enter(device, new, closed)
+            self._check_there(device)
         except BaseException as error:
-            await self._roll_back(device, old, error, attached=not drained)
+            await to_its_end(self._roll_back(device, old, error, attached=not drained))
             raise
         self._serve(new, Event.SWAPPED if old else Event.LOADED)
-        held = closed.seconds
+        self._losses.clear()
+        return closed
+
+    async def _conclude(
+        self, device: Device, old: Model | None, new: Model, cause: str, held: float
+    ) -> None:
+        """Commit *new*, which serves; if that cannot be done, it is *old* that has to serve."""
         try:
             fault_point("slot.opened")
             await asyncio.to_thread(self._commit, new.record, cause, held)
         except BaseException as error:
             await self._take_back(device, new, old, error)
             raise
-        self._losses.clear()
         try:
             fault_point("slot.committed")
             if old is not None:
@@ -422,7 +478,6 @@ class Slot:
         except EdgedError as error:
             # It changes nothing about what serves.
             _log.error("cannot put the old model away: %s", error)
-        return closed
 
     async def _enter(self, device: Device, model: Model, closed: Stopwatch) -> None:
         """Give the device to *model*, which is in its bank, and see that it computes."""
@@ -461,7 +516,7 @@ class Slot:
         Args:
             attached: it holds the device still, and calls of its own may be running.
         """
-        if self._device is not device:
+        if not self._is_there(device):
             return  # The device went away meanwhile: it comes back to the committed model.
         if old is None:
             self._problem = str(error)
@@ -474,12 +529,15 @@ class Slot:
             if not attached:
                 await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
                 await self._enter(device, old, Stopwatch())
+                self._check_there(device)
             fault_point("slot.rollback.entered")
         except EdgedError as second:
+            if not self._is_there(device):
+                return
             _log.error("cannot roll back at once: %s", second)
             self._problem = str(second)
             self._move(Event.LOAD_FAILED)
-            self._recovery = asyncio.create_task(self._recover(device))
+            self._start_recovery(device)
             return
         self._serve(old, Event.ROLLED_BACK)
 
@@ -519,8 +577,8 @@ class Slot:
             self._move(Event.CONTAINER_LOST)
             self._loaded = None
             await self._standbys.discard(model)
+            self._start_recovery(device)
             await self._count_loss(model.record, reason)
-        await self._recover(device)
 
     async def _count_loss(self, record: BundleRecord, reason: str) -> None:
         """Set *record* aside when its containers die too often."""
@@ -536,12 +594,25 @@ class Slot:
             f" {self._limits.failure_window:g} s, the last time because {reason}"
         )
         _log.error("%s is set aside: %s", record, why)
-        await asyncio.to_thread(self._store.set_aside, record.digest, why)
+        try:
+            await asyncio.to_thread(self._store.set_aside, record.digest, why)
+        except EdgedError as error:
+            _log.error("cannot note that %s is set aside: %s", record, error)
 
     def _present(self) -> Device:
+        if self._state is State.STOPPED:
+            raise UnavailableError("cannot load the model: edged is stopping")
         if self._device is None:
             raise DeviceLostError("cannot load the model: the device is gone; it is tried again")
         return self._device
+
+    def _is_there(self, device: Device) -> bool:
+        return self._device is device and self._state is not State.STOPPED
+
+    def _check_there(self, device: Device) -> None:
+        """That what was waited for was not overtaken by the device's going."""
+        if self._present() is not device:
+            raise DeviceLostError("cannot load the model: the device is gone; it is tried again")
 
     def _move(self, event: Event) -> None:
         try:

@@ -14,6 +14,7 @@ from typing import Protocol
 from edged.container import Container, Launcher
 from edged.faults import fault_point
 from edged.npu import Array
+from edged.slot._to_its_end import to_its_end
 from edged.store import BundleRecord, CompiledKey, Store
 
 __all__ = ["Compile", "Model", "Standbys", "Tell", "log_only"]
@@ -97,8 +98,7 @@ class Standbys:
         """End the container and remove the files."""
         if model.watch is not None and model.watch is not asyncio.current_task():
             model.watch.cancel()
-        await model.container.stop()
-        await asyncio.to_thread(shutil.rmtree, model.folder, ignore_errors=True)
+        await to_its_end(_put_away(model))
 
     async def _compiled(self, record: BundleRecord, folder: Path, array: Array, tell: Tell) -> Path:
         key = CompiledKey(record.digest, self._compiler_version, str(array))
@@ -113,6 +113,13 @@ class Standbys:
             return await asyncio.to_thread(self._store.add_compiled, key, output)
         finally:
             await asyncio.to_thread(shutil.rmtree, output, ignore_errors=True)
+
+
+async def _put_away(model: Model) -> None:
+    try:
+        await model.container.stop()
+    finally:
+        await asyncio.to_thread(shutil.rmtree, model.folder, ignore_errors=True)
 
 
 def log_only(text: str, fraction: float | None = None) -> None:
