@@ -154,21 +154,25 @@ def move_to_rejected(dropped: Dropped, reason: str) -> Path | None:
     folder.mkdir(exist_ok=True)
     if not stat.S_ISDIR(folder.lstat().st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    target = _reserve(folder, dropped.path.name)
+    target = _free_name(folder, dropped.path.name)
+    # Before the file, so that none is ever there without its reason, whatever ends edged.
+    explanation = target.with_name(target.name + REASON_SUFFIX)
+    explanation.unlink(missing_ok=True)  # of a file that is not there any more
     try:
+        with explanation.open("x", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(reason)
         fault_point("intake.rejecting")
         dropped.path.rename(target)
-    except FileNotFoundError:
-        target.unlink()
-        return None
-    except OSError:
-        target.unlink()
+    except OSError as error:
+        explanation.unlink(missing_ok=True)
+        if isinstance(error, FileNotFoundError):
+            return None
         raise
+    fault_point("intake.moved")
     if not _is_same(target, dropped) and not dropped.path.exists():
         target.rename(dropped.path)
+        explanation.unlink()
         return None
-    fault_point("intake.moved")
-    target.with_name(target.name + REASON_SUFFIX).write_text(reason, errors="backslashreplace")
     return target
 
 
@@ -188,15 +192,11 @@ def _is_same(path: Path, dropped: Dropped) -> bool:
     )
 
 
-def _reserve(folder: Path, name: str) -> Path:
-    """Make an empty file called *name*, or *name* with a number, that did not exist."""
+def _free_name(folder: Path, name: str) -> Path:
+    """*name*, or *name* with a number, so that no file is called that."""
     wanted = Path(name)
-    number = 1
-    while True:
-        path = folder / (name if number == 1 else f"{wanted.stem}-{number}{wanted.suffix}")
-        try:
-            path.touch(mode=0o644, exist_ok=False)
-        except FileExistsError:
-            number += 1
-        else:
-            return path
+    path, number = folder / name, 1
+    while os.path.lexists(path):
+        number += 1
+        path = folder / f"{wanted.stem}-{number}{wanted.suffix}"
+    return path
