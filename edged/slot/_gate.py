@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import bisect
+import itertools
+import operator
 
 from edged.errors import DeadlineError, EdgedError, LimitError
 
@@ -27,7 +29,8 @@ class Gate:
         self._held_bytes = 0
         self._open = False
         self._refusal: EdgedError | None = None
-        self._held: deque[asyncio.Future[None]] = deque()
+        self._arrivals = itertools.count()
+        self._held: list[tuple[int, asyncio.Future[None]]] = []
         self._inside = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -42,21 +45,34 @@ class Gate:
         """Calls that wait."""
         return len(self._held)
 
-    async def enter(self, seconds: float, size: int = 0) -> None:
+    async def enter(self, seconds: float, size: int = 0, arrival: int | None = None) -> int:
         """Pass, or wait at most *seconds* to. A call that passed must :meth:`leave`.
 
         Args:
             size: bytes of the request, which it keeps in memory while it waits.
+            arrival: what a call was given that had passed, and comes back because it was sent
+                back. It has its old place in the line, and no bound refuses it.
+
+        Returns:
+            the number of its arrival.
 
         Raises:
             LimitError: too many calls wait already, or too many bytes with them.
             DeadlineError: the gate did not open in time.
             EdgedError: what the gate refuses with.
         """
+        came_back = arrival is not None
+        if arrival is None:
+            arrival = next(self._arrivals)
         if self._open:
             self._let_in()
-        else:
-            await self._wait(seconds, size)
+            return arrival
+        if self._refusal is not None:
+            raise again(self._refusal)
+        if not came_back:
+            self._check(size)
+        await self._wait(seconds, size, arrival)
+        return arrival
 
     def leave(self) -> None:
         """Say that a call that passed is over."""
@@ -92,23 +108,10 @@ class Gate:
                 f"cannot drain: {self._inside} calls still run after {seconds:g} s"
             ) from error
 
-    async def _wait(self, seconds: float, size: int) -> None:
-        if self._refusal is not None:
-            raise again(self._refusal)
-        if len(self._held) >= self._max_held:
-            raise LimitError(
-                f"cannot hold the call while models change: {self._max_held} wait already;"
-                " try again in a second"
-            )
-        if self._held_bytes + size > self._max_held_bytes:
-            raise LimitError(
-                f"cannot hold the call while models change: it has {size} bytes, and of"
-                f" {self._max_held_bytes} for all, {self._held_bytes} are taken; try again in a"
-                " second"
-            )
+    async def _wait(self, seconds: float, size: int, arrival: int) -> None:
         self._held_bytes += size
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._held.append(turn)
+        bisect.insort(self._held, (arrival, turn), key=operator.itemgetter(0))
         try:
             async with asyncio.timeout(seconds):
                 await turn
@@ -122,12 +125,26 @@ class Gate:
             raise
         finally:
             self._held_bytes -= size
-            if turn in self._held:
-                self._held.remove(turn)
+            if (arrival, turn) in self._held:
+                self._held.remove((arrival, turn))
+
+    def _check(self, size: int) -> None:
+        """Whether one more call of *size* bytes may wait."""
+        if len(self._held) >= self._max_held:
+            raise LimitError(
+                f"cannot hold the call while models change: {self._max_held} wait already;"
+                " try again in a second"
+            )
+        if self._held_bytes + size > self._max_held_bytes:
+            raise LimitError(
+                f"cannot hold the call while models change: it has {size} bytes, and of"
+                f" {self._max_held_bytes} for all, {self._held_bytes} are taken; try again in a"
+                " second"
+            )
 
     def _release(self, error: EdgedError | None) -> None:
         while self._held:
-            turn = self._held.popleft()
+            _, turn = self._held.pop(0)
             if turn.done():
                 continue
             if error is None:

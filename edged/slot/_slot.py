@@ -6,15 +6,19 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
+from edged.bundle import Digest
+from edged.container import CalledBack
 from edged.device import Device
 from edged.errors import (
     DeviceError,
     DeviceLostError,
     EdgedError,
+    LimitError,
     NotFoundError,
     UnavailableError,
 )
@@ -34,6 +38,10 @@ from edged.wire import RequestedModel
 __all__ = ["Deployed", "Slot", "SlotLimits", "SlotStatus"]
 
 _log = logging.getLogger(__name__)
+_DEVICE_SECONDS: Final = 1.0
+
+_TEST_SECONDS: Final = 0.01
+"""While calls wait, vectors of the self-test are begun for so long, and one in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,8 @@ class Slot:
         # Held by whoever changes what is on the device; calls never take it.
         self._changing = asyncio.Lock()
         self._losses: deque[float] = deque(maxlen=limits.failures)
+        # Attempts that the disk had no room for.
+        self._uncounted: Counter[Digest] = Counter()
         self._supervisor: asyncio.Task[None] | None = None
         self._server_of_demand: asyncio.Task[None] | None = None
         self._recoveries: set[asyncio.Task[None]] = set()
@@ -168,17 +178,25 @@ class Slot:
             EdgedError: the class says what the caller should do about it.
         """
         deadline = time.monotonic() + seconds
-        if self._limits.on_demand and model is not None and model.name:
-            await self._enter_on_demand(model, deadline, len(payload))
-        else:
-            await self._gate.enter(seconds, len(payload))
-        try:
-            loaded = self._loaded
-            if loaded is None:
-                raise UnavailableError("cannot answer: no model is loaded; try again in a second")
-            return await loaded.container.call(method, payload, deadline - time.monotonic())
-        finally:
-            self._gate.leave()
+        arrival = None
+        while True:
+            if self._limits.on_demand and model is not None and model.name:
+                await self._enter_on_demand(model, deadline, len(payload))
+            else:
+                left = deadline - time.monotonic()
+                arrival = await self._gate.enter(left, len(payload), arrival)
+            try:
+                loaded = self._loaded
+                if loaded is None:
+                    raise UnavailableError(
+                        "cannot answer: no model is loaded; try again in a second"
+                    )
+                return await loaded.container.call(method, payload, deadline - time.monotonic())
+            except CalledBack:
+                # Models change, and it had not begun: it waits for what comes.
+                continue
+            finally:
+                self._gate.leave()
 
     async def deploy(self, record: BundleRecord, tell: Tell, cause: str = "") -> Deployed:
         """Make the stored bundle *record* the model that serves.
@@ -231,6 +249,18 @@ class Slot:
         if loaded.record.digest != record.digest:
             return None
         return Deployed(record, loaded.since, already=True, gate_closed_seconds=0.0)
+
+    async def settled(self) -> None:
+        """Wait until no model is on its way onto the device.
+
+        What goes wrong afterwards is not taken for that model's fault at the next start.
+        """
+        # A device that is longer away is not waited for: nothing is loaded meanwhile.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DEVICE_SECONDS):
+                await self._found.wait()
+        async with self._changing:
+            pass
 
     async def stop(self, grace: float) -> None:
         """Let the calls inside finish, at most *grace* seconds, then put everything away."""
@@ -376,13 +406,33 @@ class Slot:
         for record in (self._store.committed(), self._store.last_good()):
             if record is None or record.set_aside:
                 continue
-            # Counted before the attempt, so that one that takes the machine down counts as well.
-            if self._store.begin_attempt(record.digest) <= self._limits.attempts:
+            if self._begin_attempt(record) <= self._limits.attempts:
                 return record
-            self._store.set_aside(
-                record.digest, f"cannot start: {self._limits.attempts} attempts failed"
-            )
+            why = f"cannot start: {self._limits.attempts} attempts failed"
+            try:
+                self._store.set_aside(record.digest, why)
+            except LimitError as error:
+                _log.error("cannot note that %s is set aside: %s", record, error)
         return None
+
+    def _begin_attempt(self, record: BundleRecord) -> int:
+        """Count one more attempt to start *record*; how many there are."""
+        # Counted before the attempt, so that one that takes the machine down counts as well.
+        try:
+            return self._store.begin_attempt(record.digest)
+        except LimitError as error:
+            # What is committed serves on a full disk, too.
+            _log.error("cannot count an attempt to start %s: %s", record, error)
+            self._uncounted[record.digest] += 1
+            return record.attempts + self._uncounted[record.digest]
+
+    def _end_attempts(self, record: BundleRecord) -> None:
+        """Forget the attempts: one went well."""
+        del self._uncounted[record.digest]
+        try:
+            self._store.clear_attempts(record.digest)
+        except EdgedError as error:
+            _log.warning("cannot forget the attempts to start %s: %s", record, error)
 
     async def _load(self, device: Device, record: BundleRecord) -> None:
         self._move(Event.LOAD)
@@ -398,9 +448,11 @@ class Slot:
             await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
             model.bank = await asyncio.to_thread(_load_bank, device, model)
             fault_point("slot.load.preloaded")
+            await self._prepare(model)
             await self._enter(device, model, Stopwatch())
+            await model.container.self_test()
             fault_point("slot.load.entered")
-            await asyncio.to_thread(self._store.clear_attempts, record.digest)
+            await asyncio.to_thread(self._end_attempts, record)
             self._check_there(device)
         except BaseException as error:
             self._loaded = None
@@ -421,6 +473,7 @@ class Slot:
         try:
             new.bank = await asyncio.to_thread(_load_bank, device, new)
             fault_point("slot.preloaded")
+            await self._prepare(new)
             self._check_there(device)
             old = self._loaded
             closed = await self._exchange(device, old, new)
@@ -441,6 +494,8 @@ class Slot:
         drained = False
         try:
             fault_point("slot.closed")
+            if old is not None:
+                old.container.call_back()
             await self._gate.drained(self._limits.drain_seconds)
             drained = True
             closed.lap("drain")
@@ -466,6 +521,8 @@ class Slot:
         """Commit *new*, which serves; if that cannot be done, it is *old* that has to serve."""
         try:
             fault_point("slot.opened")
+            # All of the vectors, of which there was no time for more than a few before.
+            await new.container.self_test()
             await asyncio.to_thread(self._commit, new.record, cause, held)
         except BaseException as error:
             await self._take_back(device, new, old, error)
@@ -479,15 +536,19 @@ class Slot:
             # It changes nothing about what serves.
             _log.error("cannot put the old model away: %s", error)
 
+    async def _prepare(self, model: Model) -> None:
+        """Have the container of *model* do all that it can before it is given the device."""
+        await model.container.prepare(await self._link.data_connection())
+
     async def _enter(self, device: Device, model: Model, closed: Stopwatch) -> None:
         """Give the device to *model*, which is in its bank, and see that it computes."""
         await asyncio.to_thread(device.activate, model.bank)
         closed.lap("activate")
         fault_point("slot.activated")
-        await model.container.attach(await self._link.data_connection())
+        await model.container.attach()
         closed.lap("attach")
         fault_point("slot.attached")
-        await model.container.self_test()
+        await model.container.self_test(_TEST_SECONDS)
         closed.lap("self-test")
         fault_point("slot.tested")
 
@@ -528,6 +589,7 @@ class Slot:
             fault_point("slot.rollback.begun")
             if not attached:
                 await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
+                await self._prepare(old)
                 await self._enter(device, old, Stopwatch())
                 self._check_there(device)
             fault_point("slot.rollback.entered")
@@ -549,10 +611,7 @@ class Slot:
             committed = self._store.committed()
             if committed is None or committed.digest != record.digest:
                 raise
-        try:
-            self._store.clear_attempts(record.digest)
-        except EdgedError as error:
-            _log.warning("cannot forget the attempts to start %s: %s", record, error)
+        self._end_attempts(record)
 
     def _serve(self, model: Model, event: Event) -> None:
         self._move(event)

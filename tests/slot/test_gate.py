@@ -111,3 +111,30 @@ async def test_a_call_that_is_called_off_as_it_is_let_in_is_not_inside() -> None
         await held
     assert gate.inside == 0
     await gate.drained(1)
+
+
+async def test_a_call_that_comes_back_has_its_old_place_and_is_not_refused() -> None:
+    gate = Gate(2, max_held_bytes=10)
+    gate.open()
+    first, second = await gate.enter(5), await gate.enter(5)
+    gate.close()
+    order: list[str] = []
+
+    async def enter(name: str, arrival: int | None = None) -> None:
+        await gate.enter(5, 5, arrival)
+        order.append(name)
+
+    waiting = [asyncio.create_task(enter(name)) for name in ("third", "fourth")]
+    while gate.held < 2:
+        await asyncio.sleep(0)
+    for name, arrival in (("second", second), ("first", first)):
+        gate.leave()
+        waiting.append(asyncio.create_task(enter(name, arrival)))
+    while gate.held < 4:
+        await asyncio.sleep(0)
+    with pytest.raises(LimitError):
+        await gate.enter(5)
+    gate.open()
+    await asyncio.gather(*waiting)
+    assert order == ["first", "second", "third", "fourth"]
+    assert gate.inside == 4
