@@ -20,6 +20,8 @@ __all__ = [
     "MODEL_SUFFIXES",
     "STATUS_SUFFIX",
     "Dropped",
+    "begin_work",
+    "end_work",
     "is_being_written",
     "is_ignored",
     "look",
@@ -47,6 +49,8 @@ _TEMPORARY_SUFFIXES = (
 )
 _DESKTOP_NAMES = ("thumbs.db", "desktop.ini")
 _TAKEN = ".edged.taken"
+_AT_WORK = ".edged.at-work"
+_MAX_NOTE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,11 @@ class Dropped:
     def is_model(self) -> bool:
         """Whether the name is one of those that edged takes."""
         return self.path.suffix.lower() in MODEL_SUFFIXES
+
+    @property
+    def identity(self) -> str:
+        """The same for the same file, and for no other."""
+        return f"{self.inode} {self.size} {self.modified_ns}"
 
     @property
     def shown(self) -> str:
@@ -122,6 +131,34 @@ def is_being_written(path: Path) -> bool:
         return False
     finally:
         os.close(file)
+
+
+def begin_work(dropped: Dropped) -> int:
+    """Note on disk that *dropped* is at work, for the case that edged does not survive it.
+
+    Returns:
+        how often its work was begun before, without an end.
+    """
+    note = dropped.path.with_name(_AT_WORK)
+    times = 0
+    with contextlib.suppress(OSError):
+        file = os.open(note, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(file, encoding="utf-8", errors="replace") as text:
+            identity, _, count = text.read(_MAX_NOTE).rpartition(" ")
+        if identity == dropped.identity and count.isdecimal():
+            times = int(count)
+    note.unlink(missing_ok=True)
+    with note.open("x", encoding="utf-8") as text:
+        text.write(f"{dropped.identity} {times + 1}")
+        text.flush()
+        os.fsync(text.fileno())
+    return times
+
+
+def end_work(folder: Path) -> None:
+    """Note that the work on a file in *folder* has ended, well or not."""
+    with contextlib.suppress(OSError):  # The folder may have gone; that is told by who looks at it.
+        (folder / _AT_WORK).unlink()
 
 
 def remove(dropped: Dropped) -> bool:

@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from edged.errors import EdgedError, LimitError, UnavailableError
+from edged.errors import EdgedError, InputError, LimitError, UnavailableError
 from edged.faults import fault_point
 from edged.intake._folder import (
     MODEL_SUFFIXES,
     Dropped,
+    begin_work,
+    end_work,
     is_being_written,
     look,
     move_to_rejected,
@@ -37,6 +39,8 @@ _FINAL = (_SERVING, _SERVED, _STORED, "rejected: ")
 # Events come in bursts; looking more often than this tells nothing new.
 _LEAST_PAUSE = 0.05
 _LONGEST_PAUSE_BETWEEN_TRIES = 60.0
+# Of edged, while a file was at work: as often as the same is tried.
+_MOST_ENDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,12 +312,14 @@ class Intake:
                 finally:
                     self._at_work = None
                     self._wake.set()
+                    await asyncio.to_thread(end_work, self._folder)
 
     async def _take(self, entry: _Entry) -> None:
         _log.info("taking %s, %d bytes", entry.dropped.shown, entry.dropped.size)
         tell = _Progress(self._board, entry.name)
         try:
             self._check_size(entry.dropped)
+            await self._check_survivable(entry.dropped)
             fate = await self._accept(entry.dropped.path, tell)
         except asyncio.CancelledError:
             tell.stop()
@@ -342,6 +348,19 @@ class Intake:
             raise LimitError(
                 f"cannot take {dropped.shown}: it has {dropped.size} bytes, more than the limit"
                 f" of {self._max_file_bytes} (drop.max_file_bytes in the configuration)"
+            )
+
+    async def _check_survivable(self, dropped: Dropped) -> None:
+        """Refuse a file that edged has not survived: with it there, no start would last."""
+        try:
+            ends = await asyncio.to_thread(begin_work, dropped)
+        except OSError as error:
+            _log.warning("cannot note that %s is at work: %s", dropped.shown, error)
+            return
+        if ends >= _MOST_ENDS:
+            raise InputError(
+                f"cannot take {dropped.shown}: edged, or the machine, ended {ends} times while it"
+                " was at work on it; see the log, and drop it again to have it tried once more"
             )
 
     async def _finish(self, entry: _Entry, fate: Served | Stored) -> None:

@@ -7,6 +7,8 @@ import contextlib
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
@@ -521,3 +523,38 @@ async def test_a_model_that_is_kept_for_later_is_in_nobodys_way(
         assert "; old took its place" in status(drop, "new.onnx")
     async with running(drop, acceptor):
         assert status(drop, "new.onnx").startswith("served from")
+
+
+TAKES_EDGED_DOWN = """
+import asyncio, os, sys
+from pathlib import Path
+from edged.intake import Intake
+
+async def accept(path, tell):
+    os._exit(9)
+
+async def main():
+    drop = Path(sys.argv[1])
+    await Intake(drop, accept, settle_seconds=0.01).start()
+    while (drop / "net.edgemodel").exists():
+        await asyncio.sleep(0.01)
+
+asyncio.run(main())
+"""
+
+
+def test_a_file_that_takes_edged_down_is_tried_three_times(drop: Path) -> None:
+    drop.mkdir()
+    (drop / "net.edgemodel").write_bytes(b"poison")
+
+    def start() -> int:
+        words = [sys.executable, "-c", TAKES_EDGED_DOWN, str(drop)]
+        return subprocess.run(words, timeout=DEADLINE, check=False).returncode
+
+    assert [start() for _ in range(4)] == [9, 9, 9, 0]
+    reason = (drop / "rejected" / "net.edgemodel.reason.txt").read_text()
+    assert reason.startswith("rejected: cannot take net.edgemodel: edged, or the machine, ended 3")
+
+    # Dropped again it is another file, with a count of its own.
+    (drop / "net.edgemodel").write_bytes(b"poison again")
+    assert start() == 9
