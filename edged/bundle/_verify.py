@@ -5,6 +5,7 @@ The order of the steps is the contract; nothing is used before the step that vou
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -63,6 +64,17 @@ def verify_bundle(path: Path, into: Path, *, max_bytes: int = MAX_BUNDLE_BYTES) 
         BundleError: names the member, what was found and what was wanted.
         LimitError: the file, its metadata, or the space left on disk.
     """
+    try:
+        return _verify(path, into, max_bytes)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise LimitError(
+            f"cannot unpack {path.name}: no space is left on the disk; make room and drop it again"
+        ) from error
+
+
+def _verify(path: Path, into: Path, max_bytes: int) -> VerifiedBundle:
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _private_copy(path, into / _COPY, max_bytes) as file:
         fault_point("bundle.copied")
