@@ -21,7 +21,7 @@ class Models:
     """Bundles by the name of their model, and what to ask them.
 
     Attributes:
-        a, b: keyword spotting, and the same network up to its logits.
+        a, b: keyword spotting, and the same network up to its features.
     """
 
     a: Path
@@ -35,8 +35,8 @@ def make_models(folder: Path) -> Models:
     calibration = folder / "calibration.npz"
     np.savez(calibration, input_1=inputs[:32])
     cut = folder / "cut.onnx"
-    logits = next(n.input[0] for n in onnx.load(_MODEL).graph.node if n.op_type == "Softmax")
-    onnx.utils.extract_model(str(_MODEL), str(cut), ["input_1"], [logits], check_model=False)
+    features = next(n.input[0] for n in onnx.load(_MODEL).graph.node if n.op_type == "MatMul")
+    onnx.utils.extract_model(str(_MODEL), str(cut), ["input_1"], [features], check_model=False)
     bundles = []
     for name, model in (("a", _MODEL), ("b", cut)):
         bundle = folder / f"{name}-1.0.0.edgemodel"
