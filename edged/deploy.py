@@ -61,6 +61,7 @@ class Deployer:
         Raises:
             EdgedError: why it does not serve; what served before still does.
         """
+        await self._slot.settled()
         tell("verifying")
         record = await self._take_in(file)
         with self._protected(record):
