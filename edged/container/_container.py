@@ -11,13 +11,14 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Protocol
 
 from edged.container._arena import Memory
 from edged.container._channel import HUNG_UP, Channel
 from edged.container._messages import Ready, Stop
+from edged.errors import ContainerError
 
 __all__ = ["Container", "Launcher"]
 
@@ -116,7 +117,7 @@ class Container:
             ContainerError: the process is gone, or does not answer and is ended.
         """
         with device:
-            await self._channel.prepare(device.fileno(), _ATTACH_SECONDS)
+            await self._done(self._channel.prepare(device.fileno(), _ATTACH_SECONDS))
 
     async def attach(self, device: socket.socket | None = None) -> None:
         """Have the process take the data queue of the device.
@@ -133,7 +134,7 @@ class Container:
         """
         if device is not None:
             await self.prepare(device)
-        await self._channel.attach(_ATTACH_SECONDS)
+        await self._done(self._channel.attach(_ATTACH_SECONDS))
 
     async def detach(self) -> None:
         """Have the process let go of the device. Calls are then answered UNAVAILABLE.
@@ -141,7 +142,7 @@ class Container:
         Raises:
             ContainerError: the process is gone, or does not answer and is ended.
         """
-        await self._channel.detach(_ATTACH_SECONDS)
+        await self._done(self._channel.detach(_ATTACH_SECONDS))
 
     async def call(self, method: str, payload: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 (handed on)
         """Answer one call.
@@ -180,7 +181,7 @@ class Container:
             ContainerError: the process is gone, or does not answer and is ended.
             EdgedError: the vectors cannot be run.
         """
-        await self._channel.self_test(at_most, _SELF_TEST_SECONDS)
+        await self._done(self._channel.self_test(at_most, _SELF_TEST_SECONDS))
 
     async def stop(self) -> None:
         """End the process: politely, then not. Calls under way fail with `ContainerError`."""
@@ -193,6 +194,13 @@ class Container:
             self._kill()
         await self._watch
         self._channel.close()
+
+    async def _done(self, what: Awaitable[None]) -> None:
+        """Wait for *what* the process was asked to do; if it goes instead, tell why."""
+        try:
+            await what
+        except ContainerError as error:
+            raise ContainerError(f"cannot use the container: {await self.closed}") from error
 
     def _channel_lost(self, reason: str) -> None:
         """Without its channel the process is of no use. That it hung up: it is about to end."""

@@ -99,14 +99,13 @@ class Service:
 def serving(peers: Peers) -> Iterator[Service]:
     service = Service()
     server = Server(peers.far, peers.requests, peers.responses, service, service)
-    thread = threading.Thread(target=server.run)
-    thread.start()
+    server.start()
     try:
         yield service
     finally:
         service.go.set()
         peers.channel.close()
-        thread.join(30)
+        server.wait()
         server._control.shutdown()
         for worker in threading.enumerate():
             if worker.name.startswith("serve-"):

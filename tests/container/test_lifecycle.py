@@ -193,6 +193,11 @@ async def test_a_start_has_a_bound_on_time(
     assert open_descriptors() <= before
 
 
+async def test_a_model_that_fits_into_no_memory_says_so(sample: Any) -> None:
+    with pytest.raises(EdgedError, match=r"more memory than the limit of container\.memory_bytes"):
+        await ProcessLauncher(memory_bytes=48 << 20).start(sample.folder)
+
+
 async def test_memory_has_a_bound_and_the_container_survives_it(
     sample: Any, emulator: Any, photo: Callable[..., bytes]
 ) -> None:

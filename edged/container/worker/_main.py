@@ -9,19 +9,24 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from edged import sandbox
 from edged.container._arena import Memory
 from edged.container._messages import START, DeviceLost, Failure, Ready, encode
 from edged.container.worker._device import Device
 from edged.container.worker._model import Model
-from edged.container.worker._server import Server
+from edged.container.worker._server import Server, is_short_of_memory
 from edged.container.worker._service import ModelService
 from edged.errors import DeviceLostError, EdgedError, ModelError
 
 __all__ = ["main"]
 
 _log = logging.getLogger(__name__)
+
+_TOO_LARGE: Final = (
+    "cannot load the model: it needs more memory than the limit of container.memory_bytes"
+)
 
 
 def main(argv: Sequence[str], began: float) -> int:
@@ -49,6 +54,11 @@ def main(argv: Sequence[str], began: float) -> int:
         device = Device(model.image, lambda error: _tell_lost(sock, error))
         service = ModelService(model, device)
         service.warm_up()
+        server = Server(sock, requests, responses, service, device, call_seconds)
+        server.start()
+    except MemoryError:
+        sock.send(encode(Failure(START, ModelError.__name__, _TOO_LARGE)))
+        return os.EX_UNAVAILABLE
     except EdgedError as error:
         sock.send(encode(Failure(START, type(error).__name__, str(error)[:4000])))
         return error.exit_status
@@ -59,7 +69,7 @@ def main(argv: Sequence[str], began: float) -> int:
         "warm-up": (time.monotonic() - loaded) * 1e3,
     }
     sock.send(encode(Ready(times, in_force)))
-    Server(sock, requests, responses, service, device, call_seconds).run()
+    server.wait()
     # Threads may hang in the device: nothing is left to be saved by waiting for them.
     logging.shutdown()
     os._exit(os.EX_OK)
@@ -74,8 +84,8 @@ def _load(folder: Path) -> Model:
         return Model.load(folder)
     except EdgedError:
         raise
-    except MemoryError as error:
-        raise ModelError("cannot load the model: it needs more memory than it may have") from error
     except Exception as error:  # ONNX Runtime has a class of its own for each of its reasons
+        if is_short_of_memory(error):
+            raise MemoryError from error
         _log.exception("cannot load the model")
         raise ModelError(f"cannot load the model: {str(error)[:500]}") from error

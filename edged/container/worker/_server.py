@@ -38,14 +38,14 @@ from edged.container._messages import (
 )
 from edged.errors import DeadlineError, EdgedError, LimitError
 
-__all__ = ["Attachable", "Server", "Service"]
+__all__ = ["Attachable", "Server", "Service", "is_short_of_memory"]
 
 _log = logging.getLogger(__name__)
 
 _MAX_MESSAGE: Final = 4000
+_STACK_BYTES: Final = 1 << 20
 
 _SHORT_OF_MEMORY: Final = re.compile("bad_alloc|bad allocation|Failed to allocate memory")
-"""As ONNX Runtime says it, in an exception of no class of its own."""
 
 
 class Service(Protocol):
@@ -98,14 +98,26 @@ class Server:
         self._running = 0
         self._queued: dict[int, Call] = {}
 
-    def run(self) -> None:
-        """Serve until the front hangs up or says stop. Calls that run then go on in threads.
+    def start(self) -> None:
+        """Begin to serve.
 
         Whoever receives a call also computes it: handing it to another thread would cost 0.1 ms.
         There is one thread more than calls at once, to hear the rest.
+
+        Raises:
+            MemoryError: there is none for the threads.
         """
-        for number in range(CALLS_AT_ONCE + 1):
-            threading.Thread(target=self._serve, name=f"serve-{number}", daemon=True).start()
+        # Their stacks count as memory of the process, whether they are used or not.
+        threading.stack_size(_STACK_BYTES)
+        try:
+            self._control.submit(int).result()
+            for number in range(CALLS_AT_ONCE + 1):
+                threading.Thread(target=self._serve, name=f"serve-{number}", daemon=True).start()
+        except RuntimeError as error:
+            raise MemoryError from error
+
+    def wait(self) -> None:
+        """Until the front hangs up or says stop. Calls that run then go on in threads."""
         self._ended.wait()
 
     def _serve(self) -> None:
@@ -213,6 +225,11 @@ class Server:
             _log.debug("cannot send: %s", error)
 
 
+def is_short_of_memory(error: Exception) -> bool:
+    """Whether that is what it says. ONNX Runtime has no class for it, only words."""
+    return isinstance(error, MemoryError) or bool(_SHORT_OF_MEMORY.search(str(error)))
+
+
 def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     """A packet, empty at the end, and the descriptors that came with it."""
     packet, ancillary, _, _ = sock.recvmsg(
@@ -228,7 +245,7 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
 def _failure(number: int, error: Exception) -> Failure:
     if isinstance(error, EdgedError):
         return Failure(number, type(error).__name__, str(error)[:_MAX_MESSAGE])
-    if isinstance(error, MemoryError) or _SHORT_OF_MEMORY.search(str(error)):
+    if is_short_of_memory(error):
         return Failure(
             number,
             LimitError.__name__,
