@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs proto bench soak clean
+.PHONY: help demo test lint docs proto campaign bench soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ docs: $(INSTALLED) ## write docs/configuration.md from edged/config.py
 
 proto: $(INSTALLED) ## write edged/wire/_pb from edged/wire/protos
 	$(BIN)/python edged/wire/generate.py
+
+campaign: $(INSTALLED) ## make everything fail, everywhere, and write what came of it: docs/faults.md
+	PYTHONPATH=tests $(BIN)/python -m campaign.run --jobs 2 --write docs/faults.md
 
 bench: $(INSTALLED) ## what edged costs over the same work without it
 	PYTHONPATH=tests:bench $(BIN)/python bench/predict.py

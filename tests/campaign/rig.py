@@ -76,7 +76,8 @@ class Rig:
             f'[serving]\nlisten = "127.0.0.1:0"\nsocket = "{self.socket}"\n'
             f'[state]\ndirectory = "{self.state}"\n'
             f'[drop]\ndirectory = "{self.drop}"\nrescan_seconds = 0.2\nsettle_seconds = 0.1\n'
-            f'[device]\nsocket = "{self.device}"\n[console]\nsocket = "{self.control}"\n' + settings
+            f'[device]\nsocket = "{self.device}"\n[console]\nsocket = "{self.control}"\n'
+            f"[container]\ncall_seconds = 3\n{settings}"
         )
 
     def start_emulator(self, fault: str = "") -> None:

@@ -28,7 +28,8 @@ holds the process while the deed is done to another one. What died is started ag
 - calls failed only while what answers them was down, and only with UNAVAILABLE; while daemon,
   device and the serving container live, none does;
 - the status file is true; a rejected file is kept with its reason;
-- b, dropped again, serves; after a power cut of the whole box it still does;
+- b, dropped again, serves; where the fault ended nothing, a power cut of the whole box follows, and
+  it still does;
 - edged then ends with status 0, and leaves no process, no temporary file, and in the state folder
   not a file more than an undisturbed run.
 
