@@ -74,6 +74,7 @@ class Container:
         with contextlib.suppress(ProcessLookupError):  # it may have ended already
             self._pidfd = os.pidfd_open(process.pid)
         self._wrapped = wrapped
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._why = ""
         self._channel = Channel(sock, requests, responses, self._channel_lost, call_seconds)
@@ -89,6 +90,11 @@ class Container:
     def closed(self) -> asyncio.Future[str]:
         """Resolved with the reason when the process has ended. Cancelling a wait harms nobody."""
         return asyncio.shield(self._closed)
+
+    @property
+    def gone(self) -> asyncio.Future[None]:
+        """Resolved when the process has ended or is about to: calls fail from now on."""
+        return asyncio.shield(self._gone)
 
     @property
     def lost(self) -> bool:
@@ -204,6 +210,7 @@ class Container:
 
     def _channel_lost(self, reason: str) -> None:
         """Without its channel the process is of no use. That it hung up: it is about to end."""
+        self._gone.set_result(None)
         if reason == HUNG_UP:
             asyncio.get_running_loop().call_later(_STOP_SECONDS, self._kill)
         else:
@@ -224,6 +231,8 @@ class Container:
             os.close(self._pidfd)
             self._pidfd = None
         self._channel.close()
+        if not self._gone.done():
+            self._gone.set_result(None)
         ending = _ending(status, self._wrapped)
         words = self._stderr.last_words()
         reason = f"{self._why or ending}{': ' + words if words and not self._why else ''}"

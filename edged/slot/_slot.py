@@ -625,9 +625,10 @@ class Slot:
 
     async def _watch(self, model: Model) -> None:
         """Replace the container of *model* when it dies while it serves."""
-        reason = await model.container.closed
+        await model.container.gone
         if self._loaded is model and self._state is State.SERVING:
             self._gate.close()
+        reason = await model.container.closed
         async with self._changing:
             device = self._device
             if self._loaded is not model or device is None or self._state is not State.SERVING:
