@@ -59,7 +59,7 @@ def environment() -> dict[str, str]:
 
     One thread per library, because `lock_down` binds the thread that calls it; telemetry off; and
     glibc keeps the memory of tensors instead of returning it to the kernel after each call, which
-    costs a page fault per 4 KiB.
+    costs a page fault per 4 KiB. All threads share one arena: what one has freed, another can have.
     """
     kept = {name: os.environ[name] for name in ("LANG", "TZ") if name in os.environ}
     return {
@@ -73,5 +73,6 @@ def environment() -> dict[str, str]:
         "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
         "MALLOC_TOP_PAD_": str(1 << 24),
+        "MALLOC_ARENA_MAX": "1",
         **kept,
     }
