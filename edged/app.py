@@ -153,15 +153,22 @@ class _Stories:
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._latest: SlotStatus | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def changed(self, status: SlotStatus) -> None:
         if status.since is None:
             return
-        since = datetime.fromtimestamp(status.since, UTC)
-        task = asyncio.create_task(self._intake.serving(str(status.model), since))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._latest = status
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        # One at a time, the newest last: an older one must not have the last word.
+        while (status := self._latest) is not None and status.since is not None:
+            self._latest = None
+            since = datetime.fromtimestamp(status.since, UTC)
+            await self._intake.serving(str(status.model), since)
 
 
 def describe(status: SlotStatus) -> str:
