@@ -16,8 +16,9 @@ from edged.container._arena import Memory
 from edged.container._messages import START, DeviceLost, Failure, Ready, encode
 from edged.container.worker._device import Device
 from edged.container.worker._model import Model
-from edged.container.worker._server import Server, is_short_of_memory
+from edged.container.worker._server import Server
 from edged.container.worker._service import ModelService
+from edged.container.worker._shortage import is_short_of_memory
 from edged.errors import DeviceLostError, EdgedError, ModelError
 
 __all__ = ["main"]

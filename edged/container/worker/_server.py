@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import logging
 import math
-import re
 import socket
 import threading
 import time
@@ -36,16 +35,15 @@ from edged.container._messages import (
     encode,
     front_decoder,
 )
+from edged.container.worker._shortage import is_short_of_memory
 from edged.errors import DeadlineError, EdgedError, LimitError
 
-__all__ = ["Attachable", "Server", "Service", "is_short_of_memory"]
+__all__ = ["Attachable", "Server", "Service"]
 
 _log = logging.getLogger(__name__)
 
 _MAX_MESSAGE: Final = 4000
 _STACK_BYTES: Final = 1 << 20
-
-_SHORT_OF_MEMORY: Final = re.compile("bad_alloc|bad allocation|Failed to allocate memory")
 
 
 class Service(Protocol):
@@ -223,11 +221,6 @@ class Server:
         except OSError as error:
             # The front is gone, and the reading thread is about to see it.
             _log.debug("cannot send: %s", error)
-
-
-def is_short_of_memory(error: Exception) -> bool:
-    """Whether that is what it says. ONNX Runtime has no class for it, only words."""
-    return isinstance(error, MemoryError) or bool(_SHORT_OF_MEMORY.search(str(error)))
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from edged import wire
 from edged.container.worker._device import Device
 from edged.container.worker._model import Arrays, Model
+from edged.container.worker._shortage import is_short_of_memory
 from edged.container.worker._signature import SIGNATURE_NAME, Signature
 from edged.errors import DeadlineError, DeviceError, NotFoundError, RequestError
 
@@ -165,6 +166,8 @@ def _parse(kind: type[M], data: bytes) -> M:
     try:
         return kind.FromString(data)
     except DecodeError as error:
+        if is_short_of_memory(error):
+            raise MemoryError from error
         raise RequestError(
             f"cannot read the request: its {len(data)} bytes are no {kind.DESCRIPTOR.full_name}"
         ) from error
