@@ -112,8 +112,7 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
     )
     notifier = Notifier()
     slot.on_change(lambda status: notifier.status(describe(status)))
-    stories = _Stories(intake)
-    slot.on_change(stories.changed)
+    slot.on_change(lambda status: _tell_folder(intake, status))
     async with contextlib.AsyncExitStack() as stack:
         await slot.start()
         stack.push_async_callback(slot.stop, config.slot.drain_seconds)
@@ -148,27 +147,9 @@ def _open(connection: socket.socket) -> Device:
     return Device.open(vfio_user.VfioUserTransport(connection))
 
 
-class _Stories:
-    """Keeps the status files in the drop folder true when models change without a file."""
-
-    def __init__(self, intake: Intake) -> None:
-        self._intake = intake
-        self._latest: SlotStatus | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def changed(self, status: SlotStatus) -> None:
-        if status.since is None:
-            return
-        self._latest = status
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._tell())
-
-    async def _tell(self) -> None:
-        # One at a time, the newest last: an older one must not have the last word.
-        while (status := self._latest) is not None and status.since is not None:
-            self._latest = None
-            since = datetime.fromtimestamp(status.since, UTC)
-            await self._intake.serving(str(status.model), since)
+def _tell_folder(intake: Intake, status: SlotStatus) -> None:
+    if status.since is not None:
+        intake.serving(str(status.model), datetime.fromtimestamp(status.since, UTC))
 
 
 def describe(status: SlotStatus) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -153,6 +154,8 @@ class Intake:
         self._queue: asyncio.Queue[_Entry] = asyncio.Queue()
         self._at_work: _Entry | None = None
         self._ready = 0
+        self._serves: Served | None = None
+        self._serves_changed = asyncio.Event()
         self._wake = asyncio.Event()
         # Held while files are looked at and while they are moved: a look must not bring back what
         # has just been put away.
@@ -179,32 +182,22 @@ class Intake:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    async def serving(self, model: str | None, since: datetime | None = None) -> None:
-        """Make the status files true after a change that no file brought about.
+    def serving(self, model: str, since: datetime) -> None:
+        """Be told what serves, each time that it changes; the status files follow shortly.
 
         Args:
-            model: what serves now, as :attr:`Served.model` named it; None for nothing.
+            model: what serves now, as :attr:`Served.model` names it.
             since: since when.
         """
-        now = datetime.now(UTC)
-
-        def change(_name: str, lines: list[str]) -> str:
-            text = "\n".join(lines)
-            if lines[1:2] == [model] and text.startswith((_SERVING, _SERVED, _STORED)):
-                return str(Served(model, since, *lines[2:3])) if model and since else text
-            if not text.startswith(_SERVING):
-                return text
-            began = lines[0].removeprefix(_SERVING)
-            successor = f"{model} took its place" if model else "nothing serves now"
-            return "\n".join([f"{_SERVED}{began} to {moment(now)}; {successor}", *lines[1:2]])
-
-        await self._board.revise(change)
+        self._serves = Served(model, since)
+        self._serves_changed.set()
 
     async def _run(self) -> None:
         while True:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._board.run(), name="intake status")
+                    tasks.create_task(self._keep_true(), name="intake truth")
                     tasks.create_task(self._watch(), name="intake watch")
                     tasks.create_task(self._work(), name="intake work")
             except* Exception:
@@ -212,6 +205,14 @@ class Intake:
                 _log.exception("cannot look after %s; beginning anew", self._folder)
             self._entries.clear()
             await asyncio.sleep(self._rescan_seconds)
+
+    async def _keep_true(self) -> None:
+        """Have the status files say what serves and what did, whoever brought that about."""
+        while True:
+            await self._serves_changed.wait()
+            self._serves_changed.clear()
+            if self._serves is not None:
+                await self._board.revise(functools.partial(_made_true, self._serves))
 
     # Watching: what is there, and what of it is whole.
 
@@ -367,10 +368,10 @@ class Intake:
         _log.info("%s: %s", entry.dropped.shown, " · ".join(str(fate).splitlines()))
         if isinstance(fate, Served):
             await self._reject_older(entry)
-            await self.serving(fate.model, fate.since)
         async with self._moving:
             await self._put_away(entry, remove)
             await self._board.write(entry.name, str(fate))
+        self._serves_changed.set()  # Another may have taken its place by now.
 
     async def _reject_older(self, entry: _Entry) -> None:
         """What was dropped before *entry* and waits must not take its place later."""
@@ -424,6 +425,18 @@ class Intake:
         await self._board.write(
             entry.name, f"waiting: {error}\ntried {entry.tries}×, next in {seconds:g} s"
         )
+
+
+def _made_true(serves: Served, _name: str, lines: list[str]) -> str:
+    """The text of a status file, of which *lines* are there, now that *serves* does."""
+    text = "\n".join(lines)
+    if lines[1:2] == [serves.model] and text.startswith((_SERVING, _SERVED, _STORED)):
+        return str(Served(serves.model, serves.since, *lines[2:3]))
+    if not text.startswith(_SERVING):
+        return text
+    began = lines[0].removeprefix(_SERVING)
+    successor = f"{serves.model} took its place"
+    return "\n".join([f"{_SERVED}{began} to {moment(datetime.now(UTC))}; {successor}", *lines[1:2]])
 
 
 _WAITING = (_Stage.SETTLING, _Stage.POSTPONED)

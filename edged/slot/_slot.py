@@ -614,14 +614,13 @@ class Slot:
         self._end_attempts(record)
 
     def _serve(self, model: Model, event: Event) -> None:
-        self._move(event)
-        self._problem = ""
         if model.watch is None:
             model.since = time.time()
             model.watch = asyncio.create_task(self._watch(model))
         self._loaded = model
+        self._problem = ""
+        self._move(event)
         self._gate.open()
-        self._tell_listeners()
 
     async def _watch(self, model: Model) -> None:
         """Replace the container of *model* when it dies while it serves."""

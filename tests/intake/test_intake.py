@@ -37,6 +37,7 @@ class Acceptor:
         self.hold.set()
         self.running = 0
         self.stored: Stored | None = None
+        self.serving: Callable[[str, datetime], None] = lambda _model, _since: None
 
     async def __call__(self, path: Path, tell: Tell) -> Served | Stored:
         assert not self.running, "two files at work at once"
@@ -46,7 +47,10 @@ class Acceptor:
             await self.hold.wait()
         finally:
             self.running -= 1
-        return self.stored or Served(path.stem, SINCE)
+        if self.stored is not None:
+            return self.stored
+        self.serving(path.stem, SINCE)
+        return Served(path.stem, SINCE)
 
     def _begin(self, path: Path, tell: Tell) -> None:
         self.taken.append((path.name, path.read_bytes()))
@@ -76,6 +80,7 @@ async def running(drop: Path, acceptor: Acceptor, **settings: float) -> AsyncIte
         settle_seconds=settings.pop("settle_seconds", SETTLE),
         **settings,  # type: ignore[arg-type]  # whole and broken numbers alike
     )
+    acceptor.serving = intake.serving
     await intake.start()
     try:
         yield intake
@@ -400,10 +405,8 @@ async def test_status_is_made_true_after_a_restart(drop, acceptor):
         await until_status(drop, "net.onnx", "serving")
     later = SINCE.replace(hour=20)
     async with running(drop, acceptor) as intake:
-        await intake.serving("net", later)
-        assert status(drop, "net.onnx").startswith("serving since 2026-11-22 20:44:05 UTC\nnet\n")
-        await intake.serving(None)
-        assert "nothing serves now" in status(drop, "net.onnx")
+        intake.serving("net", later)
+        await until_status(drop, "net.onnx", "serving since 2026-11-22 20:44:05 UTC\nnet\n")
 
 
 async def test_rescan_finds_what_no_event_announced(drop, acceptor, monkeypatch, caplog):
@@ -514,13 +517,37 @@ async def test_a_model_that_is_kept_for_later_is_in_nobodys_way(
         assert not (drop / "rejected").exists()
         assert status(drop, "old.onnx").startswith("serving since")
 
-        await intake.serving("new", SINCE)  # someone activated it
-        assert status(drop, "new.onnx").startswith("serving since 2026-11-22 18:44:05 UTC\nnew\n")
-        assert "; new took its place" in status(drop, "old.onnx")
+        intake.serving("new", SINCE)  # someone activated it
+        await until_status(drop, "new.onnx", "serving since 2026-11-22 18:44:05 UTC\nnew\n")
+        await until(lambda: "; new took its place" in status(drop, "old.onnx"))
 
-        await intake.serving("old", SINCE)  # and rolled back
-        assert status(drop, "old.onnx").startswith("serving since 2026-11-22 18:44:05 UTC\nold\n")
-        assert "; old took its place" in status(drop, "new.onnx")
+        intake.serving("old", SINCE)  # and rolled back
+        await until_status(drop, "old.onnx", "serving since 2026-11-22 18:44:05 UTC\nold\n")
+        await until(lambda: "; old took its place" in status(drop, "new.onnx"))
+
+
+async def test_a_model_that_was_replaced_before_its_file_was_told(
+    drop: Path, acceptor: Acceptor
+) -> None:
+    async with running(drop, acceptor) as intake:
+        # Between the end of the deployment and its last word somebody activates another.
+        acceptor.answer = lambda path, _tell: asyncio.get_running_loop().call_soon(
+            intake.serving, "other", SINCE
+        )
+        acceptor.hold.clear()
+        acceptor.serving = lambda _model, _since: None
+        (drop / "net.onnx").write_bytes(b"x")
+        await until(lambda: acceptor.running)
+        acceptor.hold.set()
+        await until(lambda: "; other took its place" in status(drop, "net.onnx"))
+
+
+async def test_what_was_replaced_stays_so_after_a_restart(drop: Path, acceptor: Acceptor) -> None:
+    async with running(drop, acceptor) as intake:
+        (drop / "new.onnx").write_bytes(b"new")
+        await until_status(drop, "new.onnx", "serving since")
+        intake.serving("old", SINCE)
+        await until_status(drop, "new.onnx", "served from")
     async with running(drop, acceptor):
         assert status(drop, "new.onnx").startswith("served from")
 

@@ -40,7 +40,6 @@ def names(appliance: Appliance, **flags: bool) -> list[str]:
     return [m["name"] for m in models if all(m[key] == value for key, value in flags.items())]
 
 
-@pytest.mark.xfail(reason="status files lag behind an activation now and then", strict=False)
 def test_activate_roll_back_pin_remove_and_history(
     appliance: Appliance, kws: Path, mobilenet: Path, older_kws: Path
 ) -> None:
