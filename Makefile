@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs proto campaign bench soak clean
+.PHONY: help demo test test-slow lint docs proto campaign bench soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,15 +18,19 @@ demo: $(INSTALLED) ## see it work: a model into the drop folder, photographs ove
 test: lint ## everything that has to pass: lint and the tests
 	$(BIN)/pytest
 
+test-slow: $(INSTALLED) ## what takes too long for every change: whole classic networks
+	$(BIN)/pytest -m slow --timeout 3600
+
 lint: $(INSTALLED) ## style, types, and which room may import which
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(INSTALLED) ## write docs/configuration.md from edged/config.py
+docs: $(INSTALLED) ## write docs/configuration.md and the picture in docs/slot.md from the code
 	$(BIN)/python -c 'from edged.config import reference; print(reference(), end="")' \
 		> docs/configuration.md
+	$(BIN)/python -m edged.slot._picture docs/slot.md
 
 proto: $(INSTALLED) ## write edged/wire/_pb from edged/wire/protos
 	$(BIN)/python edged/wire/generate.py
