@@ -1,0 +1,396 @@
+"""Thousands of interleavings of all that can happen to a slot, and what has to hold in each.
+
+Hypothesis makes up the sequences; the parts around the slot are fakes that may fail at any step
+(`slot.world`), on a loop without real time (`slot.instant`). What is checked here is what someone
+outside can see: the answers to calls, the store, the device, the containers. By default the
+sequences are the same every time. For other ones, and more of them::
+
+    EDGED_INTERLEAVINGS=20000 pytest tests/slot/test_machine.py --timeout 0
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from slot.instant import MOMENT, InstantLoop
+from slot.world import (
+    GOOD,
+    HANG,
+    UNSOUND,
+    FakeCompiler,
+    FakeLauncher,
+    FakeLink,
+    FakeStore,
+    Kind,
+    World,
+    previous,
+)
+
+from edged.container import Launcher
+from edged.errors import (
+    DeadlineError,
+    EdgedError,
+    NotFoundError,
+    UnavailableError,
+)
+from edged.slot import Deployed, DeviceLink, Slot, SlotLimits, Standbys, State
+from edged.store import Store
+from edged.wire import RequestedModel
+
+LIMITS = SlotLimits(drain_seconds=2.0, attempts=3, failures=5, failure_window=60.0)
+HURRIED, PATIENT = 0.01, 8.0
+QUIET = 60.0
+"""Seconds after which nothing is under way any more."""
+LATE = 4 * MOMENT
+"""What a call may take longer than its caller waits, or than at once."""
+NOTICED = 5 * MOMENT
+"""How long the slot may take to notice that the device went."""
+
+
+@dataclass(eq=False)
+class Call:
+    """A call under way.
+
+    Attributes:
+        name: of the model that it asks for; empty for the loaded one.
+        seconds: how long it waits.
+        settled: when all was last quiet with a model serving, -1 if it was not before the call.
+        absent: the device is not there, and the slot knows.
+    """
+
+    name: str
+    seconds: float
+    hangs: bool
+    began: float
+    settled: float
+    absent: bool
+    task: asyncio.Task[bytes]
+
+
+@dataclass(eq=False)
+class Deployment:
+    """A deployment under way; *settled* as in `Call`."""
+
+    name: str
+    settled: float
+    calls_hang: bool
+    task: asyncio.Task[Deployed]
+
+
+class Daemon:
+    """One process of the daemon: a slot with what is its own."""
+
+    def __init__(self, world: World, on_demand: bool) -> None:
+        self.loop = loop = InstantLoop(world.clock)
+        self.store = FakeStore(world, loop)
+        store = cast(Store, self.store)
+        limits = SlotLimits(
+            drain_seconds=LIMITS.drain_seconds, on_demand=on_demand, residence_seconds=0.1
+        )
+        loop.run_for(0)
+        standbys = Standbys(
+            store, cast(Launcher, FakeLauncher(world, loop)), FakeCompiler(world, loop), "1"
+        )
+        self.slot = Slot(store, standbys, cast(DeviceLink, FakeLink(world, loop)), limits)
+        loop.run_until_complete(loop.spawn(self.slot.start()))
+
+
+_QUICK = "/dev/shm" if Path("/dev/shm").is_dir() else None  # thousands of small folders
+
+
+class SlotMachine(RuleBasedStateMachine):
+    """What can happen, and what has to hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="slot-", dir=_QUICK))
+        self.world = World(self.folder)
+        self.calls: list[Call] = []
+        self.deployments: list[Deployment] = []
+        self.settled = -1.0
+        self.on_demand = False
+
+    @initialize(on_demand=st.booleans(), first=st.sampled_from(["", *GOOD]))
+    def begin(self, on_demand: bool, first: str) -> None:
+        self.on_demand = on_demand
+        self.daemon = Daemon(self.world, on_demand)
+        if first:
+            self.deploy(first)
+            self.settle()
+
+    # What people and clients do.
+
+    @rule(name=st.sampled_from([*GOOD, *UNSOUND]))
+    def deploy(self, name: str) -> None:
+        record = self.daemon.store.record(name)
+        self.world.deploying[name] += 1
+        hang = any(call.hangs for call in self.calls)
+        task = self.daemon.loop.spawn(self.daemon.slot.deploy(record, _tell))
+        deployment = Deployment(name, self.settled, hang, task)
+        self.deployments.append(deployment)
+        task.add_done_callback(lambda _: self.deployed(deployment))
+
+    @precondition(lambda self: previous(self.world.shelf))
+    @rule()
+    def roll_back(self) -> None:
+        self.deploy(previous(self.world.shelf) or "")
+
+    @precondition(lambda self: self.deployments)
+    @rule()
+    def call_off(self) -> None:
+        self.deployments[0].task.cancel()
+
+    @rule(
+        name=st.sampled_from(["", "", *GOOD]),
+        seconds=st.sampled_from([PATIENT, PATIENT, HURRIED]),
+        hangs=st.sampled_from([False, False, False, True]),
+    )
+    def call(self, name: str, seconds: float, hangs: bool) -> None:
+        hardware, now = self.world.hardware, self.world.clock.now
+        if name and self.on_demand:
+            self.world.demanded.add(name)
+        payload = name.encode() + (HANG if hangs else b"")
+        asked = RequestedModel(name) if name else None
+        task = self.daemon.loop.spawn(self.daemon.slot.call("Predict", payload, seconds, asked))
+        absent = not hardware.present and hardware.changed + NOTICED < now
+        call = Call(name, seconds, hangs, now, self.settled, absent, task)
+        self.calls.append(call)
+        for deployment in self.deployments:
+            deployment.calls_hang |= hangs
+        task.add_done_callback(lambda _: self.answered(call))
+
+    @precondition(lambda self: self.calls)
+    @rule()
+    def hang_up(self) -> None:
+        self.calls[0].task.cancel()
+
+    # What happens to the machine.
+
+    @rule(moments=st.integers(1, 12))
+    def time_passes(self, moments: int) -> None:
+        self.daemon.loop.run_for(moments * MOMENT)
+
+    @precondition(lambda self: self.world.hardware.present)
+    @rule(forgets=st.booleans())
+    def unplug(self, forgets: bool) -> None:
+        self.world.hardware.unplug(forgets)
+
+    @precondition(lambda self: not self.world.hardware.present)
+    @rule()
+    def plug(self) -> None:
+        self.world.hardware.plug()
+
+    @precondition(lambda self: self.world.live)
+    @rule()
+    def kill_container(self) -> None:
+        self.world.trouble()
+        min(self.world.live, key=lambda container: container.pid).die("it was killed")
+
+    @precondition(lambda self: len(self.world.fuses) < 2)
+    @rule(after=st.integers(0, 30), kind=st.sampled_from(Kind))
+    def arm(self, after: int, kind: Kind) -> None:
+        self.world.fuses.append((after, kind))
+
+    @rule(name=st.sampled_from(GOOD))
+    def rot(self, name: str) -> None:
+        self.world.trouble()
+        self.world.rotten.symmetric_difference_update({name})
+
+    @rule()
+    def kill_and_restart(self) -> None:
+        self.world.trouble()
+        self.daemon.loop.kill()
+        self.forget()
+        self.daemon = Daemon(self.world, self.on_demand)
+
+    @rule(politely=st.booleans())
+    def stop_and_start(self, politely: bool) -> None:
+        self.stop(politely)
+        self.daemon = Daemon(self.world, self.on_demand)
+
+    @rule()
+    def settle(self) -> None:
+        """Let everything come to its end; then the promises have to hold that are about that."""
+        launches = self.world.launches.total()
+        deployments = len(self.deployments)
+        self.daemon.loop.run_for(QUIET)
+        self.check()
+        assert not self.daemon.loop.strays, self.daemon.loop.strays
+        assert not self.calls, "a call is still under way"
+        hardware, status = self.world.hardware, self.daemon.slot.status
+        launches = self.world.launches.total() - launches
+        assert launches <= 2 * LIMITS.attempts + 3 * deployments + 3, f"{launches} launches"
+        if not hardware.present:
+            assert status.state is State.ABSENT
+            assert self.outcome(PATIENT)[0] is UnavailableError
+            return
+        assert not self.deployments, "a deployment is still under way"
+        wanted = self.world.expected()
+        assert status.model is None or str(status.model.manifest.name) == wanted, status
+        live = {container.name for container in self.world.live}
+        assert len(self.world.live) == len(live) <= 1
+        assert self.daemon.store.leftovers == len(live)
+        if wanted is None:
+            assert live == set()
+            assert self.outcome(PATIENT)[0] is NotFoundError
+            return
+        self.world.fuses.clear()
+        assert self.outcome(PATIENT) == (None, wanted), status
+        assert status.state is State.SERVING
+        assert status.since is not None
+        owner = hardware.owner
+        assert owner is not None and owner.name == wanted and live == {wanted}
+        assert hardware.active_image() == owner.image
+        if self.world.troubled < self.settled:
+            entries = self.world.shelf.entries.items()
+            attempts = {name: entry.attempts for name, entry in entries if not entry.set_aside}
+            assert not any(attempts.values()), f"failures that were survived count: {attempts}"
+        self.settled = self.world.clock.now
+        self.world.demanded.clear()
+
+    # What has to hold always.
+
+    @invariant()
+    def check(self) -> None:
+        assert not self.world.violations, self.world.violations
+        for call in self.calls:
+            late = self.world.clock.now - call.began - call.seconds
+            assert late < LATE, f"a call is {late} s over its time: {call}"
+
+    def answered(self, call: Call) -> None:
+        """A call has ended: is that the end that it should have?"""
+        self.calls.remove(call)
+        world, now = self.world, self.world.clock.now
+        if self.daemon.loop.dead or call.task.cancelled():
+            return
+        error = call.task.exception()
+        took = now - call.began
+        if took > call.seconds + LATE:
+            world.violated(f"took {took:.3f} s: {call}")
+        if error is not None and not isinstance(error, EdgedError):
+            world.violated(f"{error!r} ended {call}")
+        if error is None and call.name and call.task.result().decode() != call.name:
+            world.violated(f"{call.task.result()!r} answered {call}")
+        absent = call.absent and not world.hardware.present
+        if absent and (took > LATE or not isinstance(error, UnavailableError)):
+            world.violated(f"{error!r} after {took:.3f} s without a device: {call}")
+        if error is None or call.hangs or world.troubled >= call.settled:
+            return
+        if call.seconds == HURRIED and isinstance(error, DeadlineError):
+            return
+        if call.name:
+            # Another may be loaded; and if models come on demand, others may be before it.
+            if self.on_demand and call.name in world.rotten:
+                return
+            if isinstance(error, DeadlineError if self.on_demand else NotFoundError):
+                return
+        world.violated(f"{error!r} ended {call}, and nothing had gone wrong")
+
+    def deployed(self, deployment: Deployment) -> None:
+        """A deployment has ended: is that the end that it should have?"""
+        self.deployments.remove(deployment)
+        name, world = deployment.name, self.world
+        world.deploying[name] -= 1
+        if self.daemon.loop.dead or deployment.task.cancelled():
+            return
+        error = deployment.task.exception()
+        if error is None:
+            if name in UNSOUND:
+                world.violated(f"{name} was deployed")
+            if name not in world.shelf.commits:
+                world.violated(f"{name} was deployed but never committed")
+        elif not isinstance(error, EdgedError) or "the slot is in state" in str(error):
+            world.violated(f"deployment of {name} ended with {error!r}")
+        elif name in UNSOUND or name in world.rotten or world.troubled >= deployment.settled:
+            return
+        elif not (deployment.calls_hang and isinstance(error, DeadlineError)):
+            # Only that a call hangs, and so the old model cannot be drained, would be a reason.
+            world.violated(f"{error!r} ended the deployment of {name}; nothing had gone wrong")
+
+    # How it ends.
+
+    def outcome(self, seconds: float) -> tuple[type[EdgedError] | None, str]:
+        """What a call gets: its error's nearest of three classes and no answer, or none and it."""
+        loop = self.daemon.loop
+        before = self.world.clock.now
+        task = loop.spawn(self.daemon.slot.call("Predict", b"", seconds))
+        loop.run_for(seconds + MOMENT)
+        assert task.done(), f"a call of {before} s is not done"
+        error = task.exception()
+        for kind in (UnavailableError, NotFoundError, EdgedError):
+            if isinstance(error, kind):
+                return kind, str(error)
+        return None, task.result().decode()
+
+    def stop(self, politely: bool) -> None:
+        """As the daemon does it, or with deployments under way."""
+        self.world.trouble()
+        if politely:
+            self.call_all_off()
+        left = self.daemon.loop.finish(self.daemon.slot.stop(1.0))
+        assert not left, f"tasks left: {left}"
+        self.check()
+        assert not self.daemon.loop.strays, self.daemon.loop.strays
+        assert not self.world.live, f"containers left: {[str(c) for c in self.world.live]}"
+        assert not self.daemon.store.leftovers
+        self.forget()
+
+    def call_all_off(self) -> None:
+        tasks = [deployment.task for deployment in self.deployments]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self.daemon.loop.run_for(10.0)
+
+    def forget(self) -> None:
+        """The process is gone, and with it its children and all that waited."""
+        self.calls.clear()
+        self.deployments.clear()
+        self.world.deploying.clear()
+        self.world.live.clear()
+        self.world.unnoted.clear()
+        self.world.hardware.owner = None
+
+    def teardown(self) -> None:
+        try:
+            if not hasattr(self, "daemon"):
+                return
+            if self.world.violations or self.daemon.loop.is_closed():
+                return
+            if not self.world.hardware.present:
+                self.plug()
+            self.settle()
+            self.stop(politely=True)
+        finally:
+            if hasattr(self, "daemon") and not self.daemon.loop.is_closed():
+                self.daemon.loop.kill()
+            shutil.rmtree(self.folder)
+
+
+def _tell(text: str, fraction: float | None = None) -> None:
+    """Nobody listens."""
+
+
+_MORE = int(os.environ.get("EDGED_INTERLEAVINGS", "0"))
+
+TestSlot: Any = SlotMachine.TestCase
+TestSlot.settings = settings(
+    max_examples=_MORE or 300,
+    stateful_step_count=30,
+    deadline=None,
+    database=None,
+    derandomize=not _MORE,
+    # Thirty steps can be read as they are; to make them fewer takes minutes.
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
