@@ -121,7 +121,6 @@ class Clients:
 def test_a_container_that_fails_under_load_is_replaced(
     serving: Appliance, number: signal.Signals, reason: str
 ) -> None:
-    before = holdings(serving)
     lost = worker_of(serving)
     with Clients(serving) as clients:
         eventually(lambda: clients.answered > 4, "some answers")
@@ -137,9 +136,21 @@ def test_a_container_that_fails_under_load_is_replaced(
     assert len(clients.failures) <= 8, "no more than were inside, and what came before it was seen"
     assert all("try again" in (error.details() or "") for error in clients.failures)
     assert reason in serving.log.read_text()[said:]
+
+
+def test_lost_containers_leave_nothing_behind_in_the_daemon(serving: Appliance) -> None:
+    losses = 8
+    before = holdings(serving)
+    for _ in range(losses):
+        lost = worker_of(serving)
+        os.kill(lost, signal.SIGKILL)
+        serves_again(serving, than=lost)
+    # The pools may still have grown by a thread; what leaks, leaks with each.
     eventually(
-        lambda: all(now <= then for now, then in zip(holdings(serving), before, strict=True)),
-        f"descriptors and threads to be {before} again",
+        lambda: all(
+            now < then + losses // 2 for now, then in zip(holdings(serving), before, strict=True)
+        ),
+        f"descriptors and threads to be about {before} again",
         20,
     )
 
