@@ -1,5 +1,12 @@
-"""A small client for edged, or for anything that answers TensorFlow Serving's Predict."""
+"""Clients for edged, or for anything that answers TensorFlow Serving's Predict.
 
-from edged.client._client import PredictionClient, Score
+`PredictionClient` has the constructor, methods and defaults of ``azureml.accel.PredictionClient``
+(azureml-accel-models 1.0), and `AsyncPredictionClient` is its twin for asyncio.
+"""
 
-__all__ = ["PredictionClient", "Score"]
+from edged.client._aio import AsyncPredictionClient
+from edged.client._answers import Score
+from edged.client._client import PredictionClient
+from edged.client._requests import DataType, RawTensor
+
+__all__ = ["AsyncPredictionClient", "DataType", "PredictionClient", "RawTensor", "Score"]

@@ -1,68 +1,60 @@
-"""Images and arrays in, arrays out, over gRPC."""
+"""The client for programs that wait for their answers."""
 
 from __future__ import annotations
 
-import json
+import os
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Self, overload
 
 import grpc
-import numpy as np
 import numpy.typing as npt
-from google.protobuf.message import DecodeError
 
-from edged import wire
-from edged.errors import EdgedError, InputError, RequestError, by_grpc_status
+from edged.client._answers import Array, Outputs, Score, read_outputs
+from edged.client._base import ARRAY_SECONDS, FILE_SECONDS, METHOD, BaseClient
+from edged.client._requests import (
+    Inputs,
+    RawTensor,
+    of_arrays,
+    of_images,
+    of_tensors,
+    read_file,
+)
 
-__all__ = ["PredictionClient", "Score"]
-
-MAX_MESSAGE_BYTES: Final = 256 << 20
-"""gRPC's own bound of 4 MiB is less than a batch of photographs."""
-
-_MAX_RETRIED_BYTES: Final = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """What a model makes of one input.
-
-    Attributes:
-        output: the name of the output, as the server gave it.
-        values: its values without the batch, such as [classes].
-    """
-
-    output: str
-    values: npt.NDArray[Any]
-
-    def top(self, count: int) -> list[int]:
-        """The indices of the *count* largest values, the largest first."""
-        flat = self.values.reshape(-1)
-        return [int(index) for index in np.argsort(-flat, kind="stable")[:count]]
+__all__ = ["PredictionClient"]
 
 
-class PredictionClient:
+class PredictionClient(BaseClient):
     """A channel to one server; a context manager, to be shared between threads.
 
-    Args:
-        address: ``HOST:PORT`` or ``unix:/PATH``.
-        timeout: seconds for a call, all attempts together.
-        attempts: how often a call is made while the server is UNAVAILABLE; other errors are final.
-        model: the name of the model to ask; empty for the loaded one.
+    Code for ``azureml.accel.PredictionClient`` runs with this one by changing the import:
+    constructor, methods, defaults and results are the same, without TensorFlow. Mended: a list of
+    outputs works, and `score_file` takes the batch off each; tensors other than strings can be
+    sent; a name that does not exist is an error that lists those that do; a call ends within its
+    timeout, and is made again only where waiting helps (UNAVAILABLE, or RESOURCE_EXHAUSTED when the
+    server says when to come back). New: a CA file, batches of images, all outputs by name.
+
+    Every method raises, besides what it lists:
+
+    - `RequestError`: the server refuses a name, dtype, shape or image, and says what it wants; or
+      there is no such output.
+    - `NotFoundError`: no model is loaded, or none of that name.
+    - `UnavailableError`: it cannot be reached, or cannot answer now.
+    - `DeadlineError`: there was no answer in time. `LimitError`: a message is too large.
+    - `EdgedError`: anything else, by its gRPC status.
     """
 
-    def __init__(
-        self, address: str, *, timeout: float = 30.0, attempts: int = 4, model: str = ""
-    ) -> None:
-        self._address = address
-        self._timeout = timeout
-        self._model = model
-        self._channel = grpc.insecure_channel(address, _options(attempts))
-        self._predict = self._channel.unary_unary(f"/{wire.PREDICT}")
+    def _open(self) -> None:
+        target, options = self._connection.target, self._connection.options
+        if self._connection.credentials is None:
+            self._channel = grpc.insecure_channel(target, options)
+        else:
+            self._channel = grpc.secure_channel(target, self._connection.credentials, options)
+        self._predict = self._channel.unary_unary(METHOD)
 
     def close(self) -> None:
-        """Close the channel."""
+        """Close the channel; the client cannot be used any more."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -76,6 +68,138 @@ class PredictionClient:
     ) -> None:
         self.close()
 
+    @overload
+    def score_file(
+        self,
+        path: str | os.PathLike[str],
+        input_name: str = ...,
+        outputs: None = None,
+        timeout: float = ...,
+    ) -> Array | list[Array]: ...
+    @overload
+    def score_file(
+        self,
+        path: str | os.PathLike[str],
+        input_name: str = ...,
+        *,
+        outputs: str,
+        timeout: float = ...,
+    ) -> Array: ...
+    @overload
+    def score_file(
+        self,
+        path: str | os.PathLike[str],
+        input_name: str = ...,
+        *,
+        outputs: list[str] | tuple[str, ...],
+        timeout: float = ...,
+    ) -> list[Array]: ...
+    @overload
+    def score_file(
+        self, path: str | os.PathLike[str], input_name: str, outputs: str, timeout: float = ...
+    ) -> Array: ...
+    @overload
+    def score_file(
+        self,
+        path: str | os.PathLike[str],
+        input_name: str,
+        outputs: list[str] | tuple[str, ...],
+        timeout: float = ...,
+    ) -> list[Array]: ...
+    def score_file(
+        self,
+        path: str | os.PathLike[str],
+        input_name: str = "images",
+        outputs: str | Sequence[str] | None = None,
+        timeout: float = FILE_SECONDS,
+    ) -> Array | list[Array]:
+        """Score one image file; the server decodes and resizes it.
+
+        Args:
+            path: a JPEG or PNG.
+            input_name: the input or its alias.
+            outputs: which; ``None`` for all there are.
+            timeout: seconds, all attempts together.
+
+        Returns:
+            The values without the batch, such as [classes]: an array for one name, or when there is
+            one output; else a list of arrays.
+
+        Raises:
+            NotFoundError, InputError: the file is not there, or cannot be read.
+        """
+        inputs = of_images([read_file(path)], input_name)
+        return self._call(inputs, outputs, timeout).without_batch().select(outputs)
+
+    @overload
+    def score_numpy_arrays(
+        self, input_map: Mapping[str, npt.ArrayLike], outputs: None = None, timeout: float = ...
+    ) -> Array | list[Array]: ...
+    @overload
+    def score_numpy_arrays(
+        self, input_map: Mapping[str, npt.ArrayLike], outputs: str, timeout: float = ...
+    ) -> Array: ...
+    @overload
+    def score_numpy_arrays(
+        self,
+        input_map: Mapping[str, npt.ArrayLike],
+        outputs: list[str] | tuple[str, ...],
+        timeout: float = ...,
+    ) -> list[Array]: ...
+    def score_numpy_arrays(
+        self,
+        input_map: Mapping[str, npt.ArrayLike],
+        outputs: str | Sequence[str] | None = None,
+        timeout: float = ARRAY_SECONDS,
+    ) -> Array | list[Array]:
+        """Score arrays as the model's inputs want them, the batch first.
+
+        Args:
+            input_map: input name or alias → [N, …]; an array of bytes is a string tensor.
+            outputs: which; ``None`` for all there are.
+            timeout: seconds, all attempts together. The original always took 30.
+
+        Returns:
+            [N, …]: an array for one name, or when there is one output; else a list of arrays.
+        """
+        return self._call(of_arrays(input_map), outputs, timeout).select(outputs)
+
+    @overload
+    def score_tensors(
+        self, input_map: Mapping[str, RawTensor], outputs: None = None, timeout: float = ...
+    ) -> Array | list[Array]: ...
+    @overload
+    def score_tensors(
+        self, input_map: Mapping[str, RawTensor], outputs: str, timeout: float = ...
+    ) -> Array: ...
+    @overload
+    def score_tensors(
+        self,
+        input_map: Mapping[str, RawTensor],
+        outputs: list[str] | tuple[str, ...],
+        timeout: float = ...,
+    ) -> list[Array]: ...
+    def score_tensors(
+        self,
+        input_map: Mapping[str, RawTensor],
+        outputs: str | Sequence[str] | None = None,
+        timeout: float = FILE_SECONDS,
+    ) -> Array | list[Array]:
+        """Score tensors from their bytes.
+
+        Args:
+            input_map: input name or alias → (data, shape, type). The type is a number of
+                TensorFlow's enum, such as 7 or ``types_pb2.DT_STRING``, or a numpy dtype; the data
+                are the elements' bytes, row major and little endian, or for DT_STRING one string or
+                a sequence of them.
+            outputs: which; ``None`` for all there are.
+            timeout: seconds, all attempts together.
+
+        Returns:
+            [N, …]: an array for one name, or when there is one output; else a list of arrays.
+        """
+        return self._call(of_tensors(input_map), outputs, timeout).select(outputs)
+
     def score_images(
         self, images: Sequence[bytes], *, input_name: str = "images", output_name: str | None = None
     ) -> list[Score]:
@@ -88,84 +212,30 @@ class PredictionClient:
 
         Returns:
             One score for each image.
-
-        Raises:
-            RequestError: the server refuses the images or the names; says what it wants.
-            UnavailableError: it cannot be reached, or has no model now.
-            EdgedError: other errors, by their gRPC status.
         """
-        outputs = self._call({input_name: wire.from_array(list(images))})
-        name = _choose(outputs, output_name)
-        values = outputs[name]
-        if values.shape[:1] != (len(images),):
-            raise RequestError(
-                f"cannot tell the scores apart: {len(images)} images gave output {name!r} of shape "
-                f"{list(values.shape)}; wanted the batch first"
-            )
-        return [Score(name, row) for row in values]
+        outputs = self._call(of_images(images, input_name), output_name, self._timeout)
+        return outputs.scores(len(images), output_name)
 
-    def score_arrays(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Score tensors as the model's inputs want them, the batch first.
+    def score_arrays(self, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+        """Score arrays as the model's inputs want them, the batch first.
 
         Args:
             inputs: input name or alias → [N, …].
 
         Returns:
-            Output name → [N, …].
-
-        Raises:
-            As `score_images`.
+            Every output's name → [N, …].
         """
-        return self._call(
-            {name: wire.from_array(array, content=True) for name, array in inputs.items()}
-        )
+        return self._call(of_arrays(inputs), None, self._timeout)
 
-    def _call(self, inputs: Mapping[str, wire.TensorProto]) -> dict[str, npt.NDArray[Any]]:
-        request = wire.PredictRequest(inputs=inputs)
-        if self._model:
-            request.model_spec.name = self._model
-        try:
-            data = self._predict(request.SerializeToString(), timeout=self._timeout)
-            response = wire.PredictResponse.FromString(data)
-            return {
-                name: np.asarray(wire.to_array(tensor, name=name))
-                for name, tensor in response.outputs.items()
-            }
-        except grpc.RpcError as error:
-            raise _translate(error, self._address) from error
-        except (DecodeError, InputError) as error:
-            raise EdgedError(f"cannot read the answer of {self._address}: {error}") from error
-
-
-def _options(attempts: int) -> list[tuple[str, int | str]]:
-    retry = {
-        "maxAttempts": attempts,
-        "initialBackoff": "0.2s",
-        "maxBackoff": "3s",
-        "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
-    }
-    config = {"methodConfig": [{"name": [{}], "retryPolicy": retry}]} if attempts > 1 else {}
-    return [
-        ("grpc.service_config", json.dumps(config)),
-        ("grpc.per_rpc_retry_buffer_size", _MAX_RETRIED_BYTES),
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ]
-
-
-def _translate(error: Any, address: str) -> EdgedError:
-    status, details = error.code().name, error.details() or ""
-    if not details.startswith("cannot "):  # then it is gRPC's own, and not from edged
-        details = f"cannot get an answer from {address}: {details} ({status}); is edged there?"
-    return by_grpc_status(status)(details)
-
-
-def _choose(outputs: Mapping[str, npt.NDArray[Any]], name: str | None) -> str:
-    if name is None and len(outputs) == 1:
-        return next(iter(outputs))
-    if name in outputs:
-        return str(name)
-    there = ", ".join(repr(output) for output in sorted(outputs)) or "none"
-    wanted = "no output was named" if name is None else f"there is no output {name!r}"
-    raise RequestError(f"cannot pick an output: {wanted}; the server answers with {there}")
+    def _call(self, inputs: Inputs, wanted: str | Sequence[str] | None, timeout: float) -> Outputs:
+        request = self._request(inputs, wanted)
+        attempts = self._attempts(timeout)
+        while True:
+            try:
+                data = self._predict(
+                    request, timeout=attempts.seconds(), metadata=self._connection.metadata
+                )
+            except grpc.RpcError as error:
+                time.sleep(attempts.wait_after(error))
+            else:
+                return read_outputs(data, self._connection.target)

@@ -2,59 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
 import grpc
 import numpy as np
 import pytest
+from client.server import Server, failing
 
 from edged import wire
 from edged.client import PredictionClient, Score
 from edged.errors import EdgedError, LimitError, NotFoundError, RequestError, UnavailableError
-
-Answer = Callable[[wire.PredictRequest, grpc.ServicerContext], wire.PredictResponse]
-
-
-class Server:
-    """One Predict method, answered by whatever `answer` is at the moment."""
-
-    def __init__(self) -> None:
-        self.answer: Answer = lambda request, context: wire.PredictResponse()
-        self.calls = 0
-        self._server = grpc.server(ThreadPoolExecutor(2))
-        service, _, method = wire.PREDICT.partition("/")
-        handler = grpc.unary_unary_rpc_method_handler(
-            self._predict,
-            wire.PredictRequest.FromString,
-            lambda response: response.SerializeToString(),
-        )
-        handlers = grpc.method_handlers_generic_handler(service, {method: handler})
-        self._server.add_generic_rpc_handlers((handlers,))
-        port = self._server.add_insecure_port("127.0.0.1:0")
-        self.address = f"127.0.0.1:{port}"
-        self._server.start()
-
-    def _predict(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self.calls += 1
-        return self.answer(request, context)
-
-    def stop(self) -> None:
-        self._server.stop(None).wait()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[PredictionClient]:
-    with PredictionClient(server.address, timeout=10) as client:
-        yield client
 
 
 def lengths(request: wire.PredictRequest, context: grpc.ServicerContext) -> wire.PredictResponse:
@@ -64,14 +19,6 @@ def lengths(request: wire.PredictRequest, context: grpc.ServicerContext) -> wire
     assert name == "images"
     values = np.array([[len(s), len(s) + 1] for s in request.inputs[name].string_val], np.float32)
     return wire.PredictResponse(outputs={"scores": wire.from_array(values)})
-
-
-def failing(code: grpc.StatusCode, details: str) -> Answer:
-    def answer(request: wire.PredictRequest, context: grpc.ServicerContext) -> wire.PredictResponse:
-        context.abort(code, details)
-        raise AssertionError
-
-    return answer
 
 
 def test_images(server: Server, client: PredictionClient) -> None:
