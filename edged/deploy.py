@@ -7,12 +7,13 @@ import contextlib
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from edged.bundle import Digest, VerifiedBundle, pack_bare, verify_bundle
 from edged.errors import (
+    CalledOffError,
     ContainerError,
     DeviceLostError,
     EdgedError,
@@ -53,6 +54,7 @@ class Deployer:
         self._attempts = attempts
         self._bubblewrap = bubblewrap
         self._at_work: Counter[Digest] = Counter()
+        self._deployments: dict[asyncio.Task[Deployed], BundleRecord] = {}
         self._containers_lost: Counter[Digest] = Counter()
 
     async def accept(self, file: Path, tell: Tell) -> Served | Stored:
@@ -69,6 +71,8 @@ class Deployer:
                 if (stored := await asyncio.to_thread(self._stored_only, record)) is not None:
                     return stored
                 deployed = await self._deploy(record, f"drop of {file.name}", tell)
+            except CalledOffError as error:
+                return Stored(str(record), f"not activated: {error}")
             finally:
                 await self._collect()
         since = datetime.fromtimestamp(deployed.since, UTC)
@@ -104,6 +108,24 @@ class Deployer:
                 " aside; `edgectl models` lists what there is"
             )
         return await self._activate(record, cause, tell)
+
+    async def cancel(self, who: str) -> list[str]:
+        """Call off what is on its way into the slot; what serves goes on serving.
+
+        Args:
+            who: calls it off, for those who wait.
+
+        Returns:
+            the models that were on their way, by name and version. One for which the gate had
+            opened serves all the same.
+        """
+        under_way = dict(self._deployments)
+        for task in under_way:
+            task.cancel(who)
+        if under_way:
+            await asyncio.wait(under_way)
+        called_off = [record for task, record in under_way.items() if task.cancelled()]
+        return [str(record) for record in called_off if not self._serves(record)]
 
     async def remove(self, name: str, version: str) -> None:
         """Forget the bundles of that name and version.
@@ -174,7 +196,7 @@ class Deployer:
 
     async def _deploy(self, record: BundleRecord, cause: str, tell: Tell) -> Deployed:
         try:
-            deployed = await self._slot.deploy(record, tell, cause)
+            deployed = await self._cancellable(record, self._slot.deploy(record, tell, cause))
         except ContainerError as error:
             # It may have been bad luck once.
             self._containers_lost[record.digest] += 1
@@ -184,13 +206,48 @@ class Deployer:
             failure = InputError(f"cannot load {record}: {said}")
             await self._set_aside(record, failure)
             raise failure from error
-        except UnavailableError:
+        except (UnavailableError, CalledOffError):
             raise
         except EdgedError as error:
             await self._set_aside(record, error)
             raise
         del self._containers_lost[record.digest]
         return deployed
+
+    async def _cancellable(
+        self, record: BundleRecord, deployment: Coroutine[None, None, Deployed]
+    ) -> Deployed:
+        task = asyncio.create_task(deployment, name=f"deployment of {record}")
+        self._deployments[task] = record
+        try:
+            return await task
+        except asyncio.CancelledError as error:
+            caller = asyncio.current_task()
+            if caller is not None and caller.cancelling():
+                raise  # Whoever waits for it is ended, and not the deployment alone.
+            if self._serves(record):
+                return await self._done_all_the_same(record)
+            manifest = record.manifest
+            raise CalledOffError(
+                f"cannot load {record}: {error} called it off; it is kept, and"
+                f" `edgectl activate {manifest.name}@{manifest.version}` loads it"
+            ) from error
+        finally:
+            del self._deployments[task]
+
+    def _serves(self, record: BundleRecord) -> bool:
+        status = self._slot.status
+        return (
+            status.since is not None
+            and status.model is not None
+            and status.model.digest == record.digest
+        )
+
+    async def _done_all_the_same(self, record: BundleRecord) -> Deployed:
+        """What became of a deployment that was called off when its model served already."""
+        (last,) = await asyncio.to_thread(self._store.history, 1)
+        since = self._slot.status.since or last.at
+        return Deployed(record, since, already=False, gate_closed_seconds=last.gate_closed or 0.0)
 
     async def _set_aside(self, record: BundleRecord, error: EdgedError) -> None:
         del self._containers_lost[record.digest]

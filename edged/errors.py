@@ -15,6 +15,7 @@
     │   ├── DeviceLostError     UNAVAILABLE          503   75   the device went away
     │   └── ContainerError      UNAVAILABLE          503   75   the model's container went away
     ├── DeadlineError           DEADLINE_EXCEEDED    504   75   not answered in time
+    ├── CalledOffError          CANCELLED            409   75   someone called it off
     ├── DeviceError             INTERNAL             500   74   the device answered with a fault
     │   └── IncompatibleError   FAILED_PRECONDITION  500   74   device and image do not fit
     ├── SandboxError            FAILED_PRECONDITION  500   71   the host cannot confine a process
@@ -32,6 +33,7 @@ from typing import ClassVar
 
 __all__ = [
     "BundleError",
+    "CalledOffError",
     "ConfigError",
     "ContainerError",
     "DeadlineError",
@@ -135,6 +137,14 @@ class DeadlineError(EdgedError):
 
     grpc_status = "DEADLINE_EXCEEDED"
     http_status = 504
+    exit_status = 75
+
+
+class CalledOffError(EdgedError):
+    """Someone called it off; nothing changed, and it can be begun again."""
+
+    grpc_status = "CANCELLED"
+    http_status = 409
     exit_status = 75
 
 

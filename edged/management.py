@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 __all__ = [
     "Activate",
+    "Cancelled",
     "Change",
     "Failure",
     "ModelInfo",
@@ -100,6 +101,12 @@ class Activate(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: _Name
     version: _Name | None = None
+
+
+class Cancelled(Struct, frozen=True):
+    """The answer to ``POST /v1/cancel``: which models were called off, by name and version."""
+
+    models: list[str]
 
 
 class Pin(Struct, frozen=True, forbid_unknown_fields=True):

@@ -65,7 +65,7 @@ class Daemon:
         """The answer to ``GET path``."""
         return self._decode(self._answer("GET", path, None), kind)
 
-    def post(self, path: str, body: msgspec.Struct, kind: type[_T]) -> _T:
+    def post(self, path: str, body: msgspec.Struct | None, kind: type[_T]) -> _T:
         """The answer to ``POST path``."""
         return self._decode(self._answer("POST", path, body), kind)
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from edged.cli._control import Daemon, socket_path
 from edged.cli._output import print_json, print_table, stderr, stdout
 from edged.errors import InputError
-from edged.management import Activate, Change, ModelInfo, Pin, Status, Swap
+from edged.management import Activate, Cancelled, Change, ModelInfo, Pin, Status, Swap
 
 ACTIVATE_EXAMPLES = "edgectl activate mobilenet-v2 · edgectl activate mobilenet-v2@1.0.0"
 REMOVE_EXAMPLES = "edgectl remove mobilenet-v2@1.0.0"
@@ -112,6 +112,17 @@ def rollback(socket: _Socket = None, config: _Config = None, as_json: _Json = Fa
     _follow(_daemon(socket, config).follow("/v1/rollback", None), as_json)
 
 
+def cancel(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
+    """Call off what is on its way into the slot; what serves goes on serving."""
+    found = _daemon(socket, config).post("/v1/cancel", None, Cancelled)
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+    elif found.models:
+        stdout().print(f"called off {escape(', '.join(found.models))}")
+    else:
+        stdout().print("nothing was on its way")
+
+
 def pin(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
     """Have what serves stay: what is dropped is stored, and not activated."""
     _set_pin(True, socket, config, as_json)
@@ -170,7 +181,9 @@ def _follow(changes: Iterator[Change], as_json: bool) -> None:
                     completed=change.fraction or 0.0,
                 )
     except KeyboardInterrupt:
-        console.print("edgectl: not waiting any longer; edged goes on with it")
+        console.print(
+            "edgectl: not waiting any longer; edged goes on with it (`edgectl cancel` calls it off)"
+        )
         raise typer.Exit(_INTERRUPTED) from None
     if done is None:
         return  # the last line has it, or the iterator raised

@@ -17,6 +17,7 @@ from edged.console._control_socket import listen, peer_uid
 from edged.errors import EdgedError, InputError, LimitError, UnavailableError
 from edged.management import (
     Activate,
+    Cancelled,
     Change,
     Failure,
     ModelInfo,
@@ -55,6 +56,8 @@ class Control(Protocol):
     ) -> Deployed: ...
 
     async def rollback(self, cause: str, tell: Tell) -> Deployed: ...
+
+    async def cancel(self, who: str) -> list[str]: ...
 
     async def remove(self, name: str, version: str) -> None: ...
 
@@ -104,6 +107,7 @@ class Console:
                 web.get("/v1/history", self._get_history),
                 web.post("/v1/activate", self._post_activate),
                 web.post("/v1/rollback", self._post_rollback),
+                web.post("/v1/cancel", self._post_cancel),
                 web.post("/v1/pin", self._post_pin),
                 web.delete("/v1/models/{model}", self._delete_model),
             ]
@@ -189,6 +193,11 @@ class Console:
     async def _post_rollback(self, request: web.Request) -> web.StreamResponse:
         cause = f"edgectl rollback by {_who(request)}"
         return await self._follow(request, lambda tell: self._control.rollback(cause, tell))
+
+    async def _post_cancel(self, request: web.Request) -> web.Response:
+        models = await self._control.cancel(f"edgectl cancel by {_who(request)}")
+        _log.info("%s called off: %s", _who(request), ", ".join(models) or "nothing to call off")
+        return _json(Cancelled(models))
 
     async def _post_pin(self, request: web.Request) -> web.Response:
         body = await _body(request, Pin)

@@ -94,6 +94,7 @@ class _Stage(enum.Enum):
     SETTLING = enum.auto()
     QUEUED = enum.auto()
     AT_WORK = enum.auto()
+    CALLED_OFF = enum.auto()
     POSTPONED = enum.auto()
     LEFT_ALONE = enum.auto()
 
@@ -153,6 +154,7 @@ class Intake:
         self._entries: dict[str, _Entry] = {}
         self._queue: asyncio.Queue[_Entry] = asyncio.Queue()
         self._at_work: _Entry | None = None
+        self._taking: asyncio.Task[None] | None = None
         self._ready = 0
         self._serves: Served | None = None
         self._serves_changed = asyncio.Event()
@@ -261,6 +263,9 @@ class Intake:
             entry = self._entries.pop(name)
             if entry.stage is not _Stage.AT_WORK:
                 self._board.post(name, None)
+            elif self._taking is not None:
+                entry.stage = _Stage.CALLED_OFF
+                self._taking.cancel()
         for dropped in found:
             await self._notice(dropped)
 
@@ -308,9 +313,14 @@ class Intake:
             if self._entries.get(entry.name) is entry:
                 entry.stage = _Stage.AT_WORK
                 self._at_work = entry
+                self._taking = asyncio.create_task(self._take(entry), name="intake take")
                 try:
-                    await self._take(entry)
+                    await self._taking
+                except asyncio.CancelledError:
+                    if entry.stage is not _Stage.CALLED_OFF or _is_ending():
+                        raise
                 finally:
+                    self._taking = None
                     self._at_work = None
                     self._wake.set()
                     await asyncio.to_thread(end_work, self._folder)
@@ -324,6 +334,10 @@ class Intake:
             fate = await self._accept(entry.dropped.path, tell)
         except asyncio.CancelledError:
             tell.stop()
+            if entry.stage is _Stage.CALLED_OFF:
+                _log.info("called off %s: it was taken away", entry.dropped.shown)
+                self._board.post(entry.name, None)
+                raise
             self._board.write_blocking(
                 entry.name, "interrupted: edged was stopped; it goes on when edged is back"
             )
@@ -425,6 +439,12 @@ class Intake:
         await self._board.write(
             entry.name, f"waiting: {error}\ntried {entry.tries}×, next in {seconds:g} s"
         )
+
+
+def _is_ending() -> bool:
+    """Whether the task that runs is cancelled itself, and not only what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _made_true(serves: Served, _name: str, lines: list[str]) -> str:

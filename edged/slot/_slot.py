@@ -380,7 +380,7 @@ class Slot:
             try:
                 record = await asyncio.to_thread(self._candidate)
                 if record is None:
-                    await self._load_nothing()
+                    await self._load_nothing(device)
                     return
                 await self._load(device, record)
             except EdgedError as error:
@@ -392,10 +392,12 @@ class Slot:
                     self._move(Event.LOAD_FAILED)
                 await asyncio.sleep(0.5)
 
-    async def _load_nothing(self) -> None:
+    async def _load_nothing(self, device: Device) -> None:
         if self._loaded is not None:
             loaded, self._loaded = self._loaded, None
             await self._standbys.discard(loaded)
+        if not self._is_there(device):
+            return  # It went away meanwhile, and calls have been told so.
         if not self._problem.startswith("cannot"):
             self._problem = "no model is loaded; copy a bundle into the drop folder"
         self._gate.refuse(NotFoundError(f"cannot answer: {self._problem}"))

@@ -343,6 +343,21 @@ async def test_file_that_vanishes_at_work_is_no_rejection(drop, acceptor):
     assert not list((drop / "rejected").iterdir())
 
 
+async def test_file_that_is_taken_away_at_work_is_called_off(drop, acceptor):
+    acceptor.hold.clear()
+    async with running(drop, acceptor):
+        (drop / "net.onnx").write_bytes(b"x")
+        await until(lambda: acceptor.running)
+        (drop / "net.onnx").unlink()
+        await until(lambda: not acceptor.running)
+        await until(lambda: not status(drop, "net.onnx"))
+        acceptor.hold.set()
+        (drop / "next.onnx").write_bytes(b"y")
+        await until_status(drop, "next.onnx", "serving since")
+    assert acceptor.names == ["net.onnx", "next.onnx"]
+    assert not list(drop.glob("rejected/*"))
+
+
 async def test_what_waiting_helps_is_tried_again(drop, acceptor):
     def lost_twice(_path: Path, _tell: Tell) -> None:
         if len(acceptor.taken) <= 2:

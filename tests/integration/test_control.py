@@ -198,3 +198,41 @@ def test_without_a_device_an_activation_is_refused_at_once(appliance: Appliance,
     done = appliance.edgectl("status")
     assert done.returncode == 0
     assert "problem  the device is gone" in done.stdout
+
+
+def compilers(appliance: Appliance) -> list[str]:
+    """Command lines of compilers that work for this appliance."""
+    state = str(appliance.folder / "state")
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        if "edged.compiler" in words and any(state in word for word in words):
+            found.append(" ".join(words))
+    return found
+
+
+@pytest.mark.parametrize("way", ["taken away", "edgectl cancel"])
+def test_a_compilation_can_be_called_off(
+    way: str, appliance: Appliance, kws: Path, mobilenet: Path
+) -> None:
+    assert appliance.put(kws).startswith("serving since")
+    assert told(appliance, "cancel") == {"models": []}
+    shutil.copy(mobilenet, appliance.drop)
+    eventually(lambda: appliance.status_of(mobilenet.name).startswith("compiling"), "compiling")
+    if way == "taken away":
+        (appliance.drop / mobilenet.name).unlink()
+        eventually(lambda: not appliance.status_of(mobilenet.name), "the status file to go")
+    else:
+        assert told(appliance, "cancel") == {"models": ["mobilenet-v2 1.0.0"]}
+        eventually(lambda: appliance.status_of(mobilenet.name).startswith("stored"), "its fate")
+        said = appliance.status_of(mobilenet.name)
+        assert f"edgectl cancel by uid {os.getuid()} called it off" in said
+        assert "`edgectl activate mobilenet-v2@1.0.0` loads it" in said
+    eventually(lambda: not compilers(appliance), "the compiler to end")
+    assert spots_keywords(appliance)
+    assert names(appliance, set_aside=None) == ["kws", "mobilenet-v2"]
+    # Nothing is in the way of another try.
+    assert told(appliance, "activate", "mobilenet-v2")["model"] == "mobilenet-v2 1.0.0"
