@@ -1,0 +1,104 @@
+"""Reading an ONNX file whole: what it keeps in other files beside it comes in, or is refused."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from edged.errors import LimitError, ModelError, NotFoundError
+
+__all__ = ["MAX_ONNX_BYTES", "read_onnx"]
+
+MAX_ONNX_BYTES: Final = 1 << 30
+"""Of the file and of all that it has outside, together."""
+
+
+def read_onnx(path: Path, max_bytes: int = MAX_ONNX_BYTES) -> onnx.ModelProto:
+    """The model at *path*, with all of its data inside.
+
+    External data are taken from files in the folder of *path*, or below it, and from nowhere else:
+    the names in a model come from anyone.
+
+    Raises:
+        NotFoundError: there is no such file, or none with its external data.
+        ModelError: it is no ONNX file, or its external data are outside of its folder or cut short.
+        LimitError: it has more than *max_bytes*.
+    """
+    model = onnx.ModelProto()
+    data = _bytes(path, path.name, 0, None, max_bytes)
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(
+            f"cannot read {path.name}: it is not an ONNX file; wanted one as onnx.save writes it"
+        ) from error
+    left = max_bytes - len(data)
+    for tensor in _tensors(model.graph):
+        if uses_external_data(tensor):
+            left -= _bring_in(tensor, path, left)
+    return model
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+
+
+def _bring_in(tensor: onnx.TensorProto, model: Path, max_bytes: int) -> int:
+    """Replace the reference by the data; the number of bytes."""
+    what = f"cannot read {model.name}: the data of {tensor.name!r} are"
+    try:
+        info = ExternalDataInfo(tensor)
+        offset, length = info.offset or 0, info.length or None
+        if not info.location or offset < 0 or (length or 0) < 0:
+            raise ValueError("no location, or a negative offset or length")
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{what} in another file, but not properly described: {error}") from error
+    folder = model.parent.resolve()
+    place = Path(folder, info.location).resolve()
+    if not place.is_relative_to(folder):
+        raise ModelError(
+            f"{what} in {info.location!r}, outside of the folder of the model; wanted them beside"
+            " it, or all in one file: onnx.save(onnx.load(PATH), NEW_PATH)"
+        )
+    if not place.is_file():
+        raise NotFoundError(
+            f"{what} in {info.location!r}, which is not there; wanted it in the model's folder,"
+            f" {model.parent}"
+        )
+    data = _bytes(place, info.location, offset, length, max_bytes)
+    if len(data) < (length or 0):
+        raise ModelError(
+            f"{what} in {info.location!r} from byte {offset} on, {length} bytes of which it has"
+            f" {len(data)}; it is cut short"
+        )
+    tensor.raw_data = data
+    tensor.data_location = onnx.TensorProto.DEFAULT
+    del tensor.external_data[:]
+    return len(data)
+
+
+def _bytes(path: Path, name: str, offset: int, length: int | None, max_bytes: int) -> bytes:
+    """The part of a file, or all of the rest."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2) - offset if length is None else length
+            if size > max_bytes:
+                raise LimitError(
+                    f"cannot read {name}: it has {size} bytes; {max_bytes} are left of what a"
+                    " model may have"
+                )
+            file.seek(offset)
+            return file.read(max(size, 0))
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise NotFoundError(f"cannot read {path}: there is no such file") from error
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
