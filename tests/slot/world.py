@@ -109,6 +109,7 @@ class World:
         launches: containers started, by model.
         live: containers that run.
         unnoted: models that this process could not set aside, because the disk was full.
+        uncleared: models whose attempts the store failed to forget.
     """
 
     folder: Path
@@ -122,6 +123,7 @@ class World:
     launches: Counter[str] = field(default_factory=Counter)
     live: set[FakeContainer] = field(default_factory=set)
     unnoted: set[str] = field(default_factory=set)
+    uncleared: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.hardware = Hardware(self)
@@ -591,8 +593,11 @@ class FakeStore:
         return entry.attempts
 
     def clear_attempts(self, digest: Digest) -> None:
+        name = self._name(digest)
+        self._world.uncleared.add(name)
         self._operate()
-        self._shelf.entries[self._name(digest)].attempts = 0
+        self._shelf.entries[name].attempts = 0
+        self._world.uncleared.discard(name)
 
     def set_aside(self, digest: Digest, reason: str) -> None:
         try:
