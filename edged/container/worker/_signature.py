@@ -19,7 +19,10 @@ __all__ = ["SIGNATURE_NAME", "Signature"]
 SIGNATURE_NAME: Final = "serving_default"
 _METHOD_NAME: Final = "tensorflow/serving/predict"
 
-_CONVENTIONAL: Final = ("images", "Placeholder:0")
+_OLDEST: Final = "images"
+"""What the oldest clients call the input, to find the answer under an alias."""
+
+_CONVENTIONAL: Final = (_OLDEST, "Placeholder:0")
 """What the clients of the original service call the input, whatever its name."""
 
 _MAX_BATCH: Final = 256
@@ -72,14 +75,14 @@ class Signature:
         """What the answer is to hold: key → name of the output.
 
         Who asks for names gets these as keys. Who asks for nothing gets every output, by aliases if
-        the inputs came by aliases, else by names.
+        the inputs came by aliases (or as ``images``, although they have none), else by names.
 
         Raises:
             RequestError: an output that the model does not have.
         """
         if not request.output_filter:
             by_alias = all(
-                key != self._inputs[key].name and key == self._inputs[key].alias
+                key != self._inputs[key].name and key in (self._inputs[key].alias, _OLDEST)
                 for key in request.inputs
                 if key in self._inputs
             )
