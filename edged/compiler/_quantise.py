@@ -27,6 +27,7 @@ _MAX_LEFT: Final = 14
 _MAX_SHIFT: Final = 31
 _EXPONENTS: Final = (-100, 100)
 _WEIGHT_LEVELS: Final = 127
+_BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,24 +167,56 @@ def _convolution(
     where = f"cannot compile model: layer {abridged(kernel.name)!r}"
     if not np.isfinite(kernel.weights).all() or not np.isfinite(kernel.bias).all():
         raise ModelError(f"{where} has weights or biases that are not finite")
-    flat = kernel.weights.astype(np.float64).reshape(len(kernel.weights), -1)
     seen = _means_by_weight(kernel, means)
+    # A few channels at a time: in double, those of a large matrix at once would take gigabytes.
+    groups = np.arange(len(kernel.weights)) // (len(kernel.weights) // kernel.groups)
+    count = max(_BLOCK * len(kernel.weights) // kernel.weights.size, 1)
+    blocks = [
+        _channels(
+            where,
+            kernel.weights[first : first + count],
+            kernel.bias[first : first + count],
+            source,
+            target,
+            seen[groups[first : first + count]],
+        )
+        for first in range(0, len(kernel.weights), count)
+    ]
+    return Convolution(
+        np.concatenate([block.weights for block in blocks]),
+        np.concatenate([block.bias for block in blocks]),
+        np.concatenate([block.exponents for block in blocks]),
+        np.concatenate([block.bound for block in blocks]),
+        sum(block.coarser for block in blocks),
+    )
+
+
+def _channels(
+    where: str,
+    kernel: npt.NDArray[np.float32],
+    offsets: npt.NDArray[np.float32],
+    source: Format,
+    target: int,
+    seen: npt.NDArray[np.float64],
+) -> Convolution:
+    """:func:`_convolution` for some of the output channels: their weights and biases."""
+    flat = kernel.astype(np.float64).reshape(len(kernel), -1)
     exponents = _weight_exponents(flat, target - source.exponent - _MAX_SHIFT)
     first = exponents.copy()
     while True:
         scale = 2.0**exponents
         weights = np.clip(np.rint(flat / scale[:, None]), -_WEIGHT_LEVELS, _WEIGHT_LEVELS)
         drift = ((weights * scale[:, None] - flat) * seen).sum(axis=1)
-        bias = np.rint((kernel.bias - drift) / (scale * 2.0**source.exponent))
+        bias = np.rint((offsets - drift) / (scale * 2.0**source.exponent))
         bound = source.reach * np.abs(weights).sum(axis=1) + np.abs(bias)
         above = bound >= ACCUMULATOR_BOUND
         if not above.any():
             break
         exponents[above] += 1
         if exponents.max() > _EXPONENTS[1]:
-            raise ModelError(f"{where} has a bias of {np.abs(kernel.bias).max():g}: too large")
+            raise ModelError(f"{where} has a bias of {np.abs(offsets).max():g}: too large")
     return Convolution(
-        weights.reshape(kernel.weights.shape).astype(np.int8),
+        weights.reshape(kernel.shape).astype(np.int8),
         bias.astype(np.int32),
         exponents,
         bound.astype(np.int64),
@@ -206,9 +239,7 @@ def _weight_exponents(flat: npt.NDArray[np.float64], finest: int) -> npt.NDArray
 
 
 def _means_by_weight(kernel: Kernel, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The mean of what each weight is multiplied by, [C_out, kh · kw · C_in / groups]."""
+    """The mean of what each weight is multiplied by, [groups, kh · kw · C_in / groups]."""
     assert kernel.weights is not None
-    c_out, kh, kw, c_in = kernel.weights.shape
-    per_group = means.reshape(kernel.groups, 1, 1, 1, c_in)
-    spread = np.broadcast_to(per_group, (kernel.groups, c_out // kernel.groups, kh, kw, c_in))
-    return spread.reshape(c_out, -1)
+    _, kh, kw, c_in = kernel.weights.shape
+    return np.tile(means.reshape(kernel.groups, c_in), (1, kh * kw))
