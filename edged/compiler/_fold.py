@@ -30,7 +30,11 @@ def fold(graph: Graph) -> Graph:
         _with_padding_in_windows,
         _with_affine_in_weights,
     )
-    return functools.reduce(lambda done, step: step(done), steps, graph).pruned()
+    # Nothing is folded across the feature tensor: what is read there counts as an output.
+    watched = [graph.features] if graph.features and graph.features not in graph.outputs else []
+    start = replace(graph, outputs=(*graph.outputs, *watched))
+    end = functools.reduce(lambda done, step: step(done), steps, start)
+    return replace(end, outputs=graph.outputs).pruned()
 
 
 def _without_identities(graph: Graph) -> Graph:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 __all__ = ["Constants", "Graph", "Names", "Node", "Value", "abridged", "onnx_bytes"]
+
+_LARGE_BYTES: Final = 1 << 25
 
 Constants = Mapping[str, npt.NDArray[Any]]
 
@@ -70,6 +72,7 @@ class Graph:
 
     Attributes:
         values: of every name that a node or the graph itself mentions.
+        features: the value that the device's part ends at, if the model says so; else "".
     """
 
     inputs: tuple[str, ...]
@@ -79,6 +82,7 @@ class Graph:
     values: Mapping[str, Value]
     opset: int
     ir_version: int
+    features: str = ""
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a value of which it is known."""
@@ -108,13 +112,25 @@ class Graph:
             constants={k: v for k, v in self.constants.items() if k in needed},
         )
 
-    def onnx(self, outputs: Iterable[str]) -> bytes:
-        """An ONNX file with the same inputs that gives *outputs*."""
+    def large(self) -> Constants:
+        """Constants that are worth not to be copied into a file and out of it again."""
+        return {
+            name: array for name, array in self.constants.items() if array.nbytes >= _LARGE_BYTES
+        }
+
+    def onnx(self, outputs: Iterable[str], apart: Constants | None = None) -> bytes:
+        """An ONNX file with the same inputs that gives *outputs*.
+
+        Args:
+            apart: constants that it does not have; they are inputs of it, whether read or not.
+        """
         cut = replace(self, outputs=tuple(outputs)).pruned()
+        given = apart or {}
+        declared = {name: Value(array.dtype, array.shape) for name, array in given.items()}
         return onnx_bytes(
             cut.nodes,
-            cut.constants,
-            inputs={name: self.values[name] for name in self.inputs},
+            {name: array for name, array in cut.constants.items() if name not in given},
+            inputs={name: self.values[name] for name in self.inputs} | declared,
             outputs={name: self.values[name] for name in cut.outputs},
             opset=self.opset,
             ir_version=self.ir_version,

@@ -16,9 +16,12 @@ from edged.compiler._graph import Graph, Node, Value, abridged
 from edged.compiler._session import run_once
 from edged.errors import LimitError, ModelError
 
-__all__ = ["MAX_MODEL_BYTES", "load_graph"]
+__all__ = ["FEATURES_KEY", "MAX_MODEL_BYTES", "load_graph"]
 
 MAX_MODEL_BYTES: Final = 1 << 30
+FEATURES_KEY: Final = "edged.features"
+"""Key of the model's metadata that names the tensor between featurizer and classifier."""
+
 _MAX_NODES: Final = 20_000
 _MAX_INPUT_ELEMENTS: Final = 1 << 26
 _MAX_FOLDED_BYTES: Final = 1 << 28
@@ -59,7 +62,18 @@ def load_graph(model: bytes) -> Graph:
         checker.check_model(proto)
     except (checker.ValidationError, ValueError) as error:
         raise ModelError(f"cannot read model: it breaks the ONNX rules: {error}") from error
-    return _settle(_as_graph(proto, opset))
+    return _with_features(_settle(_as_graph(proto, opset)), proto)
+
+
+def _with_features(graph: Graph, proto: onnx.ModelProto) -> Graph:
+    """*graph* with the cut that the model's metadata ask for."""
+    name = next((entry.value for entry in proto.metadata_props if entry.key == FEATURES_KEY), "")
+    if name and not any(name in node.outputs for node in graph.nodes):
+        raise ModelError(
+            f"cannot read model: its metadata say {FEATURES_KEY} = {abridged(name)!r}, which no"
+            " operator between inputs and outputs gives; wanted the name of a tensor"
+        )
+    return replace(graph, features=name)
 
 
 def _check_outside(proto: onnx.ModelProto) -> int:

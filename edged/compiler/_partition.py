@@ -5,6 +5,10 @@ host. Along any path levels only grow, so what the device could do at one level,
 from there or from lower levels, is a segment that runs in one go. The level with the most
 multiply-accumulates becomes the segment; what is below it, or on the host at that level, is the
 prologue, and the rest the epilogue.
+
+A model may name the tensor at which the device's part ends (``edged.features`` in its metadata):
+what depends on it stays on the host. So the same featurizer compiles to the same program whatever
+the classifier behind it is.
 """
 
 from __future__ import annotations
@@ -94,6 +98,7 @@ def _placed(graph: Graph) -> list[_Placed]:
     """Every node with its level, as far on the device as the rules let it."""
     producers: dict[str, _Placed] = {}
     result: list[_Placed] = []
+    behind = {graph.features} if graph.features else set()
     for node in graph.nodes:
         sources = [(name, producers.get(name)) for name in graph.operands(node)]
         level = max((source.level for _, source in sources if source), default=0)
@@ -104,6 +109,12 @@ def _placed(graph: Graph) -> list[_Placed]:
             for name, source in sources
         ]
         try:
+            if not behind.isdisjoint(node.inputs):
+                behind.update(node.outputs)
+                raise NotOnDevice(
+                    f"it is behind the features {abridged(graph.features, 40)!r}, where the model's"
+                    " metadata end the device's part"
+                )
             done = _on_device(graph, node, level, layouts, [source for _, source in sources])
         except NotOnDevice as answer:
             # Below this the data came back from the device to the host once more.
