@@ -27,10 +27,12 @@ from edged.compiler._version import COMPILER_VERSION
 if TYPE_CHECKING:
     from edged.compiler._calibrate import Samples
     from edged.compiler._compile import CompiledModel, Progress, compile_model
+    from edged.compiler._import import FEATURES_KEY
     from edged.compiler._report import HostRow, LayerRow, Report
 
 __all__ = [
     "COMPILER_VERSION",
+    "FEATURES_KEY",
     "CompiledModel",
     "HostRow",
     "LayerRow",
@@ -40,7 +42,13 @@ __all__ = [
     "compile_model",
 ]
 
-_HOMES = {"Samples": "_calibrate", "HostRow": "_report", "LayerRow": "_report", "Report": "_report"}
+_HOMES = {
+    "FEATURES_KEY": "_import",
+    "Samples": "_calibrate",
+    "HostRow": "_report",
+    "LayerRow": "_report",
+    "Report": "_report",
+}
 
 
 def __getattr__(name: str) -> object:

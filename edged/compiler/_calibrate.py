@@ -211,12 +211,14 @@ def calibrate(
         ModelError: the float model cannot be run, or gives values that are not finite.
     """
     computed = [name for name in names if name not in graph.inputs]
-    session = FloatSession(graph.onnx(computed), "run the float model for calibration")
+    # A network may have half a gigabyte of weights, and a file and a session of it copies.
+    large = graph.large()
+    session = FloatSession(graph.onnx(computed, large), "run the float model for calibration")
     statistics = {name: Statistics() for name in names}
     count = len(next(iter(samples.values())))
     for index in range(count):
         feeds = {name: array[index : index + 1] for name, array in samples.items()}
-        values = feeds | dict(zip(computed, session.run(feeds), strict=True))
+        values = feeds | dict(zip(computed, session.run({**feeds, **large}), strict=True))
         for name in names:
             if not np.isfinite(values[name]).all():
                 raise ModelError(

@@ -80,6 +80,7 @@ def compile_model(
     """
     progress(0.0, "reading the model")
     graph = fold(load_graph(model))
+    del model  # The caller may keep it; here it would be in memory a second time.
     progress(0.1, "partitioning")
     cut = partition(graph)
     samples = (

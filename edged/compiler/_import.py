@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import checker, helper, numpy_helper, shape_inference
 
-from edged.compiler._graph import Graph, Node, Value, abridged
+from edged.compiler._graph import Constants, Graph, Node, Value, abridged
 from edged.compiler._session import run_once
 from edged.errors import LimitError, ModelError
 
@@ -27,6 +27,7 @@ _MAX_INPUT_ELEMENTS: Final = 1 << 26
 _MAX_FOLDED_BYTES: Final = 1 << 28
 _OLDEST_OPSET: Final = 11  # Clip, Pad and the quantisers have had their present form since.
 _ROUNDS: Final = 8
+_LARGE: Final = 4096  # Elements; what shapes depend on is never as large.
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _RANDOM = ("Random", "Multinomial", "Bernoulli")
 
@@ -53,6 +54,7 @@ def load_graph(model: bytes) -> Graph:
     _check_nodes(proto)
     _check_data(proto)
     _set_batch(proto)
+    proto, large = _without_large(proto)
     # Declared shapes of other values may contradict batch 1 and are inferred anew; the checker
     # only wants there to be one.
     del proto.graph.value_info[:]
@@ -62,7 +64,7 @@ def load_graph(model: bytes) -> Graph:
         checker.check_model(proto)
     except (checker.ValidationError, ValueError) as error:
         raise ModelError(f"cannot read model: it breaks the ONNX rules: {error}") from error
-    return _with_features(_settle(_as_graph(proto, opset)), proto)
+    return _with_features(_settle(_as_graph(proto, large, opset)), proto)
 
 
 def _with_features(graph: Graph, proto: onnx.ModelProto) -> Graph:
@@ -176,12 +178,52 @@ def _shown(dims: list[Any]) -> str:
     return "[" + ", ".join(str(size) if size else "?" for size in dims) + "]"
 
 
-def _as_graph(proto: onnx.ModelProto, opset: int) -> Graph:
-    """The graph without shapes of inner values."""
+def _without_large(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, Constants]:
+    """*proto* with its large initializers as inputs, and their values.
+
+    Checking and inferring copy the model several times, and need no more of weights than shapes.
+    """
+    large: list[onnx.TensorProto] = []
+    small: list[onnx.TensorProto] = []
+    for tensor in proto.graph.initializer:
+        (large if _is_large(tensor) else small).append(tensor)
+    arrays = _arrays(large)
+    declared = {value.name for value in proto.graph.input}
+    # A new message: what is deleted in one stays in its memory.
+    slim = onnx.ModelProto(
+        ir_version=proto.ir_version,
+        opset_import=proto.opset_import,
+        metadata_props=proto.metadata_props,
+        graph=onnx.GraphProto(
+            name=proto.graph.name,
+            node=proto.graph.node,
+            input=proto.graph.input,
+            output=proto.graph.output,
+            initializer=small,
+        ),
+    )
+    slim.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in large
+        if tensor.name not in declared
+    )
+    return slim, arrays
+
+
+def _is_large(tensor: onnx.TensorProto) -> bool:
+    return bool(tensor.HasField("raw_data") and np.prod(tensor.dims, dtype=object) >= _LARGE)
+
+
+def _arrays(tensors: Iterable[onnx.TensorProto]) -> dict[str, npt.NDArray[Any]]:
     try:
-        constants = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+        return {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
     except (ValueError, TypeError) as error:
         raise ModelError(f"cannot read model: an initializer is malformed: {error}") from error
+
+
+def _as_graph(proto: onnx.ModelProto, large: Constants, opset: int) -> Graph:
+    """The graph without shapes of inner values."""
+    constants = {**large, **_arrays(proto.graph.initializer)}
     nodes = tuple(
         Node(
             node.op_type,
@@ -234,7 +276,7 @@ def _inferred(graph: Graph) -> Graph:
                 name: value if name in graph.inputs else Value(value.dtype, None)
                 for name, value in graph.values.items()
             },
-        ).onnx(graph.outputs)
+        ).onnx(graph.outputs, {n: a for n, a in graph.constants.items() if a.size >= _LARGE})
     )
     try:
         result = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)

@@ -127,7 +127,7 @@ def _conv(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Lay
         (*window.over(*source.plane[:2]), weights.shape[0]),
         window,
         int(node.attributes.get("group", 1)),
-        np.ascontiguousarray(weights.transpose(0, 2, 3, 1)),
+        weights.transpose(0, 2, 3, 1),  # A view: they may be large.
         bias,
     )
     return kernel, Layout(node.output, kernel.plane, graph.shape(node.output))
