@@ -134,15 +134,15 @@ class Deployer:
             NotFoundError: there is none.
             InputError: it is loaded, committed, or on its way into the slot.
         """
-        wanted = await asyncio.to_thread(self._store.find, name, version)
-        for record in await asyncio.to_thread(self._store.list):
-            if str(record) != str(wanted):
-                continue
-            if record.digest in self._in_use():
-                raise InputError(
-                    f"cannot remove {record}: it is in use; activate another one first:"
-                    " edgectl activate NAME"
-                )
+        wanted = str(await asyncio.to_thread(self._store.find, name, version))
+        stored = await asyncio.to_thread(self._store.list)
+        records = [record for record in stored if str(record) == wanted]
+        if self._in_use() & {record.digest for record in records}:
+            raise InputError(
+                f"cannot remove {wanted}: it is in use; activate another one first:"
+                " edgectl activate NAME"
+            )
+        for record in records:
             await asyncio.to_thread(self._store.remove, record.digest)
 
     async def pin(self, pinned: bool) -> None:
@@ -270,8 +270,7 @@ class Deployer:
             _log.info("removed %s, which is older than the %d to keep", record, self._keep)
 
     def _in_use(self) -> set[Digest]:
-        loaded = self._slot.status.model
-        return {*self._at_work, *([loaded.digest] if loaded is not None else [])}
+        return {*self._at_work, *self._slot.in_use}
 
     @contextlib.contextmanager
     def _protected(self, record: BundleRecord) -> Iterator[None]:

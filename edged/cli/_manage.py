@@ -124,7 +124,10 @@ def cancel(socket: _Socket = None, config: _Config = None, as_json: _Json = Fals
 
 
 def pin(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
-    """Have what serves stay: what is dropped is stored, and not activated."""
+    """Have what serves stay: what is dropped is stored, and not activated.
+
+    Nor has a call a model loaded on demand. `edgectl activate` still does what it says.
+    """
     _set_pin(True, socket, config, as_json)
 
 

@@ -15,6 +15,7 @@ from edged.bundle import Digest
 from edged.container import CalledBack
 from edged.device import Device
 from edged.errors import (
+    DeadlineError,
     DeviceError,
     DeviceLostError,
     EdgedError,
@@ -127,6 +128,7 @@ class Slot:
         self._device: Device | None = None
         self._found = asyncio.Event()
         self._loaded: Model | None = None
+        self._deploying: Counter[Digest] = Counter()
         # Held by whoever changes what is on the device; calls never take it.
         self._changing = asyncio.Lock()
         self._losses: deque[float] = deque(maxlen=limits.failures)
@@ -147,6 +149,12 @@ class Slot:
             loaded.since if loaded and serving else None,
             "" if serving else self._problem,
         )
+
+    @property
+    def in_use(self) -> set[Digest]:
+        """What is loaded, and what is on its way, by whose wish ever."""
+        loaded = [self._loaded.record.digest] if self._loaded is not None else []
+        return {*self._deploying, *loaded}
 
     def on_change(self, listener: Callable[[SlotStatus], None]) -> None:
         """Have *listener* called with the status after each transition."""
@@ -209,6 +217,14 @@ class Slot:
         Raises:
             EdgedError: why the new model does not serve; the old one does.
         """
+        self._deploying[record.digest] += 1
+        try:
+            return await self._deploy(record, tell, cause)
+        finally:
+            self._deploying[record.digest] -= 1
+            self._deploying += Counter()  # drops those at zero
+
+    async def _deploy(self, record: BundleRecord, tell: Tell, cause: str) -> Deployed:
         if self._already(record) is not None:
             async with self._changing:  # It may serve and not be committed yet.
                 if (already := self._already(record)) is not None:
@@ -290,7 +306,7 @@ class Slot:
             # Without a device the gate refuses at once.
             there = self._device is not None and self._state is not State.STOPPED
             if there and not self._is_loaded(model):
-                stored = await self._demanded(model, deadline - time.monotonic())
+                stored = await self._demanded(model, deadline)
             await self._gate.enter(deadline - time.monotonic(), size)
             # It may have gone again while the call was held. A model that is not stored is the
             # container's to answer: it says what is loaded instead.
@@ -298,17 +314,20 @@ class Slot:
                 return
             self._gate.leave()
 
-    async def _demanded(self, model: RequestedModel, seconds: float) -> bool:
-        """Wait for *model* to be loaded; False at once when it is not there to be loaded."""
+    async def _demanded(self, model: RequestedModel, deadline: float) -> bool:
+        """Wait for *model* to be loaded; False at once when it may not be."""
         try:
-            record = await asyncio.to_thread(_find, self._store, model)
-        except NotFoundError:
-            return False
-        if record.set_aside is not None:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                record = await asyncio.to_thread(_loadable, self._store, model)
+        except TimeoutError as error:
+            raise DeadlineError(
+                "cannot answer in time: the store takes long to say what it has"
+            ) from error
+        if record is None:
             return False
         if self._device is None or self._state is State.STOPPED:
             return True  # The gate says so.
-        await self._demand.wait(record, seconds)
+        await self._demand.wait(record, deadline - time.monotonic())
         return True
 
     def _is_loaded(self, model: RequestedModel) -> bool:
@@ -327,7 +346,9 @@ class Slot:
             if record is not await self._demand.next():
                 continue
             try:
-                await self.deploy(record, log_only, "on demand")
+                # If it is pinned by now, those who wait look again, and find that it stays away.
+                if not await asyncio.to_thread(self._store.pinned):
+                    await self.deploy(record, log_only, "on demand")
             except EdgedError as error:
                 self._demand.settle(record, error)
             else:
@@ -689,15 +710,18 @@ class Slot:
             listener(self.status)
 
 
-def _find(store: Store, model: RequestedModel) -> BundleRecord:
-    """What TensorFlow Serving calls a version is a bundle's serial."""
-    if model.version is None:
-        return store.find(model.name)
-    for record in store.list():
-        manifest = record.manifest
-        if (manifest.name, manifest.serial) == (model.name, model.version):
-            return record
-    raise NotFoundError(f"cannot find {model.name!r} with serial {model.version} in the store")
+def _loadable(store: Store, model: RequestedModel) -> BundleRecord | None:
+    """The bundle that a call may have loaded; what it calls a version is a bundle's serial."""
+    found = [
+        record
+        for record in store.list()
+        if record.manifest.name == model.name
+        and model.version in (None, record.manifest.serial)
+        and record.set_aside is None
+    ]
+    if not found or store.pinned():
+        return None
+    return max(found, key=lambda record: (record.manifest.serial, record.added))
 
 
 def _load_bank(device: Device, model: Model) -> int:

@@ -64,6 +64,16 @@ def test_a_name_that_is_not_stored_is_answered_with_what_is_loaded(both: Applian
     assert "mobilenet-v2" in caught.value.details()
 
 
+def test_what_is_pinned_stays_whatever_calls_ask_for(both: Appliance) -> None:
+    assert both.edgectl("pin").returncode == 0
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(both, "kws")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert "mobilenet-v2" in caught.value.details()
+    assert both.edgectl("unpin").returncode == 0
+    assert ask(both, "kws").model_spec.name == "kws"
+
+
 def test_two_callers_take_turns_and_neither_starves(both: Appliance) -> None:
     end = time.monotonic() + 6 * RESIDENCE
     answers: list[tuple[float, str]] = []

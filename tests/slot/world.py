@@ -586,6 +586,10 @@ class FakeStore:
         name = previous(self._shelf)
         return self.record(name) if name else None
 
+    def pinned(self) -> bool:
+        self._operate()
+        return False
+
     def begin_attempt(self, digest: Digest) -> int:
         self._operate()
         entry = self._shelf.entries[self._name(digest)]
