@@ -43,8 +43,9 @@ def pack(
         str | None,
         typer.Option(
             metavar="TRANSFORM[=WxH][,KEY=VALUE…]",
-            help="How a photograph becomes the input: stretch or imagenet; with input=NAME, "
-            "scale=1/255, mean=R:G:B, std=R:G:B. Default: stretch where the input takes bytes.",
+            help="How a photograph becomes the input: stretch, crop, imagenet or ssd; with "
+            "input=NAME, short=PIXELS, sampling=antialias|tf1, scale=1/255, mean=R:G:B, "
+            "std=R:G:B (docs/preprocessing.md). Default: stretch where the input takes bytes.",
         ),
     ] = None,
     calibration: Annotated[
@@ -174,8 +175,8 @@ def _facts(found: VerifiedBundle) -> Iterator[tuple[str, str]]:
     if spec is None:
         yield "images", "not taken: no preprocessing is given"
     else:
-        scaled = f", (x · {spec.scale:g} - {spec.mean}) / {spec.std}" if spec.scaled else ""
-        yield "images", f"{spec.transform} to {spec.width}x{spec.height} into {spec.input}{scaled}"
+        size = f"{spec.width}x{spec.height}"
+        yield "images", f"{spec.transform} to {size} into {spec.input}, {spec.recipe()}"
     test = manifest.self_test
     if test is not None:
         tolerances = ", ".join(f"{tolerance:g}" for tolerance in test.tolerances)

@@ -2,35 +2,61 @@
 
 from __future__ import annotations
 
-import difflib
 import enum
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from edged.errors import InputError
+from edged.preprocess import _text
 
-__all__ = ["ImageInput", "Layout", "PixelType", "Preprocess", "Transform"]
+__all__ = [
+    "IMAGENET",
+    "SSD_300",
+    "ImageInput",
+    "Layout",
+    "PixelType",
+    "Preprocess",
+    "Recipe",
+    "Sampling",
+    "Transform",
+]
 
 MAX_SIDE: Final = 4096
-IMAGENET_SIDE: Final = 224
-_EXAMPLES: Final = "try 'stretch', 'stretch=224x224', 'stretch,scale=1/255,std=0.229:0.224:0.225'"
+# A crop of 224 out of 256, as most classifiers are evaluated.
+_CROPPED_PART: Final = 0.875
 
 
 class Transform(enum.StrEnum):
     """How the pixels get to the model's size.
 
-    ``stretch`` resizes to width × height with Pillow's bilinear filter, whatever the aspect.
-    ``imagenet`` is the transform of the TensorFlow 1 networks: short side to 256 without
-    half-pixel centres or antialiasing, centre crop 224, minus the ImageNet means.
+    ``stretch`` resizes to width × height, whatever the aspect.
+    ``crop`` resizes the short side to ``short`` pixels and keeps the middle width × height.
+    ``imagenet`` is that of the TensorFlow 1 networks, to the letter: short side to 256 with TF1's
+    bilinear, centre crop 224, minus the means 123.68, 116.779, 103.939.
+    ``ssd`` is that of SSD-VGG-300: stretch to 300x300 with TF1's bilinear, minus the same means.
     """
 
     STRETCH = "stretch"
+    CROP = "crop"
     IMAGENET = "imagenet"
+    SSD = "ssd"
+
+
+class Sampling(enum.StrEnum):
+    """How resizing reads the image.
+
+    ``antialias`` is Pillow's bilinear filter, which averages when it shrinks: what torchvision and
+    most tools of today do. Sizes and offsets of a crop are those of torchvision, too.
+    ``tf1`` is ``tf.image.resize_bilinear`` of TensorFlow 1: no half-pixel centres, no averaging.
+    Sizes and offsets of a crop are truncated.
+    """
+
+    ANTIALIAS = "antialias"
+    TF1 = "tf1"
 
 
 class Layout(enum.StrEnum):
@@ -70,10 +96,46 @@ class ImageInput:
         return Layout.NCHW if self.shape[1] == 3 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a `Preprocess` comes down to, its presets resolved.
+
+    Attributes:
+        short_side: what the short side is resized to before the crop; ``None``: no crop.
+        sampling: how it is resized.
+        scale, mean, std: a pixel x becomes ``(x · scale - mean) / std``.
+    """
+
+    short_side: int | None
+    sampling: Sampling
+    scale: float = 1.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether any of scale, mean and std changes a pixel."""
+        return (self.scale, self.mean, self.std) != (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+    def __str__(self) -> str:
+        """One line for people, such as ``short side 256, tf1``."""
+        short = "" if self.short_side is None else f"short side {self.short_side}, "
+        scaled = f", (x · {self.scale:g} - {self.mean}) / {self.std}" if self.scaled else ""
+        return f"{short}{self.sampling}{scaled}"
+
+
+_MEANS: Final = (123.68, 116.779, 103.939)
+_PRESETS: Final = {
+    Transform.IMAGENET: (224, Recipe(256, Sampling.TF1, mean=_MEANS)),
+    Transform.SSD: (300, Recipe(None, Sampling.TF1, mean=_MEANS)),
+}
+
+
 class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How an image becomes one input of a model; an invalid one cannot be made.
 
-    A pixel x of 0…255 in channel c (R, G, B) becomes ``(x · scale - mean[c]) / std[c]``.
+    A pixel x of 0…255 in channel c (R, G, B) becomes ``(x · scale - mean[c]) / std[c]``, in float32
+    and in this order.
 
     Attributes:
         input: the name of the model's input that it feeds.
@@ -81,7 +143,11 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         transform: how the image gets to that size.
         layout: ``NHWC`` gives [1, height, width, 3], ``NCHW`` gives [1, 3, height, width].
         dtype: with ``uint8`` the pixels are passed as they are.
-        scale, mean, std: only with ``stretch`` and ``float32``; ``imagenet`` brings its own means.
+        scale, mean, std: only with ``float32``.
+        short: with ``crop``, and only there: what the short side becomes, in pixels.
+        sampling: how it is resized; ``tf1`` only with ``float32``.
+
+    ``imagenet`` and ``ssd`` fix size, scale, mean, std, short and sampling.
 
     Raises:
         InputError: a field is out of its range, or two of them contradict each other.
@@ -96,32 +162,25 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     scale: float = 1.0
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    short: int | None = None
+    sampling: Sampling = Sampling.ANTIALIAS
 
     def __post_init__(self) -> None:
         for name, side in (("height", self.height), ("width", self.width)):
             if not 1 <= side <= MAX_SIDE:
                 raise _bad(f"{name} is {side}; wanted 1 to {MAX_SIDE}")
-        if not all(math.isfinite(x) for x in (self.scale, *self.mean, *self.std)):
-            raise _bad("scale, mean and std must be finite numbers")
+        if not all(_is_float32(number) for number in (self.scale, *self.mean, *self.std)):
+            raise _bad("scale, mean and std must be finite numbers that float32 can hold")
         if 0.0 in self.std:
             raise _bad("std has a zero; wanted three numbers to divide by")
-        if self.dtype is PixelType.UINT8 and (
-            self.scaled or self.transform is not Transform.STRETCH
-        ):
-            raise _bad(
-                f"input {self.input!r} takes uint8, so pixels go in as they are; "
-                "leave out scale, mean, std and imagenet"
-            )
-        if self.transform is Transform.IMAGENET:
-            if self.scaled:
-                raise _bad("imagenet brings its own means; leave out scale, mean and std")
-            if (self.height, self.width) != (IMAGENET_SIDE, IMAGENET_SIDE):
-                raise _bad(f"imagenet gives 224x224, the input wants {self.width}x{self.height}")
+        self._check_dtype()
+        self._check_preset()
+        self._check_short()
 
     @property
     def scaled(self) -> bool:
         """Whether any of scale, mean and std changes a pixel."""
-        return (self.scale, self.mean, self.std) != (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        return self.recipe().scaled
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -130,12 +189,59 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
             return (1, 3, self.height, self.width)
         return (1, self.height, self.width, 3)
 
+    def recipe(self) -> Recipe:
+        """The steps, whether they are given one by one or by the name of a preset."""
+        if self.transform in _PRESETS:
+            return _PRESETS[self.transform][1]
+        return Recipe(self.short, self.sampling, self.scale, self.mean, self.std)
+
+    def _check_dtype(self) -> None:
+        recipe = self.recipe()
+        if self.dtype is PixelType.UINT8 and (
+            recipe.scaled or recipe.sampling is not Sampling.ANTIALIAS
+        ):
+            raise _bad(
+                f"input {self.input!r} takes uint8, so pixels go in as they are; leave out scale, "
+                "mean, std, sampling=tf1, imagenet and ssd"
+            )
+
+    def _check_preset(self) -> None:
+        if self.transform not in _PRESETS:
+            return
+        side, _ = _PRESETS[self.transform]
+        own = Recipe(self.short, self.sampling, self.scale, self.mean, self.std)
+        if own != Recipe(None, Sampling.ANTIALIAS):
+            raise _bad(
+                f"{self.transform} brings its own means, short and sampling; leave out scale, mean,"
+                " std, short and sampling, or use stretch or crop"
+            )
+        if (self.height, self.width) != (side, side):
+            raise _bad(
+                f"{self.transform} gives {side}x{side}, the input wants {self.width}x{self.height}"
+            )
+
+    def _check_short(self) -> None:
+        if self.transform is not Transform.CROP:
+            if self.short is not None:
+                raise _bad(f"short is of use with crop only; {self.transform} has none")
+            return
+        # TensorFlow's float32 arithmetic may make the short side one pixel less than it was told.
+        least = max(self.height, self.width) + (self.sampling is Sampling.TF1)
+        if self.short is None or not least <= self.short <= MAX_SIDE:
+            raise _bad(
+                f"short is {self.short}; wanted {least} to {MAX_SIDE}, since "
+                f"{self.width}x{self.height} is cut out of an image whose short side is that long"
+            )
+
     @classmethod
     def parse(cls, text: str, inputs: Sequence[ImageInput]) -> Preprocess:
-        """Read ``TRANSFORM[=WIDTHxHEIGHT][,input=NAME][,scale=S][,mean=R:G:B][,std=R:G:B]``.
+        """Read ``TRANSFORM[=WIDTHxHEIGHT][,KEY=VALUE…]``.
 
-        ``resize`` is another word for ``stretch``. Numbers may be fractions (``1/255``). Layout and
-        element type, and the size when it is left out, come from the model's input.
+        The keys are ``input`` (a name), ``short`` (pixels), ``sampling`` (``antialias`` or
+        ``tf1``), ``scale`` (a number) and ``mean`` and ``std`` (a number, or three as in
+        ``0.485:0.456:0.406``). Numbers may be fractions (``1/255``). ``resize`` is another word for
+        ``stretch``. Layout and element type, and the size when it is left out, come from the
+        model's input; ``short``, when it is left out, is 8/7 of the longer side of the crop.
 
         Args:
             text: what the user wrote.
@@ -144,32 +250,37 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         Raises:
             InputError: the text or the choice cannot be understood; says what can.
         """
-        head, *rest = (part.strip() for part in text.split(","))
-        name, _, size = (part.strip() for part in head.partition("="))
-        options = dict(_option(part) for part in rest)
-        if len(options) != len(rest):
-            raise _bad(f"{text!r} gives an option twice")
-        chosen = _choose(options.get("input"), inputs)
+        words = _text.split(text)
+        transform = _text.member("transform", words.name, Transform, {"resize": "stretch"})
+        chosen = _choose(words.options.get("input"), inputs)
         layout = chosen.layout()
         assert layout is not None  # _choose takes images only
         rows, columns = chosen.shape[1:3] if layout is Layout.NHWC else chosen.shape[2:4]
-        width, height = _size(size) if size else (columns, rows)
+        width, height = _text.size(words.size) if words.size else (columns, rows)
+        if (width is None or height is None) and transform in _PRESETS:
+            width = height = _PRESETS[transform][0]
         if width is None or height is None:
             raise _bad(
                 f"input {chosen.name!r} leaves its size open; say it, as in 'stretch=224x224'"
             )
         if (columns or width, rows or height) != (width, height):
             raise _bad(f"it gives {width}x{height}; input {chosen.name!r} wants {columns}x{rows}")
+        short = _text.pixels("short", words.options.get("short"))
+        if short is None and transform is Transform.CROP:
+            short = round(max(width, height) / _CROPPED_PART)
+        sampling = words.options.get("sampling", Sampling.ANTIALIAS.value)
         return cls(
             input=chosen.name,
             height=height,
             width=width,
-            transform=_transform(name),
+            transform=transform,
             layout=layout,
             dtype=PixelType(chosen.dtype),
-            scale=_number("scale", options.get("scale", "1")),
-            mean=_triple("mean", options.get("mean", "0")),
-            std=_triple("std", options.get("std", "1")),
+            scale=_text.number("scale", words.options.get("scale", "1")),
+            mean=_text.triple("mean", words.options.get("mean", "0")),
+            std=_text.triple("std", words.options.get("std", "1")),
+            short=short,
+            sampling=_text.member("sampling", sampling, Sampling),
         )
 
 
@@ -177,45 +288,11 @@ def _bad(problem: str) -> InputError:
     return InputError(f"cannot use the preprocessing: {problem}")
 
 
-def _transform(name: str) -> Transform:
-    if name == "resize":
-        return Transform.STRETCH
-    try:
-        return Transform(name)
-    except ValueError:
-        close = difflib.get_close_matches(name, list(Transform), n=1)
-        hint = f"did you mean {close[0]}?" if close else _EXAMPLES
-        raise _bad(f"{name!r} is none of {', '.join(Transform)} ({hint})") from None
-
-
-def _option(part: str) -> tuple[str, str]:
-    key, equals, value = part.partition("=")
-    if not equals or key not in ("input", "scale", "mean", "std"):
-        raise _bad(f"{part!r} is no option; wanted input=, scale=, mean= or std= ({_EXAMPLES})")
-    return key, value
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, x, height = text.lower().partition("x")
-    if not (x and width.isdecimal() and height.isdecimal()):
-        raise _bad(f"{text!r} is no size; wanted WIDTHxHEIGHT, such as 224x224")
-    return int(width), int(height)
-
-
-def _number(key: str, text: str) -> float:
-    try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError):
-        raise _bad(f"{key} is {text!r}; wanted a number such as 0.5 or 1/255") from None
-
-
-def _triple(key: str, text: str) -> tuple[float, float, float]:
-    numbers = [_number(key, part) for part in text.split(":")]
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3:
-        raise _bad(f"{key} is {text!r}; wanted one number, or three as in 123.68:116.779:103.939")
-    return numbers[0], numbers[1], numbers[2]
+def _is_float32(number: float) -> bool:
+    """Whether it stays finite in float32, and does not vanish there."""
+    if not abs(number) <= float(np.finfo(np.float32).max):
+        return False
+    return number == 0 or np.float32(number) != 0
 
 
 def _choose(name: str | None, inputs: Sequence[ImageInput]) -> ImageInput:
@@ -229,3 +306,18 @@ def _choose(name: str | None, inputs: Sequence[ImageInput]) -> ImageInput:
         raise _bad(f"several inputs take images: {there}; add input=NAME")
     named = "" if name is None else f" {name!r}"
     raise _bad(f"the model has no input{named} for images; it has {there}")
+
+
+IMAGENET: Final = Preprocess(
+    input="images",
+    height=224,
+    width=224,
+    transform=Transform.IMAGENET,
+    dtype=PixelType.FLOAT32,
+)
+"""What the ResNets, DenseNet-121 and VGG-16 were served with: float32 [1, 224, 224, 3]."""
+
+SSD_300: Final = Preprocess(
+    input="images", height=300, width=300, transform=Transform.SSD, dtype=PixelType.FLOAT32
+)
+"""What SSD-VGG-300 was served with: float32 [1, 300, 300, 3]."""

@@ -98,7 +98,7 @@ def test_inspect(packed: Path) -> None:
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert lines["model"] == "mobilenet-v2 1.0.0 (serial 1000000)"
     assert lines["input"] == "input uint8 [1, 224, 224, 3], also images"
-    assert lines["images"] == "stretch to 224x224 into input"
+    assert lines["images"] == "stretch to 224x224 into input, antialias"
     assert lines["licence"] == "Apache-2.0"
     assert lines["digest"].startswith("sha256:") and len(lines["digest"]) == 71
 

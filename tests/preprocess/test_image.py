@@ -12,7 +12,17 @@ import pytest
 from PIL import Image
 
 from edged.errors import LimitError, RequestError
-from edged.preprocess import Layout, PixelType, Preprocess, Transform, image_to_array
+from edged.preprocess import (
+    IMAGENET,
+    SSD_300,
+    ImageInput,
+    Layout,
+    PixelType,
+    Preprocess,
+    Transform,
+    apply,
+    image_to_array,
+)
 
 STRETCH = Preprocess(input="x", height=20, width=30)
 
@@ -73,45 +83,74 @@ def test_scale_mean_and_std_per_channel_in_channels_first() -> None:
     np.testing.assert_allclose(found[0], expected.transpose(2, 0, 1), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(300, 400), (400, 300), (224, 224), (100, 531), (257, 1023)])
-def test_imagenet_is_the_slow_reference(size: tuple[int, int]) -> None:
-    spec = Preprocess(
-        input="x",
-        height=224,
-        width=224,
-        dtype=PixelType.FLOAT32,
-        transform=Transform.IMAGENET,
-    )
+@pytest.mark.parametrize(
+    ("size", "share"),
+    [
+        ((300, 400), 0.0),
+        ((480, 320), 0.01),
+        ((720, 1280), 0.01),
+        ((90, 613), 0.01),
+        # Here weights are such fractions that many values lie on the half between two levels.
+        ((1000, 50), 0.3),
+    ],
+    ids=str,
+)
+def test_crop_is_resize_then_crop(size: tuple[int, int], share: float) -> None:
+    """What is cut away is not computed; Pillow takes the place of the crop in float32."""
+    spec = Preprocess(input="x", height=64, width=80, transform=Transform.CROP, short=96)
     pixels = noise(*size)
-    found = image_to_array(png(pixels), spec)
-    assert found.shape == (1, 224, 224, 3) and found.dtype == np.float32
-    for y, x in [(0, 0), (0, 223), (223, 0), (223, 223), (100, 37), (5, 210), (180, 111)]:
-        np.testing.assert_allclose(found[0, y, x], reference_pixel(pixels, y, x), atol=1e-3)
+    height, width = size
+    resized = (96, 96 * height // width) if width < height else (96 * width // height, 96)
+    whole = Image.fromarray(pixels).resize(resized, Image.Resampling.BILINEAR)
+    left, top = round((resized[0] - 80) / 2), round((resized[1] - 64) / 2)
+    expected = np.asarray(whole.crop((left, top, left + 80, top + 64)))
+    off = np.abs(image_to_array(png(pixels), spec)[0].astype(int) - expected)
+    assert off.max() <= 1
+    assert (off > 0).mean() <= share
 
 
-def reference_pixel(pixels: npt.NDArray[np.uint8], y: int, x: int) -> list[float]:
-    """One pixel, by the definition: resize, then crop, then subtract."""
-    height, width, _ = pixels.shape
-    if height > width:
-        scale = np.float32(256) / np.float32(width)
-    else:
-        scale = np.float32(256) / np.float32(height)
-    new_height = int(np.float32(height) * scale)
-    new_width = int(np.float32(width) * scale)
-    y += int((new_height - 224) / 2)
-    x += int((new_width - 224) / 2)
-    in_y = float(np.float32(y) * (np.float32(height) / np.float32(new_height)))
-    in_x = float(np.float32(x) * (np.float32(width) / np.float32(new_width)))
-    y0, x0 = int(in_y), int(in_x)
-    y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-    dy, dx = in_y - y0, in_x - x0
-    result = []
-    for channel, mean in enumerate((123.68, 116.779, 103.939)):
-        corner = pixels[:, :, channel].astype(float)
-        top = corner[y0, x0] * (1 - dx) + corner[y0, x1] * dx
-        bottom = corner[y1, x0] * (1 - dx) + corner[y1, x1] * dx
-        result.append(top * (1 - dy) + bottom * dy - mean)
-    return result
+def test_crop_scale_mean_and_std_as_torchvision_has_them() -> None:
+    text = "crop=32x32,short=36,scale=1/255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225"
+    spec = Preprocess.parse(text, [ImageInput("data", "float32", (None, 3, None, None))])
+    pixels = noise(36, 50)
+    expected = (pixels[2:34, 9:41] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    found = apply(pixels, spec)
+    assert found.shape == (1, 3, 32, 32) and found.dtype == np.float32
+    np.testing.assert_allclose(found[0], expected.transpose(2, 0, 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        STRETCH,
+        IMAGENET,
+        SSD_300,
+        Preprocess(input="x", height=20, width=30, transform=Transform.CROP, short=40),
+    ],
+    ids=lambda spec: str(spec.transform),
+)
+def test_pixels_give_what_their_png_gives(spec: Preprocess) -> None:
+    pixels = noise(47, 161)
+    found = apply(pixels, spec)
+    assert found.shape == spec.shape and found.flags.c_contiguous
+    np.testing.assert_array_equal(found, image_to_array(png(pixels), spec))
+    np.testing.assert_array_equal(found, apply(pixels[::-1][::-1], spec))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((9, 9), np.uint8),
+        np.zeros((9, 9, 4), np.uint8),
+        np.zeros((1, 9, 9, 3), np.uint8),
+        np.zeros((9, 9, 3), np.float32),
+        np.zeros((0, 9, 3), np.uint8),
+    ],
+    ids=lambda pixels: f"{pixels.dtype}{pixels.shape}",
+)
+def test_other_arrays_are_refused(pixels: npt.NDArray[np.uint8]) -> None:
+    with pytest.raises(RequestError, match=r"wanted uint8 \[H, W, 3\], red, green and blue"):
+        apply(pixels, STRETCH)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
@@ -179,3 +218,12 @@ def test_the_bound_is_the_callers() -> None:
     with pytest.raises(LimitError, match="at most 599"):
         image_to_array(png(noise(20, 30)), STRETCH, max_pixels=599)
     assert image_to_array(png(noise(20, 30)), STRETCH, max_pixels=600).shape == (1, 20, 30, 3)
+
+
+def test_a_side_longer_than_a_jpeg_may_have_is_refused() -> None:
+    header = struct.pack(">IIBBBBB", 70_000, 1, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+    with pytest.raises(LimitError, match="70000 × 1 pixels, a side may have at most 65535"):
+        image_to_array(data, STRETCH)
+    with pytest.raises(LimitError, match="a side may have at most 65535"):
+        apply(np.zeros((1, 70_000, 3), np.uint8), STRETCH)
