@@ -4,7 +4,7 @@ On disk it is an OCI image layout in one tar, with ModelPack's media types. `pac
 ONNX file; `verify_bundle` turns a file that anyone may have written into a `VerifiedBundle`.
 """
 
-from edged.bundle._arrays import MAX_ARRAYS_BYTES, read_arrays
+from edged.bundle._arrays import MAX_ARRAYS_BYTES, read_arrays, serialize_arrays
 from edged.bundle._bare import pack_bare
 from edged.bundle._digest import Digest
 from edged.bundle._layout import config_digest
@@ -51,5 +51,6 @@ __all__ = [
     "pack",
     "pack_bare",
     "read_arrays",
+    "serialize_arrays",
     "verify_bundle",
 ]

@@ -59,7 +59,7 @@ def pack(
     output: Path,
     serial: int | None = None,
     labels: Path | None = None,
-    preprocess: str | None = None,
+    preprocess: str | Preprocess | None = None,
     calibration: Path | Sequence[Path] | None = None,
     aliases: Mapping[str, str] | None = None,
     tolerance: float | None = None,
@@ -77,8 +77,8 @@ def pack(
             a dot name beside it and renamed.
         serial: grows with every bundle of that name; by default from the version, 1.2.3 → 1002003.
         labels: a text file, one class a line.
-        preprocess: as `Preprocess.parse` reads it. By default, a model whose only image input takes
-            bytes of a fixed size gets ``stretch``; others take tensors only.
+        preprocess: as `Preprocess.parse` reads it, or what that gave. By default, a model whose
+            only image input takes bytes of a fixed size gets ``stretch``; others take tensors only.
         calibration: photographs, folders of them, or one ``.npz`` of the model's inputs by name;
             at most `MAX_SAMPLES` samples are kept, evenly spaced.
         aliases: tensor name to second name. By default the image input answers to ``images`` and a
@@ -164,7 +164,9 @@ def _read(path: Path, max_bytes: int) -> bytes:
     return content
 
 
-def _preprocess(text: str | None, graph: Graph) -> Preprocess | None:
+def _preprocess(text: str | Preprocess | None, graph: Graph) -> Preprocess | None:
+    if isinstance(text, Preprocess):
+        return text
     inputs = [ImageInput(tensor.name, tensor.dtype, tensor.shape) for tensor in graph.inputs]
     if text is not None:
         return Preprocess.parse(text, inputs)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from edged.cli import _bundle, _manage, _score, _zoo
+from edged.cli import _bundle, _manage, _score, _transfer, _zoo
 from edged.errors import EdgedError
 
 __all__ = ["main"]
@@ -30,6 +30,8 @@ app.command("inspect", epilog=_bundle.INSPECT_EXAMPLES)(_bundle.inspect)
 app.command("verify", epilog=_bundle.VERIFY_EXAMPLES)(_bundle.verify)
 app.command("score", epilog=_score.SCORE_EXAMPLES)(_score.score)
 app.command("zoo", epilog=_zoo.ZOO_EXAMPLES)(_zoo.zoo)
+app.command("featurize", epilog=_transfer.FEATURIZE_EXAMPLES)(_transfer.featurize)
+app.command("head", epilog=_transfer.HEAD_EXAMPLES)(_transfer.head)
 app.command("status")(_manage.status)
 app.command("models")(_manage.models)
 app.command("activate", epilog=_manage.ACTIVATE_EXAMPLES)(_manage.activate)
