@@ -34,7 +34,8 @@ from edged import wire
 
 MODEL = DATA / "models" / "mobilenet_v2_imagenet.onnx"
 PHOTO = DATA / "images" / "schoolbus.jpg"
-HELD = re.compile(r"serves; calls were held for (\d+) ms")
+HELD = re.compile(r"serves; calls were held for (\d+) ms \(([^)]*)\)")
+STEP = re.compile(r"([a-z-]+) (\d+)")
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,17 @@ def run(appliance: Appliance, bundles: list[Path], swaps: int, minutes: float | 
             done += 1
             progress.advance(task)
     output, _ = load.communicate()
-    held = [int(ms) for ms in HELD.findall(appliance.log.read_text())][2:]
+    # Without the first two, which were compiled.
+    swaps = HELD.findall(appliance.log.read_text())[2:]
+    steps: dict[str, list[int]] = {}
+    for _, laps in swaps:
+        for step, ms in STEP.findall(laps):
+            steps.setdefault(step, []).append(int(ms))
     return {
         "swaps": dict(outcomes),
         "load": json.loads(output),
-        "gate_closed_ms": held,
+        "gate_closed_ms": [int(ms) for ms, _ in swaps],
+        "steps_ms": steps,
         "samples": [asdict(sample) for sample in watch.samples],
     }
 
@@ -198,6 +205,11 @@ def table(report: dict) -> Table:
     if held:
         p50, p99, worst = np.percentile(held, [50, 99, 100])
         result.add_row("gate closed, ms", f"p50 {p50:.0f}, p99 {p99:.0f}, worst {worst:.0f}")
+        steps = report["steps_ms"].items()
+        result.add_row(
+            "of it, p50 of each step",
+            ", ".join(f"{step} {np.median(ms):.0f}" for step, ms in steps),
+        )
     latency = f"p50 {load['p50_ms']:.0f}, p99 {load['p99_ms']:.0f}, worst {load['worst_ms']:.0f}"
     result.add_row("latency of a call, ms", latency)
     for key, label in (
