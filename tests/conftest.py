@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 
+# Before numpy is there. Where cores are shared, threads of BLAS wait for each other and spin.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")

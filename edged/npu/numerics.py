@@ -1,6 +1,6 @@
 """The integer reference: what each layer computes, slowly and plainly. The arbiter.
 
-Everything is int64 numpy on [H, W, C] tensors; emulator and gateware must equal it bit for bit.
+Everything is integer numpy on [H, W, C] tensors; emulator and gateware must equal it bit for bit.
 """
 
 from __future__ import annotations
@@ -78,16 +78,19 @@ def _conv(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
     assert layer.weights is not None and layer.bias is not None and layer.shifts is not None
     (x,) = operands
     height, width, c_out = output.shape
-    weights = layer.weights.astype(np.int64)
-    c_in, per_group = weights.shape[3], c_out // layer.groups
-    acc = np.broadcast_to(layer.bias.astype(np.int64), output.shape).copy()
-    acc = acc.reshape(height, width, layer.groups, per_group)
+    c_in, per_group = layer.weights.shape[3], c_out // layer.groups
+    # Sums of products in double, since numpy has fast products of matrices of these alone: integers
+    # below 2^24, as every partial sum is, are exact in it.
+    weights = layer.weights.astype(np.float64)
+    acc = np.zeros((layer.groups, height * width, per_group))
     for y in range(layer.kernel[0]):
         for z in range(layer.kernel[1]):
-            seen = _pixels(layer, x, 0, y, z, output).reshape(height, width, layer.groups, c_in)
+            seen = _pixels(layer, x, 0, y, z, output).astype(np.float64)
+            seen = seen.reshape(height * width, layer.groups, c_in).transpose(1, 0, 2)
             kernel = weights[:, y, z].reshape(layer.groups, per_group, c_in)
-            acc += np.einsum("hwgi,goi->hwgo", seen, kernel)
-    return shift_round_half_even(acc.reshape(output.shape), layer.shifts.astype(np.int64))
+            acc += seen @ kernel.transpose(0, 2, 1)
+    total = acc.transpose(1, 0, 2).reshape(output.shape).astype(np.int64) + layer.bias
+    return shift_round_half_even(total, layer.shifts.astype(np.int64))
 
 
 def _add(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:

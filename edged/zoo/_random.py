@@ -115,14 +115,13 @@ def _measured(
     skeleton: Skeleton, weights: Mapping[str, _Floats], images: _Floats
 ) -> dict[str, tuple[_Floats, _Floats]]:
     """Mean and variance of each channel where they will be normalised, by the node's output."""
-    twin = _Twin(skeleton, weights)
+    twin = _Twin(skeleton)
     options = SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     session = InferenceSession(twin.model(len(images)), options, providers=["CPUExecutionProvider"])
-    results = dict(
-        zip(twin.statistics, session.run(list(twin.statistics), {INPUT: images}), strict=True)
-    )
+    feeds = {INPUT: images, **weights}
+    results = dict(zip(twin.statistics, session.run(twin.statistics, feeds), strict=True))
     return {
         name: (results[f"{name}/mean"].reshape(-1), results[f"{name}/variance"].reshape(-1))
         for name in twin.normalised
@@ -137,10 +136,9 @@ class _Twin:
         statistics: names of the outputs of the twin: ``NAME/mean`` and ``NAME/variance`` of each.
     """
 
-    def __init__(self, skeleton: Skeleton, weights: Mapping[str, _Floats]) -> None:
+    def __init__(self, skeleton: Skeleton) -> None:
         self.normalised: list[str] = []
         self._skeleton = skeleton
-        self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._pixels = _pixels(skeleton)
         for node in skeleton.nodes:
@@ -152,14 +150,14 @@ class _Twin:
 
     def model(self, batch: int) -> bytes:
         arrays = [
-            *self._weights.items(),
             *((name, np.array(shape)) for name, shape in self._skeleton.shapes.items()),
             ("tiny", np.array(_TINY**2, np.float32)),
         ]
         graph = helper.make_graph(
             self._nodes,
             "statistics",
-            [self._skeleton.input_value()],
+            # Weights are inputs: half a gigabyte need not go into a file and out again.
+            [self._skeleton.input_value(), *self._skeleton.parameter_values()],
             [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in self.statistics],
             [numpy_helper.from_array(array, name) for name, array in arrays],
         )
@@ -220,14 +218,10 @@ class _Twin:
 
 def _pixels(skeleton: Skeleton) -> dict[str, int]:
     """Height times width of every value that is an image."""
-    parameters = [
-        helper.make_tensor_value_info(p.name, TensorProto.FLOAT, p.shape)
-        for p in skeleton.parameters
-    ]
     graph = helper.make_graph(
         skeleton.nodes,
         "shapes",
-        [skeleton.input_value(), *parameters],
+        [skeleton.input_value(), *skeleton.parameter_values()],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in skeleton.outputs],
         [numpy_helper.from_array(np.array(s), name) for name, s in skeleton.shapes.items()],
     )
@@ -235,9 +229,6 @@ def _pixels(skeleton: Skeleton) -> dict[str, int]:
     inferred = shape_inference.infer_shapes(model, strict_mode=True).graph
     sizes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in inferred.value_info
-    } | {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in inferred.output
+        for value in (*inferred.value_info, *inferred.output)
     }
     return {name: shape[2] * shape[3] for name, shape in sizes.items() if len(shape) == 4}

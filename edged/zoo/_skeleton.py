@@ -133,15 +133,27 @@ class Skeleton:
                 helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape])
                 for name, shape in self.outputs.items()
             ],
-            [numpy_helper.from_array(weights[p.name], p.name) for p in self.parameters]
-            + [numpy_helper.from_array(np.array(s), name) for name, s in self.shapes.items()],
+            [numpy_helper.from_array(np.array(s), name) for name, s in self.shapes.items()],
         )
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION
         )
+        for parameter in self.parameters:
+            # In place: helpers copy half a gigabyte of weights more than once.
+            tensor = model.graph.initializer.add(
+                name=parameter.name, data_type=TensorProto.FLOAT, dims=parameter.shape
+            )
+            tensor.raw_data = weights[parameter.name].astype("<f4", copy=False).tobytes()
         model.producer_name = "edged.zoo"
         helper.set_model_props(model, dict(metadata))
         return model
+
+    def parameter_values(self) -> list[onnx.ValueInfoProto]:
+        """The parameters as inputs of a graph."""
+        return [
+            helper.make_tensor_value_info(p.name, TensorProto.FLOAT, p.shape)
+            for p in self.parameters
+        ]
 
     def input_value(self) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(
