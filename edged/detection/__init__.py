@@ -1,0 +1,49 @@
+"""From what a detection network computes to boxes, classes and scores.
+
+`decode` turns the twelve outputs of SSD-VGG-300 into `Detections`, one for each image: for clients
+of a bundle that answers with raw outputs. The container does the same for a bundle whose manifest
+names an `Epilogue`, and answers with four padded tensors, which `from_tensors` reads. `read` takes
+either. docs/detection.md has the formulas.
+"""
+
+from edged.detection._boxes import decode_boxes, encode_boxes, overlaps, suppress
+from edged.detection._detections import (
+    BOXES,
+    CLASSES,
+    COUNT,
+    SCORES,
+    TENSORS,
+    Detection,
+    Detections,
+    from_tensors,
+    to_tensors,
+)
+from edged.detection._epilogue import Epilogue, EpilogueName
+from edged.detection._priors import SSD_300, FeatureMap, priors
+from edged.detection._ssd import check_outputs, decode, read
+from edged.detection._voc import VOC_LABELS
+
+__all__ = [
+    "BOXES",
+    "CLASSES",
+    "COUNT",
+    "SCORES",
+    "SSD_300",
+    "TENSORS",
+    "VOC_LABELS",
+    "Detection",
+    "Detections",
+    "Epilogue",
+    "EpilogueName",
+    "FeatureMap",
+    "check_outputs",
+    "decode",
+    "decode_boxes",
+    "encode_boxes",
+    "from_tensors",
+    "overlaps",
+    "priors",
+    "read",
+    "suppress",
+    "to_tensors",
+]
