@@ -12,7 +12,7 @@ import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
@@ -35,11 +35,13 @@ __all__ = [
     "LogLevel",
     "Sandbox",
     "ServingConfig",
+    "Setting",
     "SlotConfig",
     "StateConfig",
     "default_file",
     "load_config",
     "reference",
+    "settings",
 ]
 
 MiB = 1 << 20
@@ -359,7 +361,8 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
     """Read the configuration.
 
     Args:
-        path: the file; None for the defaults.
+        path: the file; None for the defaults. The files ``*.toml`` in the folder ``PATH.d`` are
+            read after it, in the order of their names; for each key the last one counts.
         environment: says where state and sockets go by default: systemd's ``STATE_DIRECTORY`` and
             ``RUNTIME_DIRECTORY``, or else the XDG base directory specification's variables.
 
@@ -367,27 +370,66 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
         the configuration, each of its paths absolute.
 
     Raises:
-        ConfigError: the file cannot be read, or says something that cannot be used.
+        ConfigError: a file cannot be read, or says something that cannot be used.
     """
-    where = str(path) if path is not None else "the default configuration"
-    config = _convert(_read(path) if path is not None else {}, where)
-    folder = path.absolute().parent if path is not None else Path.cwd()
-    places = {"{state}": _state_place(environment)}
-    state = _resolve(config.state.directory, places, folder, f"{where}: state.directory")
-    places = {"{state}": state, "{runtime}": _runtime_place(environment, state)}
-    tables = {}
-    for table in _tables():
-        values = getattr(config, table.name)
-        paths = {
-            key.name: _resolve(
-                getattr(values, key.name), places, folder, f"{where}: {table.name}.{key.name}"
-            )
-            for key in table.keys
-            if key.type is Path and values is not config.state
-        }
-        tables[table.name] = msgspec.structs.replace(values, **paths)
-    tables["state"] = msgspec.structs.replace(config.state, directory=state)
+    values: dict[str, dict[str, Any]] = {}
+    for setting in settings(path, environment):
+        values.setdefault(setting.table, {})[setting.key] = setting.value
+    tables: dict[str, Any] = {t.name: t.type(**values[t.name]) for t in _tables()}
     return Config(**tables)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is in force for one key.
+
+    Attributes:
+        value: as in :class:`Config`.
+        file: that says so; None where it is the default.
+    """
+
+    table: str
+    key: str
+    value: Any
+    file: Path | None
+
+    def __str__(self) -> str:
+        """As a file would say it, with its table: ``slot.attempts = 3``."""
+        return f"{self.table}.{self.key} = {_toml(self.value)}"
+
+    @property
+    def plain(self) -> int | float | str:
+        """The value as TOML and JSON have it."""
+        value = self.value.value if isinstance(self.value, enum.Enum) else self.value
+        return value if isinstance(value, int | float) else str(value)
+
+
+def settings(path: Path | None, environment: Mapping[str, str] = os.environ) -> tuple[Setting, ...]:
+    """Every key, what is in force for it, and which file says so.
+
+    Args and raises as :func:`load_config`.
+    """
+    said: dict[tuple[str, str], Setting] = {}
+    for file in _files(path):
+        for setting in _said(file):
+            said[setting.table, setting.key] = setting
+    found = [
+        said.get((table.name, key.name), Setting(table.name, key.name, key.default, None))
+        for table in _tables()
+        for key in table.keys
+    ]
+    state = next(s for s in found if (s.table, s.key) == ("state", "directory"))
+    places = {"{state}": _state_place(environment)}
+    places["{state}"] = _resolved(state, places)
+    places["{runtime}"] = _runtime_place(environment, places["{state}"])
+    return tuple(
+        replace(
+            setting, value=places["{state}"] if setting is state else _resolved(setting, places)
+        )
+        if isinstance(setting.value, Path)
+        else setting
+        for setting in found
+    )
 
 
 def default_file() -> str:
@@ -497,41 +539,52 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _convert(document: dict[str, Any], where: str) -> Config:
+def _files(path: Path | None) -> Iterator[Path]:
+    """What is to be read, the least important first."""
+    if path is None:
+        return
+    yield path
+    folder = path.with_name(f"{path.name}.d")
+    try:
+        files = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration in {folder}: {error.strerror}") from error
+    yield from (file for file in files if file.suffix == ".toml" and file.name[0] != ".")
+
+
+def _said(file: Path) -> Iterator[Setting]:
+    """What *file* says."""
     tables = {table.name: table for table in _tables()}
-    values = {}
-    for name, content in document.items():
+    for name, content in _read(file).items():
         if name not in tables:
             holders = [t.name for t in tables.values() if name in {k.name for k in t.keys}]
             hint = f"; it belongs in [{holders[0]}]" if holders else _suggestion(name, tables)
             what = "table" if isinstance(content, dict) else "key"
-            raise ConfigError(f"cannot use {where}: there is no {what} {name!r}{hint}")
+            raise ConfigError(f"cannot use {file}: there is no {what} {name!r}{hint}")
         if not isinstance(content, dict):
             raise ConfigError(
-                f"cannot use {where}: {name} is {_found(content)}, wanted a table, [{name}]"
+                f"cannot use {file}: {name} is {_found(content)}, wanted a table, [{name}]"
             )
-        values[name] = _convert_table(tables[name], content, where)
-    return Config(**values)
+        keys = {key.name: key for key in tables[name].keys}
+        for key, value in content.items():
+            if key not in keys:
+                raise ConfigError(
+                    f"cannot use {file}: there is no key {name}.{key}{_suggestion(key, keys)}"
+                )
+            yield Setting(name, key, _checked(keys[key], value, f"{file}: {name}.{key}"), file)
 
 
-def _convert_table(table: _TableInfo, content: dict[str, Any], where: str) -> Any:
-    keys = {key.name: key for key in table.keys}
-    values = {}
-    for name, value in content.items():
-        if name not in keys:
-            raise ConfigError(
-                f"cannot use {where}: there is no key {table.name}.{name}{_suggestion(name, keys)}"
-            )
-        key = keys[name]
-        try:
-            values[name] = _value(key, value)
-        except (ValueError, msgspec.ValidationError) as error:
-            wanted = ", ".join(filter(None, (key.wanted, key.bounds.lower().rstrip("."))))
-            raise ConfigError(
-                f"cannot use {where}: {table.name}.{name} is {_found(value)}, wanted {wanted}"
-                + (_suggestion(value, _choices(key)) if isinstance(value, str) else "")
-            ) from error
-    return table.type(**values)
+def _checked(key: _Key, value: object, where: str) -> Any:
+    try:
+        return _value(key, value)
+    except (ValueError, msgspec.ValidationError) as error:
+        wanted = ", ".join(filter(None, (key.wanted, key.bounds.lower().rstrip("."))))
+        raise ConfigError(
+            f"cannot use {where} is {_found(value)}, wanted {wanted}"
+            + (_suggestion(value, _choices(key)) if isinstance(value, str) else "")
+        ) from error
 
 
 def _value(key: _Key, found: object) -> object:
@@ -545,15 +598,20 @@ def _value(key: _Key, found: object) -> object:
     return value
 
 
-def _resolve(path: Path, places: Mapping[str, Path], folder: Path, where: str) -> Path:
-    first, *rest = path.parts
-    meant = places[first].joinpath(*rest) if first in places else path
+def _resolved(setting: Setting, places: Mapping[str, Path]) -> Path:
+    """An absolute path; a relative one is meant from the folder of the file that says it."""
+    folder = setting.file.absolute().parent if setting.file is not None else Path.cwd()
+    where = f"{setting.file or 'the default configuration'}: {setting.table}.{setting.key}"
+    first, *rest = setting.value.parts
+    meant = places[first].joinpath(*rest) if first in places else setting.value
     try:
         resolved = folder / meant.expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"cannot use {where} is {str(path)!r}: there is no such user") from error
+        raise ConfigError(
+            f"cannot use {where} is {str(setting.value)!r}: there is no such user"
+        ) from error
     length = len(os.fsencode(resolved))
-    if where.endswith(".socket") and length > _MAX_SOCKET_PATH:
+    if setting.key == "socket" and length > _MAX_SOCKET_PATH:
         raise ConfigError(
             f"cannot use {where} is {str(resolved)!r}, {length} bytes long; the path of a socket"
             f" has at most {_MAX_SOCKET_PATH}"
@@ -631,7 +689,10 @@ _REFERENCE_HEAD = (
     "",
     "<!-- Made from edged/config.py by `make docs`. -->",
     "",
-    "edged reads one TOML file: `edged --config FILE`. Without one it uses the defaults, which suit"
+    "edged reads a TOML file: `edged --config FILE`. The files `*.toml` in the folder `FILE.d`"
+    " beside it are read after it, in the order of their names; for each key the last one counts."
+    " `edgectl config show` says what is in force and which file says so, `edgectl config check`"
+    " whether it can be used. Without a file edged uses the defaults, which suit"
     " a normal user as well as the systemd unit. `edged --print-config` prints all keys with their"
     " defaults, to start from. A key that does not exist is an error, and so is a value of the"
     " wrong type: edged says which, and exits with status 78, upon which systemd does not restart"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.config import Address, LogLevel, Sandbox, default_file, load_config, reference
+from edged.config import Address, LogLevel, Sandbox, default_file, load_config, reference, settings
 from edged.errors import ConfigError
 
 ENVIRONMENT = {"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/run/user/1000"}
@@ -158,3 +158,48 @@ def test_default_file_says_what_the_defaults_are(written):
 def test_reference_is_current():
     document = Path(__file__).parents[1] / "docs" / "configuration.md"
     assert document.read_text() == reference(), "run `make docs`"
+
+
+@pytest.fixture
+def layered(written, tmp_path: Path):
+    path = written('[slot]\nattempts = 2\nfailures = 7\n[drop]\ndirectory = "in"\n')
+    folder = tmp_path / "edged.toml.d"
+    folder.mkdir()
+    (folder / "20-site.toml").write_text("[slot]\nattempts = 4\n[serving]\nsocket = 's.sock'\n")
+    (folder / "10-vendor.toml").write_text("[slot]\nattempts = 3\nresidence_seconds = 1\n")
+    (folder / "30-old.toml.dpkg-old").write_text("no TOML")
+    (folder / ".hidden.toml").write_text("no TOML")
+    return path
+
+
+def test_for_each_key_the_last_file_counts(layered, tmp_path):
+    config = load_config(layered, ENVIRONMENT)
+    assert (config.slot.attempts, config.slot.failures) == (4, 7)
+    assert config.slot.residence_seconds == 1.0
+    # A relative path starts where it is written.
+    assert config.drop.directory == tmp_path / "in"
+    assert config.serving.socket == tmp_path / "edged.toml.d" / "s.sock"
+
+
+def test_settings_say_which_file_they_come_from(layered, tmp_path):
+    found = {f"{s.table}.{s.key}": s for s in settings(layered, ENVIRONMENT)}
+    folder = tmp_path / "edged.toml.d"
+    assert found["slot.attempts"].file == folder / "20-site.toml"
+    assert found["slot.residence_seconds"].file == folder / "10-vendor.toml"
+    assert found["slot.failures"].file == layered
+    assert found["slot.drain_seconds"].file is None
+    assert str(found["slot.attempts"]) == "slot.attempts = 4"
+
+
+def test_an_error_names_the_file_of_the_folder(layered, tmp_path):
+    wrong = tmp_path / "edged.toml.d" / "40-wrong.toml"
+    wrong.write_text("[slot]\nattemps = 3\n")
+    with pytest.raises(ConfigError, match=r"40-wrong\.toml: .*did you mean attempts"):
+        load_config(layered, ENVIRONMENT)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(written, tmp_path):
+    path = written("")
+    (tmp_path / "edged.toml.d").write_text("a file")
+    with pytest.raises(ConfigError, match=r"edged\.toml\.d: Not a directory"):
+        load_config(path, ENVIRONMENT)

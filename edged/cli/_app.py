@@ -6,14 +6,14 @@ import sys
 
 import typer
 
-from edged.cli import _bundle, _manage, _score, _transfer, _zoo
+from edged.cli import _bundle, _config, _manage, _score, _transfer, _zoo
 from edged.errors import EdgedError
 
 __all__ = ["main"]
 
 _EPILOGUE = (
     "Exit status: 0 done · 2 wrong usage · 65 bad input · 66 not found · 69 beyond a limit · "
-    "74 state or device · 75 try again later."
+    "74 state or device · 75 try again later · 78 configuration."
 )
 
 app = typer.Typer(
@@ -41,6 +41,13 @@ app.command("pin")(_manage.pin)
 app.command("unpin")(_manage.unpin)
 app.command("remove", epilog=_manage.REMOVE_EXAMPLES)(_manage.remove)
 app.command("history")(_manage.history)
+
+_configuration = typer.Typer(
+    help="What the configuration says, and whether it can be used.", no_args_is_help=True
+)
+_configuration.command("check", epilog=_config.CHECK_EXAMPLES)(_config.check)
+_configuration.command("show", epilog=_config.SHOW_EXAMPLES)(_config.show)
+app.add_typer(_configuration, name="config")
 
 
 @app.callback()

@@ -16,7 +16,7 @@ from edged.config import load_config
 from edged.errors import EdgedError, InputError, UnavailableError, by_grpc_status
 from edged.management import Change, Failure
 
-__all__ = ["Daemon", "socket_path"]
+__all__ = ["UNDER_SYSTEMD", "Daemon", "socket_path"]
 
 _T = TypeVar("_T")
 
@@ -24,7 +24,7 @@ _MAX_ANSWER_BYTES: Final = 64 << 20
 _MAX_LINE_BYTES: Final = 1 << 20
 _ANSWER_SECONDS: Final = 60.0
 # What the unit in systemd/ has, for those who are not run by it.
-_UNDER_SYSTEMD: Final = {"STATE_DIRECTORY": "/var/lib/edged", "RUNTIME_DIRECTORY": "/run/edged"}
+UNDER_SYSTEMD: Final = {"STATE_DIRECTORY": "/var/lib/edged", "RUNTIME_DIRECTORY": "/run/edged"}
 
 
 def socket_path(given: Path | None, config: Path | None) -> Path:
@@ -40,12 +40,12 @@ def socket_path(given: Path | None, config: Path | None) -> Path:
         own = load_config(config).console.socket
         if own.exists():
             return own
-        system = load_config(config, {**os.environ, **_UNDER_SYSTEMD}).console.socket
+        system = load_config(config, {**os.environ, **UNDER_SYSTEMD}).console.socket
         return system if system.exists() else own
     own = load_config(None).console.socket
     if own.exists():
         return own
-    return load_config(None, {**os.environ, **_UNDER_SYSTEMD}).console.socket
+    return load_config(None, {**os.environ, **UNDER_SYSTEMD}).console.socket
 
 
 class Daemon:

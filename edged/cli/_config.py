@@ -1,0 +1,78 @@
+"""``edgectl config``: what the configuration files say, and whether that can be used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.markup import escape
+
+from edged.cli._control import UNDER_SYSTEMD
+from edged.cli._output import print_json, print_table, stdout
+from edged.config import settings
+
+CHECK_EXAMPLES = "edgectl config check · edgectl config check ./edged.toml"
+SHOW_EXAMPLES = "edgectl config show · edgectl config show --all · edgectl config show --json"
+
+_OF_THE_SERVICE: Final = Path("/etc/edged/edged.toml")
+
+_File = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[FILE]",
+        help=f"The configuration; by default {_OF_THE_SERVICE}, if it is there. The files in"
+        " FILE.d belong to it.",
+    ),
+]
+
+
+def check(file: _File = None, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Say whether the configuration can be used; if not, exit with status 78.
+
+    Nothing is changed: a running edged goes on with what it has.
+    """
+    path, environment = _meant(file)
+    files = {str(setting.file) for setting in settings(path, environment) if setting.file}
+    if as_json:
+        print_json({"usable": True, "files": sorted(files)})
+    elif path is None:
+        stdout().print(f"there is no {_OF_THE_SERVICE}: the defaults are in force")
+    else:
+        said = ", ".join(sorted(files)) or f"{path} changes nothing"
+        stdout().print(escape(f"usable: {said}"))
+
+
+def show(
+    file: _File = None,
+    everything: Annotated[bool, typer.Option("--all", help="Defaults, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Show what is in force, and which file says so."""
+    path, environment = _meant(file)
+    found = settings(path, environment)
+    if as_json:
+        print_json(
+            {
+                f"{setting.table}.{setting.key}": {
+                    "value": setting.plain,
+                    "file": str(setting.file) if setting.file else None,
+                }
+                for setting in found
+            }
+        )
+        return
+    shown = [setting for setting in found if everything or setting.file is not None]
+    if not shown:
+        stdout().print("the defaults are in force; --all shows them")
+        return
+    rows = [(str(setting), str(setting.file) if setting.file else "default") for setting in shown]
+    print_table(("SETTING", "FROM"), rows)
+
+
+def _meant(file: Path | None) -> tuple[Path | None, Mapping[str, str]]:
+    if file is None and _OF_THE_SERVICE.exists():
+        return _OF_THE_SERVICE, {**os.environ, **UNDER_SYSTEMD}
+    return file, os.environ

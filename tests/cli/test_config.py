@@ -1,0 +1,51 @@
+"""``edgectl config`` as people use it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def edgectl(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edged.cli", "config", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "edged.toml"
+    path.write_text('[log]\nlevel = "debug"\n')
+    return path
+
+
+def test_show_says_what_is_in_force_and_why(file: Path) -> None:
+    done = edgectl("show", file)
+    assert done.stdout.splitlines()[1].split("  ") == ['log.level = "debug"', str(file)]
+    assert len(done.stdout.splitlines()) == 2
+    lines = edgectl("show", file, "--all").stdout.splitlines()
+    assert any(line.split() == ["slot.attempts", "=", "3", "default"] for line in lines)
+    found = json.loads(edgectl("show", file, "--json").stdout)
+    assert found["log.level"] == {"value": "debug", "file": str(file)}
+    assert found["slot.attempts"] == {"value": 3, "file": None}
+
+
+def test_check_says_whether_it_can_be_used(file: Path) -> None:
+    done = edgectl("check", file)
+    assert (done.returncode, done.stdout) == (0, f"usable: {file}\n")
+    folder = file.with_name("edged.toml.d")
+    folder.mkdir()
+    (folder / "1.toml").write_text("[slot]\nattempts = 0\n")
+    done = edgectl("check", file)
+    assert done.returncode == 78
+    assert done.stderr == (
+        f"edgectl: cannot use {folder}/1.toml: slot.attempts is 0, wanted a whole number,"
+        " at least 1\n"
+    )
