@@ -22,7 +22,8 @@ import msgspec
 from edged.bundle._digest import Digest
 from edged.bundle._strict import decode, encode
 from edged.bundle._version import Version
-from edged.errors import BundleError
+from edged.detection import Epilogue, check_outputs, shapes_of_tensors
+from edged.errors import BundleError, InputError
 from edged.npu import ABI
 from edged.preprocess import Preprocess
 
@@ -152,6 +153,7 @@ class Manifest:
         inputs, outputs: tensors, in the order of the graph.
         files: name, kind, digest and size of every file; ``model.onnx`` is always there.
         preprocess: how an image becomes an input; ``None`` when the model takes tensors only.
+        epilogue: what is made of the outputs before they are answered; ``None``: nothing.
         self_test: ``None`` when there are no vectors.
         requirements: what the device must offer.
         licence: SPDX expression, or empty.
@@ -169,6 +171,7 @@ class Manifest:
     outputs: tuple[TensorDecl, ...]
     files: tuple[BundleFile, ...]
     preprocess: Preprocess | None = None
+    epilogue: Epilogue | None = None
     self_test: SelfTest | None = None
     requirements: Requirements = _ANY_DEVICE
     licence: str = ""
@@ -183,6 +186,7 @@ class Manifest:
         _check_tensors("outputs", self.outputs)
         _check_files(self.files)
         _check_preprocess(self.preprocess, self.inputs)
+        _check_epilogue(self.epilogue, self.outputs)
         self._check_self_test()
         for key, text in (("licence", self.licence), ("source revision", self.source_revision)):
             if len(text) > _MAX_TEXT or not text.isprintable():
@@ -194,6 +198,16 @@ class Manifest:
     def labels(self) -> bool:
         """Whether there is a ``labels.txt``: one class a line, in the order of the output."""
         return self.file(FileName.LABELS) is not None
+
+    @property
+    def answers(self) -> tuple[TensorDecl, ...]:
+        """What a client gets that names no outputs: those of the epilogue, else the model's."""
+        if self.epilogue is None:
+            return self.outputs
+        return tuple(
+            TensorDecl(name, ElementType.FLOAT32, (None, *shape))
+            for name, shape in shapes_of_tensors(self.epilogue.top).items()
+        )
 
     def file(self, name: FileName) -> BundleFile | None:
         """The file of that name, if the bundle has it."""
@@ -223,6 +237,7 @@ class Manifest:
                 outputs=ours.outputs,
                 files=ours.files,
                 preprocess=ours.preprocess,
+                epilogue=ours.epilogue,
                 self_test=ours.self_test,
                 requirements=ours.requirements,
                 licence=" AND ".join(document.descriptor.licenses),
@@ -252,6 +267,7 @@ class Manifest:
                     outputs=self.outputs,
                     files=self.files,
                     preprocess=self.preprocess,
+                    epilogue=self.epilogue,
                     self_test=self.self_test,
                     requirements=self.requirements,
                 ),
@@ -303,6 +319,7 @@ class _Ours(_Strict, frozen=True):
     outputs: tuple[TensorDecl, ...]
     files: tuple[BundleFile, ...]
     preprocess: Preprocess | None = None
+    epilogue: Epilogue | None = None
     self_test: SelfTest | None = None
     requirements: Requirements = _ANY_DEVICE
 
@@ -383,6 +400,22 @@ def _check_preprocess(preprocess: Preprocess | None, inputs: Sequence[TensorDecl
             f"edged.preprocess: it gives {preprocess.dtype} {list(preprocess.shape)}; "
             f"input {fed.name!r} wants {fed.dtype} {list(fed.shape)}"
         )
+
+
+_FLOATS: Final = (ElementType.FLOAT32, ElementType.FLOAT64, ElementType.FLOAT16)
+
+
+def _check_epilogue(epilogue: Epilogue | None, outputs: Sequence[TensorDecl]) -> None:
+    if epilogue is None:
+        return
+    try:
+        check_outputs({tensor.name: tensor.shape for tensor in outputs if tensor.dtype in _FLOATS})
+    except InputError as error:
+        raise _bad(f"edged.epilogue: {epilogue.name} does not fit the model: {error}") from error
+    taken = shapes_of_tensors(epilogue.top).keys()
+    for tensor in outputs:
+        if not taken.isdisjoint((tensor.name, tensor.alias)):
+            raise _bad(f"edged.epilogue: output {tensor.name!r} has the name of one of its own")
 
 
 def _twice(names: Iterable[str]) -> str | None:

@@ -23,6 +23,7 @@ from edged.bundle._manifest import (
     check_name,
 )
 from edged.bundle._version import Version
+from edged.detection import Epilogue
 from edged.errors import BundleError, InputError, LimitError, NotFoundError
 from edged.preprocess import ImageInput, PixelType, Preprocess
 
@@ -60,6 +61,7 @@ def pack(
     serial: int | None = None,
     labels: Path | None = None,
     preprocess: str | Preprocess | None = None,
+    epilogue: str | Epilogue | None = None,
     calibration: Path | Sequence[Path] | None = None,
     aliases: Mapping[str, str] | None = None,
     tolerance: float | None = None,
@@ -79,6 +81,8 @@ def pack(
         labels: a text file, one class a line.
         preprocess: as `Preprocess.parse` reads it, or what that gave. By default, a model whose
             only image input takes bytes of a fixed size gets ``stretch``; others take tensors only.
+        epilogue: as `Epilogue.parse` reads it, or what that gave: what the container makes of the
+            outputs. By default, they are answered as they are.
         calibration: photographs, folders of them, or one ``.npz`` of the model's inputs by name;
             at most `MAX_SAMPLES` samples are kept, evenly spaced.
         aliases: tensor name to second name. By default the image input answers to ``images`` and a
@@ -138,6 +142,7 @@ def pack(
         ),
         files=tuple(_describe(file, data) for file, data in sorted(files.items())),
         preprocess=spec,
+        epilogue=Epilogue.parse(epilogue) if isinstance(epilogue, str) else epilogue,
         self_test=self_test,
         requirements=Requirements(memory_bytes=graph.weights),
         licence=licence,

@@ -48,6 +48,15 @@ def pack(
             "std=R:G:B (docs/preprocessing.md). Default: stretch where the input takes bytes.",
         ),
     ] = None,
+    epilogue: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[,KEY=VALUE…]",
+            help="What the container makes of the outputs: ssd turns those of SSD-VGG-300 into "
+            "boxes, scores and classes; with threshold=0.5, top=400, overlap=0.45 "
+            "(docs/detection.md). Default: nothing.",
+        ),
+    ] = None,
     calibration: Annotated[
         list[Path] | None,
         typer.Option(
@@ -87,6 +96,7 @@ def pack(
             serial=serial,
             labels=labels,
             preprocess=preprocess,
+            epilogue=epilogue,
             calibration=calibration or None,
             aliases=dict(_alias(text) for text in alias or ()),
             tolerance=tolerance,
@@ -177,6 +187,9 @@ def _facts(found: VerifiedBundle) -> Iterator[tuple[str, str]]:
     else:
         size = f"{spec.width}x{spec.height}"
         yield "images", f"{spec.transform} to {size} into {spec.input}, {spec.recipe()}"
+    if manifest.epilogue is not None:
+        names = ", ".join(tensor.name for tensor in manifest.answers)
+        yield "epilogue", f"{manifest.epilogue} gives {names}"
     test = manifest.self_test
     if test is not None:
         tolerances = ", ".join(f"{tolerance:g}" for tolerance in test.tolerances)

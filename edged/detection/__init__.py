@@ -16,6 +16,7 @@ from edged.detection._detections import (
     Detection,
     Detections,
     from_tensors,
+    shapes_of_tensors,
     to_tensors,
 )
 from edged.detection._epilogue import Epilogue, EpilogueName
@@ -44,6 +45,7 @@ __all__ = [
     "overlaps",
     "priors",
     "read",
+    "shapes_of_tensors",
     "suppress",
     "to_tensors",
 ]

@@ -20,6 +20,7 @@ __all__ = [
     "Detection",
     "Detections",
     "from_tensors",
+    "shapes_of_tensors",
     "to_tensors",
 ]
 
@@ -69,6 +70,11 @@ class Detections:
         ):
             ymin, xmin, ymax, xmax = box
             yield Detection((ymin, xmin, ymax, xmax), score, index)
+
+
+def shapes_of_tensors(room: int) -> dict[str, tuple[int, ...]]:
+    """Of what `to_tensors` gives for one image: name → shape without the batch."""
+    return {BOXES: (room, 4), SCORES: (room,), CLASSES: (room,), COUNT: ()}
 
 
 def to_tensors(found: Sequence[Detections], room: int) -> dict[str, npt.NDArray[np.float32]]:

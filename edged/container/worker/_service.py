@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
-from edged import wire
+from edged import detection, wire
 from edged.container.worker._device import Device
 from edged.container.worker._model import Arrays, Model
 from edged.container.worker._shortage import is_short_of_memory
@@ -92,6 +93,19 @@ class ModelService:
     def _run(self, inputs: Arrays) -> Arrays:
         return self._model.run(inputs, self._device.run)
 
+    def _answer(self, sample: Arrays, wanted: Collection[str]) -> Arrays:
+        """The outputs in *wanted* for a sample, be they the model's or its epilogue's."""
+        outputs = self._run(sample)
+        epilogue = self._model.manifest.epilogue
+        if epilogue is not None and not outputs.keys() >= set(wanted):
+            try:
+                found = detection.decode(outputs, epilogue)
+            except RequestError as error:  # not the request's fault: the manifest has been checked
+                raise DeviceError(f"cannot trust the answer of the model: {error}") from error
+            outputs |= detection.to_tensors(found, epilogue.top)
+        # Nothing else is kept: the raw outputs of a detector are 840 KB a sample.
+        return {name: outputs[name] for name in wanted}
+
     def _predict(self, data: bytes, deadline: float) -> wire.PredictResponse:
         request = _parse(wire.PredictRequest, data)
         self._check_spec(request.model_spec)
@@ -104,7 +118,7 @@ class ModelService:
                     f"cannot answer: the caller's time was over after {len(results)} of"
                     f" {len(batch)} samples"
                 )
-            results.append(self._run(sample))
+            results.append(self._answer(sample, wanted.values()))
         response = wire.PredictResponse(model_spec=self._spec())
         for key, name in wanted.items():
             parts = [result[name] for result in results]

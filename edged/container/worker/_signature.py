@@ -34,7 +34,7 @@ class Signature:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._inputs = _by_name(manifest.inputs)
-        self._outputs = _by_name(manifest.outputs)
+        self._outputs = _by_name(_answerable(manifest))
         if len(manifest.inputs) == 1:
             for name in _CONVENTIONAL:
                 self._inputs.setdefault(name, manifest.inputs[0])
@@ -88,7 +88,7 @@ class Signature:
             )
             return {
                 (tensor.alias if by_alias and tensor.alias else tensor.name): tensor.name
-                for tensor in self._manifest.outputs
+                for tensor in self._manifest.answers
             }
         wanted: dict[str, str] = {}
         for key in request.output_filter:
@@ -96,7 +96,7 @@ class Signature:
             if declared is None:
                 raise RequestError(
                     f"cannot answer: the model has no output {key!r}; it has"
-                    f" {_listed(self._manifest.outputs)}"
+                    f" {_listed(_answerable(self._manifest))}"
                 )
             wanted[key] = declared.name
         return wanted
@@ -113,7 +113,7 @@ class Signature:
         definition = wire.SignatureDef(method_name=_METHOD_NAME)
         for tensor in self._manifest.inputs:
             definition.inputs[tensor.alias or tensor.name].CopyFrom(_info(tensor))
-        for tensor in self._manifest.outputs:
+        for tensor in _answerable(self._manifest):
             definition.outputs[tensor.alias or tensor.name].CopyFrom(_info(tensor))
         return definition
 
@@ -171,6 +171,13 @@ def _check_batch(key: str, count: int) -> None:
             f"cannot answer: input {key!r} has {count} samples, at most {_MAX_BATCH} are taken"
             " in a call"
         )
+
+
+def _answerable(manifest: Manifest) -> tuple[TensorDecl, ...]:
+    """All that can be asked for; what is answered unasked comes first."""
+    if manifest.epilogue is None:
+        return manifest.outputs
+    return (*manifest.answers, *manifest.outputs)
 
 
 def _by_name(tensors: Iterable[TensorDecl]) -> dict[str, TensorDecl]:
