@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from edged.cli import _bundle, _config, _manage, _score, _transfer, _zoo
+from edged.cli import _bundle, _config, _manage, _push, _score, _transfer, _zoo
 from edged.errors import EdgedError
 
 __all__ = ["main"]
@@ -32,6 +32,7 @@ app.command("score", epilog=_score.SCORE_EXAMPLES)(_score.score)
 app.command("zoo", epilog=_zoo.ZOO_EXAMPLES)(_zoo.zoo)
 app.command("featurize", epilog=_transfer.FEATURIZE_EXAMPLES)(_transfer.featurize)
 app.command("head", epilog=_transfer.HEAD_EXAMPLES)(_transfer.head)
+app.command("push", epilog=_push.PUSH_EXAMPLES)(_push.push)
 app.command("status")(_manage.status)
 app.command("models")(_manage.models)
 app.command("activate", epilog=_manage.ACTIVATE_EXAMPLES)(_manage.activate)

@@ -5,25 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from edged.cli._control import UNDER_SYSTEMD
+from edged.cli._control import SERVICE_FILE, UNDER_SYSTEMD
 from edged.cli._output import print_json, print_table, stdout
 from edged.config import settings
 
 CHECK_EXAMPLES = "edgectl config check · edgectl config check ./edged.toml"
 SHOW_EXAMPLES = "edgectl config show · edgectl config show --all · edgectl config show --json"
 
-_OF_THE_SERVICE: Final = Path("/etc/edged/edged.toml")
-
 _File = Annotated[
     Path | None,
     typer.Argument(
         metavar="[FILE]",
-        help=f"The configuration; by default {_OF_THE_SERVICE}, if it is there. The files in"
+        help=f"The configuration; by default {SERVICE_FILE}, if it is there. The files in"
         " FILE.d belong to it.",
     ),
 ]
@@ -39,7 +37,7 @@ def check(file: _File = None, as_json: Annotated[bool, typer.Option("--json")] =
     if as_json:
         print_json({"usable": True, "files": sorted(files)})
     elif path is None:
-        stdout().print(f"there is no {_OF_THE_SERVICE}: the defaults are in force")
+        stdout().print(f"there is no {SERVICE_FILE}: the defaults are in force")
     else:
         said = ", ".join(sorted(files)) or f"{path} changes nothing"
         stdout().print(escape(f"usable: {said}"))
@@ -73,6 +71,6 @@ def show(
 
 
 def _meant(file: Path | None) -> tuple[Path | None, Mapping[str, str]]:
-    if file is None and _OF_THE_SERVICE.exists():
-        return _OF_THE_SERVICE, {**os.environ, **UNDER_SYSTEMD}
+    if file is None and SERVICE_FILE.exists():
+        return SERVICE_FILE, {**os.environ, **UNDER_SYSTEMD}
     return file, os.environ

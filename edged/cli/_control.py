@@ -12,11 +12,11 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from edged.config import load_config
+from edged.config import Config, load_config
 from edged.errors import EdgedError, InputError, UnavailableError, by_grpc_status
 from edged.management import Change, Failure
 
-__all__ = ["UNDER_SYSTEMD", "Daemon", "socket_path"]
+__all__ = ["SERVICE_FILE", "UNDER_SYSTEMD", "Daemon", "configuration", "socket_path"]
 
 _T = TypeVar("_T")
 
@@ -24,28 +24,30 @@ _MAX_ANSWER_BYTES: Final = 64 << 20
 _MAX_LINE_BYTES: Final = 1 << 20
 _ANSWER_SECONDS: Final = 60.0
 # What the unit in systemd/ has, for those who are not run by it.
+SERVICE_FILE: Final = Path("/etc/edged/edged.toml")
 UNDER_SYSTEMD: Final = {"STATE_DIRECTORY": "/var/lib/edged", "RUNTIME_DIRECTORY": "/run/edged"}
 
 
-def socket_path(given: Path | None, config: Path | None) -> Path:
-    """The control socket: the one given, or that of a configuration.
+def configuration(path: Path | None) -> Config:
+    """The configuration of the daemon that is meant.
 
-    Without either, that of a daemon which this user runs by the defaults if there is one, or else
-    that of the system's service.
+    With a file, that of a daemon which this user runs by it, or else of the system's service.
+    Without one, that of a daemon which this user runs by the defaults if there is one, or else of
+    the system's service.
     """
-    if given is not None:
-        return given
-    if config is not None:
-        # Under systemd's names only where systemd's folders are meant.
-        own = load_config(config).console.socket
-        if own.exists():
-            return own
-        system = load_config(config, {**os.environ, **UNDER_SYSTEMD}).console.socket
-        return system if system.exists() else own
-    own = load_config(None).console.socket
-    if own.exists():
+    own = load_config(path)
+    if own.console.socket.exists():
         return own
-    return load_config(None, {**os.environ, **UNDER_SYSTEMD}).console.socket
+    if path is None and SERVICE_FILE.exists():
+        path = SERVICE_FILE
+    # Under systemd's names only where systemd's folders are meant.
+    service = load_config(path, {**os.environ, **UNDER_SYSTEMD})
+    return service if path in (None, SERVICE_FILE) or service.console.socket.exists() else own
+
+
+def socket_path(given: Path | None, config: Path | None) -> Path:
+    """The control socket: the one given, or that of a :func:`configuration`."""
+    return given if given is not None else configuration(config).console.socket
 
 
 class Daemon:

@@ -24,7 +24,7 @@ from edged.intake._folder import (
     move_to_rejected,
     remove,
 )
-from edged.intake._status import StatusBoard, moment
+from edged.intake._status import Fate, StatusBoard, moment
 from edged.intake._wakeups import Wakeups
 
 __all__ = ["Accept", "Intake", "Served", "Stored", "Tell"]
@@ -33,10 +33,6 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-_SERVING = "serving since "
-_SERVED = "served from "
-_STORED = "stored; "
-_FINAL = (_SERVING, _SERVED, _STORED, "rejected: ")
 # Events come in bursts; looking more often than this tells nothing new.
 _LEAST_PAUSE = 0.05
 _LONGEST_PAUSE_BETWEEN_TRIES = 60.0
@@ -59,7 +55,7 @@ class Served:
     note: str = ""
 
     def __str__(self) -> str:
-        lines = [f"{_SERVING}{moment(self.since)}", self.model]
+        lines = [f"{Fate.SERVING}{moment(self.since)}", self.model]
         return "\n".join([*lines, self.note] if self.note else lines)
 
 
@@ -76,7 +72,7 @@ class Stored:
     note: str
 
     def __str__(self) -> str:
-        return f"{_STORED}{self.note}\n{self.model}"
+        return f"{Fate.STORED}{self.note}\n{self.model}"
 
 
 class Tell(Protocol):
@@ -239,7 +235,7 @@ class Intake:
     def _forget_unfinished(self, name: str, lines: list[str]) -> str | None:
         """What an earlier life had not finished, of a file that is not there any more."""
         text = "\n".join(lines)
-        return text if text.startswith(_FINAL) or (self._folder / name).exists() else None
+        return text if text.startswith(tuple(Fate)) or (self._folder / name).exists() else None
 
     async def _pause(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -399,7 +395,7 @@ class Intake:
 
     async def _reject(self, entry: _Entry, reason: str) -> None:
         _log.warning("rejected %s: %s", entry.dropped.shown, reason)
-        text = f"rejected: {reason}"
+        text = f"{Fate.REJECTED}{reason}"
         async with self._moving:
             moved = await self._put_away(entry, lambda it: move_to_rejected(it, f"{text}\n"))
             if moved is not None:
@@ -450,13 +446,15 @@ def _is_ending() -> bool:
 def _made_true(serves: Served, _name: str, lines: list[str]) -> str:
     """The text of a status file, of which *lines* are there, now that *serves* does."""
     text = "\n".join(lines)
-    if lines[1:2] == [serves.model] and text.startswith((_SERVING, _SERVED, _STORED)):
+    if lines[1:2] == [serves.model] and text.startswith((Fate.SERVING, Fate.SERVED, Fate.STORED)):
         return str(Served(serves.model, serves.since, *lines[2:3]))
-    if not text.startswith(_SERVING):
+    if not text.startswith(Fate.SERVING):
         return text
-    began = lines[0].removeprefix(_SERVING)
+    began = lines[0].removeprefix(Fate.SERVING)
     successor = f"{serves.model} took its place"
-    return "\n".join([f"{_SERVED}{began} to {moment(datetime.now(UTC))}; {successor}", *lines[1:2]])
+    return "\n".join(
+        [f"{Fate.SERVED}{began} to {moment(datetime.now(UTC))}; {successor}", *lines[1:2]]
+    )
 
 
 _WAITING = (_Stage.SETTLING, _Stage.POSTPONED)

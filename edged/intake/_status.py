@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import logging
 import os
 import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from edged.faults import fault_point
 from edged.intake._folder import STATUS_SUFFIX
 
-__all__ = ["StatusBoard", "moment"]
+__all__ = ["Fate", "FileStatus", "StatusBoard", "moment", "read_status"]
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +25,56 @@ _TEMPORARY = ".edged.status.tmp"
 _MAX_BYTES = 64 << 10
 # The last line of each status file: tells people when, and edged that it wrote the file.
 _SIGNATURE = re.compile(r"edged, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
+
+
+_FRACTION = re.compile(r"(.*) (\d{1,3}) %")
+
+
+class Fate(enum.StrEnum):
+    """How a status begins that is the last word on a file, until another model takes its place."""
+
+    SERVING = "serving since "
+    SERVED = "served from "
+    STORED = "stored; "
+    REJECTED = "rejected: "
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """What edged says of a file.
+
+    Attributes:
+        text: all of it but the last line.
+        signature: the last line, which says who wrote it when.
+    """
+
+    text: str
+    signature: str
+
+    @property
+    def fate(self) -> Fate | None:
+        """None while the file is on its way."""
+        return next((fate for fate in Fate if self.text.startswith(fate)), None)
+
+    @property
+    def step(self) -> tuple[str, float | None]:
+        """What is being done, and how much of it is done, 0 … 1, where that can be told."""
+        line = self.text.partition("\n")[0]
+        counted = _FRACTION.fullmatch(line)
+        return (counted[1], int(counted[2]) / 100) if counted else (line, None)
+
+
+def read_status(file: Path) -> FileStatus | None:
+    """What edged says of *file*, which was dropped; None while there is nothing.
+
+    Raises:
+        OSError: the status file is there and cannot be read.
+    """
+    try:
+        *lines, last = _read(file.with_name(file.name + STATUS_SUFFIX)).splitlines()
+    except (FileNotFoundError, UnicodeDecodeError, ValueError):
+        return None
+    return FileStatus("\n".join(lines), last) if _SIGNATURE.fullmatch(last) else None
 
 
 class StatusBoard:

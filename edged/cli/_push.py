@@ -1,0 +1,147 @@
+"""``edgectl push``: a file into the drop folder, and what becomes of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from edged.cli._control import configuration
+from edged.cli._output import print_json, stderr, stdout
+from edged.errors import DeadlineError, InputError, NotFoundError, UnavailableError
+from edged.intake import MODEL_SUFFIXES, Fate, FileStatus, read_status
+
+PUSH_EXAMPLES = "edgectl push kws-1.0.0.edgemodel · edgectl push model.onnx --drop /mnt/edge/drop"
+
+_INTERRUPTED: Final = 130
+_LOOK_SECONDS: Final = 0.1
+_NOTICED_SECONDS: Final = 30.0
+
+
+def push(
+    file: Annotated[
+        Path, typer.Argument(help="A bundle or an ONNX model.", exists=True, dir_okay=False)
+    ],
+    drop: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The drop folder, for instance where a share of it is mounted. By default that of"
+            " the configuration.",
+        ),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How long to follow it.", min=0.0)
+    ] = 900.0,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="The daemon's configuration."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Copy a model into the drop folder, and follow it until it serves or is rejected.
+
+    Exit status 0 when it serves or, because edged is pinned, is stored; 65 when it is rejected.
+    """
+    if file.suffix.lower() not in MODEL_SUFFIXES:
+        takes = " and ".join(MODEL_SUFFIXES)
+        raise InputError(f"cannot push {file}: edged takes files that end in {takes}")
+    folder = drop if drop is not None else configuration(config).drop.directory
+    target = folder / file.name
+    before = _status(target)
+    try:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=stderr(),
+            transient=True,
+            disable=not stderr().is_terminal,
+        ) as progress:
+            task = progress.add_task("copying", total=None)
+            _copy(file, target)
+            last = before
+            for last in _statuses(target, before, wait):
+                step, fraction = last.step
+                progress.update(
+                    task,
+                    description=escape(step),
+                    total=None if fraction is None else 1.0,
+                    completed=fraction or 0.0,
+                )
+    except KeyboardInterrupt:
+        stderr().print(f"edgectl: not waiting any longer; remove {target} to call it off")
+        raise typer.Exit(_INTERRUPTED) from None
+    assert last is not None
+    if last.fate is Fate.REJECTED:
+        raise InputError(last.text.removeprefix(Fate.REJECTED))
+    if as_json:
+        print_json({"file": file.name, "fate": str(last.fate).split()[0].strip(";")} | _model(last))
+    else:
+        stdout().print(escape(last.text))
+
+
+def _model(status: FileStatus) -> dict[str, str]:
+    lines = status.text.splitlines()
+    return {"model": lines[1] if len(lines) > 1 else "", "text": status.text}
+
+
+def _copy(file: Path, target: Path) -> None:
+    """Whole or not at all: under a name that edged passes over, and then renamed."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        shutil.copyfile(file, part)
+        part.replace(target)
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"cannot copy to {target.parent}: there is no such folder; --drop says which one, or"
+            " --config where edged's configuration is"
+        ) from error
+    except OSError as error:
+        hint = "; its group may write to it" if isinstance(error, PermissionError) else ""
+        raise InputError(f"cannot copy to {target.parent}: {error.strerror}{hint}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _statuses(target: Path, before: FileStatus | None, wait: float) -> Iterator[FileStatus]:
+    """What edged says, each time that it says something else; ends with the file's fate."""
+    began = time.monotonic()
+    last = before
+    while True:
+        now = _status(target)
+        if now is not None and now != last:
+            last = now
+            yield now
+            # "Served from" may still be about an earlier file of that name.
+            if now.fate is not None and (now.fate is not Fate.SERVED or not target.exists()):
+                return
+        waited = time.monotonic() - began
+        if last is before and waited > _NOTICED_SECONDS and target.exists():
+            raise UnavailableError(
+                f"cannot follow {target.name}: nobody took it up within {_NOTICED_SECONDS:g} s; it"
+                f" is in {target.parent}; is edged running, and is that its drop folder?"
+            )
+        if waited > wait:
+            step = last.text if last is not None else "nothing"
+            raise DeadlineError(
+                f"cannot follow {target.name} any longer than {wait:g} s; edged goes on with it,"
+                f" and said last: {step}"
+            )
+        time.sleep(_LOOK_SECONDS)
+
+
+def _status(target: Path) -> FileStatus | None:
+    try:
+        return read_status(target)
+    except OSError as error:
+        raise InputError(
+            f"cannot read the status of {os.fspath(target)}: {error.strerror}"
+        ) from error
