@@ -13,7 +13,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from edged.errors import LimitError, ModelError, NotFoundError
 
-__all__ = ["MAX_ONNX_BYTES", "read_onnx"]
+__all__ = ["MAX_ONNX_BYTES", "read_onnx", "read_onnx_bytes"]
 
 MAX_ONNX_BYTES: Final = 1 << 30
 """Of the file and of all that it has outside, together."""
@@ -30,8 +30,24 @@ def read_onnx(path: Path, max_bytes: int = MAX_ONNX_BYTES) -> onnx.ModelProto:
         ModelError: it is no ONNX file, or its external data are outside of its folder or cut short.
         LimitError: it has more than *max_bytes*.
     """
-    model = onnx.ModelProto()
     data = _bytes(path, path.name, 0, None, max_bytes)
+    return _whole(data, path, max_bytes)[0]
+
+
+def read_onnx_bytes(path: Path, max_bytes: int = MAX_ONNX_BYTES) -> bytes:
+    """As :func:`read_onnx`, serialised; a file that has all inside comes as it is.
+
+    Raises:
+        NotFoundError, ModelError, LimitError: as :func:`read_onnx`.
+    """
+    data = _bytes(path, path.name, 0, None, max_bytes)
+    model, changed = _whole(data, path, max_bytes)
+    return bytes(model.SerializeToString(deterministic=True)) if changed else data
+
+
+def _whole(data: bytes, path: Path, max_bytes: int) -> tuple[onnx.ModelProto, bool]:
+    """The model that *data* are, and whether anything was brought in."""
+    model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError as error:
@@ -39,10 +55,10 @@ def read_onnx(path: Path, max_bytes: int = MAX_ONNX_BYTES) -> onnx.ModelProto:
             f"cannot read {path.name}: it is not an ONNX file; wanted one as onnx.save writes it"
         ) from error
     left = max_bytes - len(data)
-    for tensor in _tensors(model.graph):
-        if uses_external_data(tensor):
-            left -= _bring_in(tensor, path, left)
-    return model
+    outside = [tensor for tensor in _tensors(model.graph) if uses_external_data(tensor)]
+    for tensor in outside:
+        left -= _bring_in(tensor, path, left)
+    return model, bool(outside)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

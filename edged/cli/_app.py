@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from edged.cli import _bundle, _config, _manage, _push, _score, _transfer, _zoo
+from edged.cli import _bundle, _compile, _config, _manage, _push, _score, _transfer, _zoo
 from edged.errors import EdgedError
 
 __all__ = ["main"]
@@ -29,6 +29,7 @@ app.command("pack", epilog=_bundle.PACK_EXAMPLES)(_bundle.pack)
 app.command("inspect", epilog=_bundle.INSPECT_EXAMPLES)(_bundle.inspect)
 app.command("verify", epilog=_bundle.VERIFY_EXAMPLES)(_bundle.verify)
 app.command("score", epilog=_score.SCORE_EXAMPLES)(_score.score)
+app.command("compile", epilog=_compile.COMPILE_EXAMPLES)(_compile.compile_)
 app.command("zoo", epilog=_zoo.ZOO_EXAMPLES)(_zoo.zoo)
 app.command("featurize", epilog=_transfer.FEATURIZE_EXAMPLES)(_transfer.featurize)
 app.command("head", epilog=_transfer.HEAD_EXAMPLES)(_transfer.head)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from edged.compiler._emit import emit
 from edged.compiler._fold import fold
 from edged.compiler._import import load_graph
 from edged.compiler._lower import lower
+from edged.compiler._measure import layer_errors
 from edged.compiler._partition import partition
 from edged.compiler._quantise import quantise
 from edged.compiler._report import Report, report
@@ -63,6 +64,7 @@ def compile_model(
     array: Array = Array(),  # noqa: B008  (frozen: one is as good as another)
     calibration: Samples | None = None,
     progress: Progress = _silent,
+    measured: int = 0,
 ) -> CompiledModel:
     """Compile an ONNX file for the NPU.
 
@@ -72,6 +74,8 @@ def compile_model(
         calibration: typical inputs, name → [N, …] of the input's dtype; up to 256 evenly chosen
             ones are used. None: seeded synthetic inputs, with a warning in the report.
         progress: told of each step as it begins, and of calibration as it goes.
+        measured: on how many of the samples the error of every layer is measured for the report;
+            each takes seconds on a large network.
 
     Raises:
         ModelError: the model or the calibration data cannot be used: what was found, where, and
@@ -101,14 +105,20 @@ def compile_model(
     except ImageError as error:
         raise ModelError(f"cannot compile model: it does not fit the device: {error}") from error
     host = emit(graph, cut, image)
+    errors: Mapping[str, float] = {}
+    if measured:
+        progress(0.95, "measuring errors")
+        errors = layer_errors(graph, cut, image, host.prologue, samples, measured)
     made = report(
         compiler=COMPILER_VERSION,
+        graph=graph,
         cut=cut,
         quantised=quantised,
         image=image,
         weights=weights_bytes(image.layers),
         calibration="synthetic" if calibration is None else "samples",
         samples=len(next(iter(samples.values()))),
+        errors=errors,
     )
     progress(1.0, "compiled")
     return CompiledModel(image, program, host.prologue, host.epilogue, made)

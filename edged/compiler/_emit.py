@@ -125,22 +125,36 @@ def _epilogue(
     graph: Graph, cut: Partition, image: ProgramImage, passing: Mapping[str, str], names: Names
 ) -> bytes:
     part = _Part(graph, names)
+    to_plane_order = {
+        name: [node for node in cut.epilogue if _gives_plane_order(node, name)]
+        for name in cut.leaving
+        if cut.layouts[name].order is None and len(cut.layouts[name].shape) == 4
+    }
     inputs: dict[str, Value] = {}
     for name, tensor in zip(cut.leaving, image.output_tensors, strict=True):
         inputs[tensor.name] = _tensor_value(tensor)
-        _from_plane_order(part, name, tensor, cut.layouts[name])
+        real = part.node(
+            "DequantizeLinear", (tensor.name, *part.scale(tensor)), part.fresh(name + "/hwc")
+        )
+        _from_plane_order(part, name, real, cut.layouts[name])
+        for node in to_plane_order.get(name, ()):  # It is in this order as it comes.
+            part.node("Identity", (real,), node.output)
     for name, passed in passing.items():
         inputs[passed] = graph.values[name]
         part.node("Identity", (passed,), name)
-    part.nodes.extend(cut.epilogue)
+    spared = {id(node) for nodes in to_plane_order.values() for node in nodes}
+    part.nodes.extend(node for node in cut.epilogue if id(node) not in spared)
     return part.finish(inputs, {name: graph.values[name] for name in graph.outputs})
 
 
-def _from_plane_order(part: _Part, name: str, tensor: Tensor, layout: Layout) -> None:
-    """The float value *name* out of a device tensor [1, H, W, C]."""
-    real = part.node(
-        "DequantizeLinear", (tensor.name, *part.scale(tensor)), part.fresh(name + "/hwc")
-    )
+def _gives_plane_order(node: Node, name: str) -> bool:
+    """Whether all that *node* does is to bring [1, C, H, W] *name* into the device's order."""
+    perm = tuple(node.attributes.get("perm", ()))
+    return node.op == "Transpose" and node.inputs[0] == name and perm == (0, 2, 3, 1)
+
+
+def _from_plane_order(part: _Part, name: str, real: str, layout: Layout) -> None:
+    """The float value *name* out of *real*, [1, H, W, C] as the device has it."""
     if layout.order is not None:
         count = part.constant(f"{name}/count", np.array([math.prod(layout.shape)], np.int64))
         flat = part.node("Reshape", (real, count), part.fresh(f"{name}/flat"))

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.compiler._graph import Graph, Names, Node
+from edged.compiler._place import OPERATORS
 
 __all__ = ["fold"]
 
@@ -182,14 +183,15 @@ def _with_affine_in_weights(graph: Graph) -> Graph:
     constants = dict(graph.constants)
     nodes: list[Node] = []
     linear: dict[str, int] = {}  # value → the position of the Conv or Gemm that gives it
-    behind: set[str] = set()  # values behind a Conv or Gemm
+    behind: set[str] = set()  # values that the device computes behind a Conv or Gemm
     for node in graph.nodes:
         affine = _affine(graph, node)
         at = linear.get(affine.source) if affine else None
         if affine is not None and at is not None and uses[affine.source] == 1:
             nodes[at] = _absorbed(nodes[at], affine, node.output, constants, names)
         elif affine is not None and affine.source in behind and len(graph.shape(node.output)) == 4:
-            # In front of the first Conv it stays float, on the host: it is mere preprocessing.
+            # In front of the first Conv it stays float, on the host: it is mere preprocessing. So
+            # it does behind operators that the device lacks.
             at = len(nodes)
             nodes.append(_depthwise(node, affine, constants, names))
         else:
@@ -197,7 +199,7 @@ def _with_affine_in_weights(graph: Graph) -> Graph:
             nodes.append(node)
         if at is not None:
             linear[node.output] = at
-        if at is not None or not behind.isdisjoint(node.inputs):
+        if at is not None or (node.op in OPERATORS and not behind.isdisjoint(node.inputs)):
             behind.update(node.outputs)
     return replace(graph, nodes=tuple(nodes), constants=constants)
 

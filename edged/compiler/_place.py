@@ -14,7 +14,7 @@ from edged.compiler._graph import Graph, Node
 from edged.compiler._layout import Layout, Shape3, make
 from edged.npu import ACCUMULATOR_BOUND, Op
 
-__all__ = ["VIEWS", "Kernel", "NotOnDevice", "Window", "place", "view"]
+__all__ = ["OPERATORS", "VIEWS", "Kernel", "NotOnDevice", "Window", "place", "view"]
 
 VIEWS: Final = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _MAX_PLANE: Final = 1 << 26
@@ -262,6 +262,9 @@ _RULES: dict[str, _Rule] = {
     "Relu": _bounds,
     "Sum": _add,
 }
+
+OPERATORS: Final = VIEWS | frozenset(_RULES)
+"""What the device may have; the rest is the host's whatever its operands."""
 
 
 def _image(operands: list[Layout]) -> Layout:

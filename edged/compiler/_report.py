@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from edged.compiler._partition import Partition
+from edged.compiler._graph import Graph
+from edged.compiler._partition import HostNode, Partition
 from edged.compiler._quantise import Quantised
-from edged.npu import ProgramImage
+from edged.npu import ProgramImage, weights_bytes
 
 __all__ = ["HostRow", "LayerRow", "Report", "report"]
 
 _FEW_SAMPLES: Final = 8
+_FEW_MACS: Final = 0.01
 _HEAVY: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "LSTM", "GRU", "MatMul"})
 
 
@@ -26,6 +30,11 @@ class LayerRow:
         weight_exponents: CONV: the lowest and the highest over the output channels.
         accumulator: CONV: the largest magnitude proven possible; the bound is 2^24.
         coarser_channels: CONV: channels with coarser weights than they would have without it.
+        weight_bytes: CONV: of weights, biases and shifts.
+        activation_bytes: of its output.
+        address: of its output in the bank; tensors that never live together share theirs.
+        error: of its output against the float model, what came before included: the root mean
+            square of the difference over that of the float values. None when it was not measured.
     """
 
     name: str
@@ -39,16 +48,29 @@ class LayerRow:
     weight_exponents: tuple[int, int] | None = None
     accumulator: int | None = None
     coarser_channels: int | None = None
+    weight_bytes: int = 0
+    activation_bytes: int = 0
+    address: int = 0
+    error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HostRow:
-    """An operator that the host runs: in the prologue or epilogue, and why."""
+    """An operator that the host runs: in the prologue or epilogue, and why.
+
+    Attributes:
+        shape: of its output, as ONNX has it; None where it is not known.
+        macs: multiply-accumulates of one run.
+        weight_bytes: of its float constants.
+    """
 
     name: str
     op: str
     where: str
     reason: str
+    shape: tuple[int, ...] | None = None
+    macs: int = 0
+    weight_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +83,9 @@ class Report:
         macs: multiply-accumulates of one run on the device.
         dram_bytes: DRAM that a bank needs.
         weights_bytes: of these, weights and biases.
+        activations_bytes: of these, activations: the peak, since addresses are used again.
+        activations_total_bytes: what activations would take if each had an address of its own.
+        host_macs: multiply-accumulates of one run on the host.
         warnings: what may cost accuracy or speed, a sentence each.
     """
 
@@ -71,6 +96,9 @@ class Report:
     macs: int
     dram_bytes: int
     weights_bytes: int
+    activations_bytes: int
+    activations_total_bytes: int
+    host_macs: int
     layers: tuple[LayerRow, ...]
     host: tuple[HostRow, ...]
     warnings: tuple[str, ...]
@@ -83,14 +111,21 @@ class Report:
 def report(
     *,
     compiler: str,
+    graph: Graph,
     cut: Partition,
     quantised: Quantised,
     image: ProgramImage,
     weights: int,
     calibration: str,
     samples: int,
+    errors: Mapping[str, float],
 ) -> Report:
-    """The report on *image*; *weights* is the length of its weights section in bytes."""
+    """The report on *image*.
+
+    Args:
+        weights: the length of its weights section in bytes.
+        errors: of kernels' outputs by their names, where they were measured.
+    """
     rows = []
     for kernel, layer in zip(cut.kernels, image.layers, strict=True):
         tensor = image.tensors[layer.output]
@@ -104,6 +139,10 @@ def report(
             tensor.exponent,
             layer.lo,
             layer.hi,
+            weight_bytes=weights_bytes([layer]) if convolution is not None else 0,
+            activation_bytes=tensor.nbytes,
+            address=tensor.address,
+            error=errors.get(kernel.output),
         )
         if convolution is not None:
             exponents = convolution.exponents
@@ -114,6 +153,7 @@ def report(
                 coarser_channels=convolution.coarser,
             )
         rows.append(row)
+    host = tuple(_host_row(graph, entry) for entry in cut.host)
     return Report(
         compiler=compiler,
         array=str(image.array),
@@ -122,12 +162,31 @@ def report(
         macs=image.macs(),
         dram_bytes=image.dram_bytes,
         weights_bytes=weights,
+        activations_bytes=image.dram_bytes - weights,
+        activations_total_bytes=sum(tensor.nbytes for tensor in image.tensors),
+        host_macs=sum(row.macs for row in host),
         layers=tuple(rows),
-        host=tuple(
-            HostRow(entry.node.name or entry.node.output, entry.node.op, entry.where, entry.reason)
-            for entry in cut.host
-        ),
-        warnings=(*_calibration_warnings(calibration, samples), *_host_warnings(cut)),
+        host=host,
+        warnings=(*_calibration_warnings(calibration, samples), *_host_warnings(cut, host, image)),
+    )
+
+
+def _host_row(graph: Graph, entry: HostNode) -> HostRow:
+    node = entry.node
+    constants = [graph.constants[name] for name in node.inputs if name in graph.constants]
+    shape = graph.values[node.output].shape
+    macs = 0
+    if node.op in ("Conv", "Gemm", "MatMul") and shape is not None and constants:
+        pixels = math.prod(shape[2:]) if node.op == "Conv" else 1
+        macs = int(constants[0].size) * pixels
+    return HostRow(
+        node.name or node.output,
+        node.op,
+        entry.where,
+        entry.reason,
+        shape,
+        macs,
+        sum(int(array.nbytes) for array in constants if array.dtype.kind == "f"),
     )
 
 
@@ -142,8 +201,10 @@ def _calibration_warnings(calibration: str, samples: int) -> list[str]:
     return []
 
 
-def _host_warnings(cut: Partition) -> list[str]:
-    heavy = [entry for entry in cut.host if entry.node.op in _HEAVY]
+def _host_warnings(cut: Partition, rows: Sequence[HostRow], image: ProgramImage) -> list[str]:
+    few = (image.macs() + sum(row.macs for row in rows)) * _FEW_MACS
     return [
-        f"{entry.node.place} runs on the host ({entry.where}): {entry.reason}" for entry in heavy
+        f"{entry.node.place} runs on the host ({entry.where}): {entry.reason}"
+        for entry, row in zip(cut.host, rows, strict=True)
+        if row.op in _HEAVY and not 0 < row.macs < few
     ]

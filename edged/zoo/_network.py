@@ -203,7 +203,7 @@ _ALL: Final = (
         'Liu et al., "SSD: Single Shot MultiBox Detector", 2016',
         21,
         tuple(Grid),
-        "stretch=300x300,mean=123:117:104",
+        "ssd",
         _ssd300,
     ),
 )

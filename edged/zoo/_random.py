@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from PIL import Image
 
 from edged._onnxruntime import InferenceSession, SessionOptions
-from edged.zoo._skeleton import INPUT, OPSET, Kind, Skeleton
+from edged.zoo._skeleton import INPUT, OPSET, Kind, Parameter, Skeleton
 
 __all__ = ["IMAGENET_MEANS", "made_up_images", "random_weights"]
 
@@ -61,24 +61,23 @@ def made_up_images(height: int, width: int, count: int, seed: int = 0) -> _Float
 def random_weights(skeleton: Skeleton, seed: int) -> dict[str, _Floats]:
     """An array for every parameter of *skeleton*; the same seed gives the same."""
     rng = np.random.default_rng(seed)
-    weights = {p.name: _drawn(rng, p.kind, p.shape) for p in skeleton.parameters}
+    weights = {p.name: _drawn(rng, p) for p in skeleton.parameters}
     images = made_up_images(skeleton.height, skeleton.width, _BATCH, seed)
     _settle(skeleton, weights, _measured(skeleton, weights, images))
     return weights
 
 
-def _drawn(rng: np.random.Generator, kind: Kind, shape: tuple[int, ...]) -> _Floats:
-    match kind:
+def _drawn(rng: np.random.Generator, parameter: Parameter) -> _Floats:
+    shape = parameter.shape
+    match parameter.kind:
         case Kind.KERNEL | Kind.MATRIX:
             # He et al., "Delving Deep into Rectifiers", 2015.
-            fan_in = math.prod(shape[1:]) if kind is Kind.KERNEL else shape[0]
+            fan_in = math.prod(shape[1:]) if parameter.kind is Kind.KERNEL else shape[0]
             drawn = rng.standard_normal(shape, np.float32)
             drawn *= np.float32(math.sqrt(2.0 / fan_in))
             return drawn
-        case Kind.GAMMA:
-            return rng.uniform(0.5, 1.5, shape).astype(np.float32)
-        case Kind.BETA | Kind.BIAS:
-            return rng.normal(0.0, 0.2, shape).astype(np.float32)
+        case Kind.GAMMA | Kind.BETA | Kind.BIAS:
+            return rng.normal(*parameter.typical, shape).astype(np.float32)
         case Kind.SCALE:
             return np.full(shape, _NORMALISED_SCALE, np.float32)
         case Kind.VARIANCE:

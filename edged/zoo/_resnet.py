@@ -10,11 +10,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 
-from edged.zoo._skeleton import Image, Skeleton, Sketch
+from edged.zoo._skeleton import RECTIFIED, Image, Skeleton, Sketch
 
 __all__ = ["Halving", "resnet"]
 
 _DEPTHS = (64, 128, 256, 512)
+_BRANCH = (0.35, 0.1)
+"""Typical gammas of what is added to a shortcut: a unit changes little of what goes through it."""
+_ADDED = (0.0, 0.2)
+"""Typical offsets of terms, which would add up over the units."""
 
 
 class Halving(enum.StrEnum):
@@ -67,19 +71,27 @@ def _unit(
     stride = 2 if halves else 1
     first, second = (stride, 1) if halving is Halving.PAPER else (1, stride)
 
-    def convolved(x: Image, name: str, channels: int, kernel: int, stride: int) -> Image:
+    def convolved(
+        x: Image,
+        name: str,
+        channels: int,
+        kernel: int,
+        stride: int,
+        gamma: tuple[float, float] = (1.0, 0.25),
+        beta: tuple[float, float] = RECTIFIED,
+    ) -> Image:
         # With a stride, too, as much before as after: slim's conv2d_same, and the others.
         pad = (kernel // 2, kernel // 2)
         y = sketch.conv(x, f"{scope}/{name}", channels, kernel, stride=stride, pad=pad)
-        return sketch.batch_norm(y, f"{scope}/{name}")
+        return sketch.batch_norm(y, f"{scope}/{name}", gamma, beta)
 
     if x.channels != 4 * depth:
-        shortcut = convolved(x, "shortcut", 4 * depth, 1, stride)
+        shortcut = convolved(x, "shortcut", 4 * depth, 1, stride, beta=_ADDED)
     elif halves:
         shortcut = sketch.max_pool(x, f"{scope}/shortcut", 1, stride)
     else:
         shortcut = x
     y = sketch.relu(convolved(x, "conv1", depth, 1, first), f"{scope}/conv1")
     y = sketch.relu(convolved(y, "conv2", depth, 3, second), f"{scope}/conv2")
-    y = convolved(y, "conv3", 4 * depth, 1, 1)
+    y = convolved(y, "conv3", 4 * depth, 1, 1, gamma=_BRANCH, beta=_ADDED)
     return sketch.relu(sketch.add(shortcut, y, scope), scope)

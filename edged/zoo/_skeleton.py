@@ -13,10 +13,25 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["INPUT", "OPSET", "Image", "Kind", "Parameter", "Skeleton", "Sketch", "same"]
+__all__ = [
+    "INPUT",
+    "OPSET",
+    "RECTIFIED",
+    "Image",
+    "Kind",
+    "Parameter",
+    "Skeleton",
+    "Sketch",
+    "same",
+]
 
 INPUT: Final = "Placeholder:0"
 """The image input of every network: float32 [N, height, width, 3], R, G, B minus their means."""
+
+RECTIFIED: Final = (0.75, 0.2)
+"""What is typical of offsets in front of a ReLU. At 0, where half of the values are cut off, random
+networks are chaotic: in each layer small errors, such as those of quantisation, grow faster than
+the values do. Trained networks are not."""
 
 OPSET: Final = 17
 _IR_VERSION: Final = 8
@@ -48,11 +63,13 @@ class Parameter:
     Attributes:
         name: TensorFlow's variable, of which the ONNX initializer takes the name.
         shape: as the ONNX graph has it.
+        typical: mean and deviation of biases, gammas and betas, for random ones.
     """
 
     name: str
     kind: Kind
     shape: tuple[int, ...]
+    typical: tuple[float, float] = (0.0, 0.2)
 
     @property
     def size(self) -> int:
@@ -186,16 +203,20 @@ class Sketch:
         stride: int = 1,
         dilation: int = 1,
         pad: tuple[int, int] | None = None,
-        bias: bool = False,
+        bias: tuple[float, float] | None = None,
     ) -> Image:
-        """A square convolution; *pad* before and after, by default TensorFlow's SAME."""
+        """A square convolution; *pad* before and after, by default TensorFlow's SAME.
+
+        Args:
+            bias: what is typical of it; None if there is none.
+        """
         before, after = same(x.height, kernel, stride, dilation) if pad is None else pad
         inputs = [
             x.name,
             self._parameter(f"{scope}/weights", Kind.KERNEL, channels, x.channels, kernel, kernel),
         ]
-        if bias:
-            inputs.append(self._parameter(f"{scope}/biases", Kind.BIAS, channels))
+        if bias is not None:
+            inputs.append(self._parameter(f"{scope}/biases", Kind.BIAS, channels, typical=bias))
         y = _window(x, f"{scope}/Conv2D:0", channels, kernel, stride, dilation, (before, after))
         self._node(
             "Conv",
@@ -209,14 +230,21 @@ class Sketch:
         self._macs += y.channels * y.height * y.width * x.channels * kernel * kernel
         return y
 
-    def batch_norm(self, x: Image, scope: str) -> Image:
+    def batch_norm(
+        self,
+        x: Image,
+        scope: str,
+        gamma: tuple[float, float] = (1.0, 0.25),
+        beta: tuple[float, float] = RECTIFIED,
+    ) -> Image:
+        """Batch norm; *gamma* and *beta* say what is typical of them."""
         inputs = [x.name] + [
-            self._parameter(f"{scope}/BatchNorm/{name}", kind, x.channels)
-            for name, kind in (
-                ("gamma", Kind.GAMMA),
-                ("beta", Kind.BETA),
-                ("moving_mean", Kind.MEAN),
-                ("moving_variance", Kind.VARIANCE),
+            self._parameter(f"{scope}/BatchNorm/{name}", kind, x.channels, typical=typical)
+            for name, kind, typical in (
+                ("gamma", Kind.GAMMA, gamma),
+                ("beta", Kind.BETA, beta),
+                ("moving_mean", Kind.MEAN, (0.0, 0.0)),
+                ("moving_variance", Kind.VARIANCE, (1.0, 0.0)),
             )
         ]
         y = replace(x, name=f"{scope}/BatchNorm:0")
@@ -321,8 +349,10 @@ class Sketch:
             self._macs,
         )
 
-    def _parameter(self, name: str, kind: Kind, *shape: int) -> str:
-        self._parameters.append(Parameter(name, kind, shape))
+    def _parameter(
+        self, name: str, kind: Kind, *shape: int, typical: tuple[float, float] = (0.0, 0.2)
+    ) -> str:
+        self._parameters.append(Parameter(name, kind, shape, typical))
         return name
 
     def _node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:

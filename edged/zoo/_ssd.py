@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 
-from edged.zoo._skeleton import Image, Skeleton, Sketch
+from edged.zoo._skeleton import RECTIFIED, Image, Skeleton, Sketch
 from edged.zoo._vgg import stage
 
 __all__ = ["Grid", "ssd300"]
@@ -77,7 +77,9 @@ def _convolved(
     dilation: int = 1,
     pad: tuple[int, int] | None = None,
 ) -> Image:
-    y = sketch.conv(x, name, channels, kernel, stride=stride, dilation=dilation, pad=pad, bias=True)
+    y = sketch.conv(
+        x, name, channels, kernel, stride=stride, dilation=dilation, pad=pad, bias=RECTIFIED
+    )
     return sketch.relu(y, name)
 
 
@@ -85,7 +87,7 @@ def _head(
     sketch: Sketch, x: Image, scope: str, output: str, anchors: int, each: int
 ) -> dict[str, tuple[int, ...]]:
     """*each* values for every anchor of every pixel: the output's name and shape."""
-    y = sketch.conv(x, scope, anchors * each, 3, bias=True)
+    y = sketch.conv(x, scope, anchors * each, 3, bias=(0.0, 0.2))
     name, (height, width, _) = sketch.channels_last(y, f"{scope}/nhwc:0")
     shape = (height, width, anchors, each)
     sketch.reshape(name, output, shape)

@@ -4,7 +4,7 @@ Recognition", 2014, configuration D; its fully connected layers as convolutions 
 
 from __future__ import annotations
 
-from edged.zoo._skeleton import Image, Skeleton, Sketch
+from edged.zoo._skeleton import RECTIFIED, Image, Skeleton, Sketch
 
 __all__ = ["STAGES", "stage", "vgg16"]
 
@@ -23,9 +23,9 @@ def vgg16(scope: str, classes: int, output: str) -> Skeleton:
     for number in range(1, len(STAGES) + 1):
         x = stage(sketch, x, scope, number)
         x = sketch.max_pool(x, f"{scope}/pool{number}", 2, 2, (0, 0))
-    x = sketch.conv(x, f"{scope}/fc6", 4096, x.height, pad=(0, 0), bias=True)
+    x = sketch.conv(x, f"{scope}/fc6", 4096, x.height, pad=(0, 0), bias=RECTIFIED)
     x = sketch.relu(x, f"{scope}/fc6")
-    x = sketch.relu(sketch.conv(x, f"{scope}/fc7", 4096, 1, bias=True), f"{scope}/fc7/nchw")
+    x = sketch.relu(sketch.conv(x, f"{scope}/fc7", 4096, 1, bias=RECTIFIED), f"{scope}/fc7/nchw")
     features = sketch.channels_last(x, f"{scope}/fc7/Relu:0")
     sketch.classifier(features, f"{scope}/fc8", output, classes)
     return sketch.finish({output: (classes,)}, features)
@@ -36,5 +36,5 @@ def stage(sketch: Sketch, x: Image, scope: str, number: int) -> Image:
     count, channels = STAGES[number - 1]
     for index in range(1, count + 1):
         name = f"{scope}/conv{number}/conv{number}_{index}"
-        x = sketch.relu(sketch.conv(x, name, channels, 3, bias=True), name)
+        x = sketch.relu(sketch.conv(x, name, channels, 3, bias=RECTIFIED), name)
     return x

@@ -159,7 +159,7 @@ def test_the_command_lists_and_makes_a_bundle_that_says_its_weights_are_random(
     said = edgectl("inspect", path).stdout
     assert "source     random weights, seed 7\n" in said
     assert "input      Placeholder:0 float32 [N, 224, 224, 3], also images\n" in said
-    assert "images     imagenet to 224x224 into Placeholder:0\n" in said
+    assert "images     imagenet to 224x224 into Placeholder:0" in said
 
 
 def test_a_command_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,218 @@
+"""``edgectl compile``."""
+
+from __future__ import annotations
+
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from edged import bundle
+from edged._onnxfile import read_onnx_bytes
+from edged.bundle import FileName
+from edged.cli._output import print_json, print_table, stderr, stdout
+from edged.errors import InputError, NotFoundError
+
+if TYPE_CHECKING:
+    from edged.compiler import CompiledModel, HostRow, LayerRow, Report, Samples
+
+COMPILE_EXAMPLES = (
+    "edgectl compile resnet-50-1.0.0.edgemodel --report · "
+    "edgectl compile model.onnx --calibration inputs.npz --report --json · "
+    "edgectl compile model.onnx -o compiled/"
+)
+_MAX_CALIBRATION_BYTES: Final = 1 << 30
+_NAME_LENGTH: Final = 64
+
+
+def compile_(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A bundle, or a float ONNX model.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A folder for the program and the host's parts; nothing is written without it.",
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Typical inputs, arrays by input name; by default those of the bundle.",
+        ),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Show every layer, and measure its error.")
+    ] = False,
+    measured: Annotated[
+        int, typer.Option(min=1, max=64, help="With --report: on how many samples.")
+    ] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Compile a model as edged does when it is dropped, and say what became of each operator."""
+    if output is not None and not output.is_dir():
+        raise InputError(f"cannot write to {output}: wanted a folder that exists")
+    # Heavy, and only wanted here.
+    from edged.compiler import compile_model
+
+    begin = time.monotonic()
+    with _source(model) as (source, packed), _progress() as progress:
+        task = progress.add_task("reading the model", total=1.0)
+        made = compile_model(
+            read_onnx_bytes(source),
+            calibration=_samples(calibration or packed),
+            progress=lambda done, step: progress.update(task, completed=done, description=step),
+            measured=measured if report else 0,
+        )
+    if output is not None:
+        made.write(output)
+    seconds = time.monotonic() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    if as_json:
+        facts = {"model": str(model), "seconds": round(seconds, 3), "peak_memory_bytes": peak}
+        print_json(facts | _json(made, report))
+        return
+    if report:
+        _tables(made.report)
+    _summary(made.report, seconds, peak)
+
+
+@contextmanager
+def _source(model: Path) -> Iterator[tuple[Path, Path | None]]:
+    """The ONNX file, and the samples that come with it."""
+    if model.suffix == ".onnx":
+        yield model, None
+        return
+    if not model.exists():
+        raise NotFoundError(f"cannot compile {model}: there is no such file")
+    with tempfile.TemporaryDirectory(prefix="edgectl-") as folder:
+        found = bundle.verify_bundle(model.resolve(), Path(folder))
+        samples = found.folder / FileName.CALIBRATION
+        yield found.folder / FileName.MODEL, samples if samples.exists() else None
+
+
+def _samples(path: Path | None) -> Samples | None:
+    if path is None:
+        return None
+    if path.suffix != ".npz":
+        raise InputError(
+            f"cannot calibrate with {path}: wanted an .npz of arrays by input name; for"
+            " photographs, pack a bundle with --calibration and compile that"
+        )
+    return bundle.read_arrays(path, max_bytes=_MAX_CALIBRATION_BYTES)
+
+
+def _json(made: CompiledModel, report: bool) -> dict[str, object]:
+    facts: dict[str, object] = json.loads(made.report.json())
+    if not report:
+        del facts["layers"], facts["host"]
+    return facts
+
+
+def _tables(report: Report) -> None:
+    rows = [
+        *(_host_row(row) for row in report.host if row.where == "prologue"),
+        *(_layer_row(row) for row in report.layers),
+        *(_host_row(row) for row in report.host if row.where != "prologue"),
+    ]
+    print_table(
+        (
+            *("LAYER", "OPERATOR", "WHERE", "OUTPUT", "MMACS", "WEIGHTS", "ACTIVATIONS"),
+            *("EXPONENTS", "ERROR", "WHY THERE"),
+        ),
+        rows,
+    )
+    stdout().print()
+
+
+def _layer_row(row: LayerRow) -> tuple[str, ...]:
+    exponents = f"{row.exponent}"
+    if row.weight_exponents is not None:
+        low, high = row.weight_exponents
+        exponents += f", weights {low}" + (f"…{high}" if high > low else "")
+    remark = ""
+    if row.coarser_channels:
+        remark = f"{row.coarser_channels} channels coarser, so that sums stay below 2^24"
+    return (
+        _abridged(row.name),
+        row.op.lower(),
+        "device",
+        f"{row.dtype.lower()} {'x'.join(map(str, row.shape))}",
+        _millions(row.macs),
+        _bytes(row.weight_bytes),
+        _bytes(row.activation_bytes),
+        exponents,
+        "–" if row.error is None else f"{row.error:.2%}",
+        remark,
+    )
+
+
+def _host_row(row: HostRow) -> tuple[str, ...]:
+    shape = "?" if row.shape is None else "x".join(map(str, row.shape[1:]))
+    return (
+        _abridged(row.name),
+        row.op,
+        f"host ({row.where})",
+        shape,
+        _millions(row.macs),
+        _bytes(row.weight_bytes),
+        "–",
+        "–",
+        "–",
+        row.reason,
+    )
+
+
+def _summary(report: Report, seconds: float, peak: int) -> None:
+    total = report.macs + report.host_macs
+    share = report.macs / total if total else 1.0
+    samples = f"{report.samples} samples" if report.calibration == "samples" else "synthetic inputs"
+    saved = report.activations_total_bytes / max(report.activations_bytes, 1)
+    for key, value in (
+        ("device", f"{len(report.layers)} layers, {_millions(report.macs)} MMACs, {share:.1%}"),
+        ("host", f"{len(report.host)} operators, {_millions(report.host_macs)} MMACs"),
+        ("weights", _bytes(report.weights_bytes)),
+        (
+            "activations",
+            f"{_bytes(report.activations_bytes)} at the peak, "
+            f"{_bytes(report.activations_total_bytes)} if none shared its place ({saved:.1f}x)",
+        ),
+        ("calibration", samples),
+        ("compiled", f"in {seconds:.1f} s, {peak / 1e6:.0f} MB at the peak"),
+    ):
+        stdout().print(f"[bold]{key:12}[/bold] {escape(value)}")
+    for warning in report.warnings:
+        stderr().print(escape(f"edgectl: {warning}"))
+
+
+def _abridged(name: str) -> str:
+    """Exporters join names of hundreds of characters."""
+    half = _NAME_LENGTH // 2
+    return name if len(name) <= _NAME_LENGTH else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f}" if count else "–"
+
+
+def _bytes(count: int) -> str:
+    if not count:
+        return "–"
+    return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count} B"
+
+
+def _progress() -> Progress:
+    console = stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

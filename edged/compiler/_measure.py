@@ -1,0 +1,49 @@
+"""How far each layer of the program is from the float model, on samples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edged.compiler._calibrate import Samples
+from edged.compiler._graph import Graph
+from edged.compiler._partition import Partition
+from edged.compiler._session import FloatSession
+from edged.npu import ProgramImage, numerics
+
+__all__ = ["layer_errors"]
+
+
+def layer_errors(
+    graph: Graph, cut: Partition, image: ProgramImage, prologue: bytes, samples: Samples, count: int
+) -> dict[str, float]:
+    """For each kernel's output: RMS of the difference over the RMS of the float values.
+
+    The program runs from its inputs, so a layer's error has those of all before it in it.
+
+    Args:
+        prologue: the ONNX file that makes the device's inputs.
+        count: how many samples to take, evenly spaced.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the float model.
+    """
+    names = [kernel.output for kernel in cut.kernels]
+    large = graph.large()
+    floats = FloatSession(graph.onnx(names, large), "run the float model to measure errors")
+    # The device's inputs come first in it, in the order of the image's.
+    before = FloatSession(prologue, "run the part of the model in front of the device")
+    total = len(next(iter(samples.values())))
+    noise = np.zeros(len(names))
+    signal = np.zeros(len(names))
+    for index in sorted({int(i) for i in np.linspace(0, total - 1, min(count, total))}):
+        feeds = {name: array[index : index + 1] for name, array in samples.items()}
+        entering = before.run(feeds)[: len(image.inputs)]
+        tensors = numerics.run_all(image, [array[0] for array in entering])
+        wanted = floats.run({**feeds, **large})
+        for position, (name, layer) in enumerate(zip(names, image.layers, strict=True)):
+            plane = cut.layouts[name].to_plane(wanted[position]).astype(np.float64)
+            scale = 2.0 ** image.tensors[layer.output].exponent
+            noise[position] += ((tensors[layer.output] * scale - plane) ** 2).sum()
+            signal[position] += (plane**2).sum()
+    ratios = np.sqrt(noise / np.maximum(signal, np.finfo(np.float64).tiny))
+    return {name: float(f"{ratio:.4g}") for name, ratio in zip(names, ratios, strict=True)}
