@@ -21,7 +21,7 @@ from edged.detection._detections import (
 )
 from edged.detection._epilogue import Epilogue, EpilogueName
 from edged.detection._priors import SSD_300, FeatureMap, priors
-from edged.detection._ssd import check_outputs, decode, read
+from edged.detection._ssd import are_readable, check_outputs, decode, read
 from edged.detection._voc import VOC_LABELS
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Epilogue",
     "EpilogueName",
     "FeatureMap",
+    "are_readable",
     "check_outputs",
     "decode",
     "decode_boxes",

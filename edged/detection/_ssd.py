@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from edged.detection._epilogue import Epilogue, EpilogueName
 from edged.detection._priors import SSD_300, priors
 from edged.errors import RequestError
 
-__all__ = ["check_outputs", "decode", "read"]
+__all__ = ["are_readable", "check_outputs", "decode", "read"]
 
 _DEFAULT: Final = Epilogue(EpilogueName.SSD)
 
@@ -63,6 +63,11 @@ def read(
     if any(name in outputs for name in TENSORS):
         return from_tensors(outputs)
     return decode(outputs, epilogue)
+
+
+def are_readable(names: Collection[str]) -> bool:
+    """Whether outputs of these names are for `read`: those of a detector, of either kind."""
+    return any(name in names for name in (*TENSORS, SSD_300[0].logits))
 
 
 def check_outputs(shapes: Mapping[str, Sequence[int | None]]) -> None:

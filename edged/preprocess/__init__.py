@@ -7,7 +7,7 @@ transforms.
 """
 
 from edged.preprocess._apply import apply, image_to_array
-from edged.preprocess._decode import MAX_PIXELS, MAX_SIDE_PIXELS
+from edged.preprocess._decode import MAX_PIXELS, MAX_SIDE_PIXELS, decode
 from edged.preprocess._spec import (
     IMAGENET,
     SSD_300,
@@ -33,5 +33,6 @@ __all__ = [
     "Sampling",
     "Transform",
     "apply",
+    "decode",
     "image_to_array",
 ]

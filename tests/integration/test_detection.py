@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -205,3 +209,45 @@ def test_another_name_is_refused_with_those_that_there_are(serving: Appliance) -
         ask(serving, [photo()], "boxes")
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "no output 'boxes'; it has 'detection_boxes'" in caught.value.details()
+
+
+def score(serving: Appliance, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edged.cli", "score", "--address", f"unix:{serving.socket}"]
+    return subprocess.run(
+        [*command, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+
+
+def test_edgectl_prints_and_draws_boxes(serving: Appliance, bundle: Path, tmp_path: Path) -> None:
+    for name in ("one.png", "two.png"):
+        (tmp_path / name).write_bytes(photo((30, 60)))
+    target = tmp_path / "out.png"
+    done = score(serving, tmp_path / "one.png", "--bundle", bundle, "--draw", target)
+    assert (done.returncode, done.stderr) == (0, "")
+    first = done.stdout.splitlines()[1].split()
+    assert first[1] == "dog" and float(first[0]) > 0.9 and len(first) == 6
+    top, left = (float(first[2]) * 450, float(first[3]) * 600)
+    with Image.open(target) as drawn:
+        colour = np.array(drawn.getpixel((round(left), round(top) + 20)))
+    assert np.abs(colour - 128).max() > 60 and np.abs(colour - (255, 0, 0)).max() > 60
+
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    done = score(serving, *sorted(tmp_path.glob("*e.png")), "--draw", folder, "--json")
+    (found,) = json.loads(done.stdout)
+    assert (folder / "one.png").exists()
+    assert found["detections"][0]["class"] == DOG and found["detections"][0]["label"] is None
+    assert len(found["detections"][0]["box"]) == 4
+
+
+def test_edgectl_shows_raw_outputs_when_asked(serving: Appliance, tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(photo((30, 60)))
+    done = score(serving, tmp_path / "one.png", "--output", "detection_scores", "--top", "1")
+    assert done.returncode == 0 and float(done.stdout.splitlines()[1].split()[0]) > 0.9
+    done = score(serving, tmp_path / "one.png", "--draw", tmp_path / "out.gif")
+    assert done.returncode == 65
+    assert "wanted a name that ends in .jpg" in done.stderr
