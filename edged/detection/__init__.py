@@ -20,7 +20,7 @@ from edged.detection._detections import (
     to_tensors,
 )
 from edged.detection._epilogue import Epilogue, EpilogueName
-from edged.detection._priors import SSD_300, FeatureMap, priors
+from edged.detection._priors import SSD_300, SSD_300_PAPER, FeatureMap, priors
 from edged.detection._ssd import are_readable, check_outputs, decode, read
 from edged.detection._voc import VOC_LABELS
 
@@ -30,6 +30,7 @@ __all__ = [
     "COUNT",
     "SCORES",
     "SSD_300",
+    "SSD_300_PAPER",
     "TENSORS",
     "VOC_LABELS",
     "Detection",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SSD_300", "FeatureMap", "priors"]
+__all__ = ["SSD_300", "SSD_300_PAPER", "FeatureMap", "priors"]
 
 _IMAGE: Final = 300
 _OFFSET: Final = 0.5
@@ -63,8 +64,10 @@ SSD_300: Final = (
     FeatureMap(10, 3, 207, 261, 100, _FEW),
     FeatureMap(11, 1, 261, 315, 300, _FEW),
 )
-"""The maps of SSD-VGG-300, as the original service had it: 8,432 priors. (Elsewhere the first map
-has 38 cells a side; here its pooling does not round up.)"""
+"""The maps of SSD-VGG-300, as the original service had it: 8,432 priors."""
+
+SSD_300_PAPER: Final = (dataclasses.replace(SSD_300[0], side=38), *SSD_300[1:])
+"""As published, where a pooling rounds up: 8,732 priors."""
 
 
 @functools.cache

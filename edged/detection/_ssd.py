@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edged.detection._boxes import Floats, decode_boxes, suppress
 from edged.detection._detections import TENSORS, Detections, from_tensors
 from edged.detection._epilogue import Epilogue, EpilogueName
-from edged.detection._priors import SSD_300, priors
+from edged.detection._priors import SSD_300, SSD_300_PAPER, FeatureMap, priors
 from edged.errors import RequestError
 
 __all__ = ["are_readable", "check_outputs", "decode", "read"]
@@ -32,7 +32,7 @@ def decode(
         outputs: by the names of the original service, for blocks 4, 7, 8, 9, 10 and 11:
             ``ssd_300_vgg/block4_box/Reshape_1:0``, class logits [N, n, n, a, classes], and
             ``ssd_300_vgg/block4_box/Reshape:0``, box offsets [N, n, n, a, 4]; floats. Others are
-            ignored.
+            ignored. The first n is 37, or 38 for the network as published.
         epilogue: threshold, top and overlap.
 
     Returns:
@@ -41,11 +41,13 @@ def decode(
     Raises:
         RequestError: an output is missing, of another shape, no float, or has a NaN or an infinity.
     """
-    check_outputs({name: np.shape(array) for name, array in outputs.items()})
-    logits = _joined(outputs, [each.logits for each in SSD_300])
-    offsets = _joined(outputs, [each.offsets for each in SSD_300])
-    images = len(logits)
-    return [_of_image(logits[row], offsets[row], epilogue) for row in range(images)]
+    maps = check_outputs({name: np.shape(array) for name, array in outputs.items()})
+    logits = _joined(outputs, [each.logits for each in maps])
+    offsets = _joined(outputs, [each.offsets for each in maps])
+    return [
+        _of_image(one, other, priors(maps), epilogue)
+        for one, other in zip(logits, offsets, strict=True)
+    ]
 
 
 def read(
@@ -70,15 +72,20 @@ def are_readable(names: Collection[str]) -> bool:
     return any(name in names for name in (*TENSORS, SSD_300[0].logits))
 
 
-def check_outputs(shapes: Mapping[str, Sequence[int | None]]) -> None:
+def check_outputs(shapes: Mapping[str, Sequence[int | None]]) -> tuple[FeatureMap, ...]:
     """Whether a model with outputs of these shapes, ``None`` for any size, is an SSD-VGG-300.
+
+    Returns:
+        its maps: those of the original service, or as published.
 
     Raises:
         RequestError: an output is missing or does not fit, and which.
     """
+    first = shapes.get(SSD_300[0].logits, ())
+    maps = SSD_300_PAPER if SSD_300_PAPER[0].side in first[1:2] else SSD_300
     batch: int | None = None
     classes: int | None = None
-    for each in SSD_300:
+    for each in maps:
         for name, last in ((each.logits, None), (each.offsets, 4)):
             if name not in shapes:
                 there = ", ".join(sorted(shapes)) or "none"
@@ -95,6 +102,7 @@ def check_outputs(shapes: Mapping[str, Sequence[int | None]]) -> None:
                 classes = found[4] if classes is None else classes
     if classes is not None and classes < 2:
         raise _bad(f"there are {classes} classes; wanted the background and at least one more")
+    return maps
 
 
 def _joined(outputs: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> Floats:
@@ -114,13 +122,13 @@ def _joined(outputs: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> Fl
     return np.concatenate(parts, axis=1)
 
 
-def _of_image(logits: Floats, offsets: Floats, epilogue: Epilogue) -> Detections:
+def _of_image(logits: Floats, offsets: Floats, priors: Floats, epilogue: Epilogue) -> Detections:
     scores = _softmax(logits)[:, 1:]
     where, classes = np.nonzero(scores > epilogue.threshold)
     scores = scores[where, classes]
     best = np.argsort(-scores, kind="stable")[: epilogue.top]
     where, classes, scores = where[best], classes[best] + 1, scores[best]
-    boxes = np.clip(decode_boxes(offsets[where], priors()[where]), 0, 1)
+    boxes = np.clip(decode_boxes(offsets[where], priors[where]), 0, 1)
     kept = suppress(boxes, classes, epilogue.overlap)
     return Detections(boxes[kept], scores[kept], classes[kept])
 

@@ -96,7 +96,7 @@ def test_a_model_that_is_no_detector() -> None:
 @pytest.mark.parametrize(
     ("place", "changes", "says"),
     [
-        (0, {"shape": (None, 38, 38, 4, 21)}, r"is \[N, 38, 38, 4, 21\]; wanted \[N, 37, 37, 4, "),
+        (0, {"shape": (None, 36, 36, 4, 21)}, r"is \[N, 36, 36, 4, 21\]; wanted \[N, 37, 37, 4, "),
         (1, {"shape": (None, 37, 37, 4, 5)}, r"wanted \[N, 37, 37, 4, 4\]"),
         (2, {"dtype": ElementType.INT8}, "there is no output 'ssd_300_vgg/block7_box/Reshape_1:0'"),
         (3, {"alias": "detection_boxes"}, "has the name of one of its own"),

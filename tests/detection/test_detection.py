@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from edged.detection import (
     SSD_300,
+    SSD_300_PAPER,
     VOC_LABELS,
     Detections,
     Epilogue,
@@ -178,6 +179,20 @@ def test_what_one_prior_sees() -> None:
     assert found.box == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_network_as_published_has_a_larger_first_map() -> None:
+    outputs = nothing()
+    outputs[offsets_of(4)] = np.zeros((1, 38, 38, 4, 4), np.float32)
+    outputs[logits_of(4)] = np.zeros((1, 38, 38, 4, 21), np.float32)
+    outputs[logits_of(4)][..., 0] = 10
+    outputs[logits_of(4)][0, 37, 20, 0, 1] = 20
+    outputs[logits_of(7)][0, 2, 3, 0, 2] = 19
+    assert len(priors(SSD_300_PAPER)) == 8732
+    (found,) = decode(outputs)
+    low, next_map = (np.array(each.box) * 300 for each in found)
+    assert low.tolist() == pytest.approx([289.5, 153.5, 300, 174.5], abs=1e-3)
+    assert next_map.tolist() == pytest.approx([17.5, 33.5, 62.5, 78.5], abs=1e-3)
+
+
 def test_boxes_end_at_the_edges_of_the_image() -> None:
     outputs = nothing()
     outputs[logits_of(11)][0, 0, 0, 1, 7] = 30
@@ -254,8 +269,12 @@ def without(name: str) -> Outputs:
         ({}, f"there is no output '{logits_of(4)}'; found none"),
         (without(offsets_of(10)), f"there is no output '{offsets_of(10)}'; found ssd_300_vgg/"),
         (
+            nothing() | {logits_of(4): np.zeros((1, 36, 36, 4, 21), "f4")},
+            f"output '{logits_of(4)}' is [1, 36, 36, 4, 21]; wanted [N, 37, 37, 4, classes]",
+        ),
+        (
             nothing() | {logits_of(4): np.zeros((1, 38, 38, 4, 21), "f4")},
-            f"output '{logits_of(4)}' is [1, 38, 38, 4, 21]; wanted [N, 37, 37, 4, classes]",
+            f"output '{offsets_of(4)}' is [1, 37, 37, 4, 4]; wanted [1, 38, 38, 4, 4]",
         ),
         (
             nothing() | {offsets_of(7): np.zeros((1, 19, 19, 6, 5), "f4")},

@@ -7,7 +7,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from edged._onnxruntime import InferenceSession
 from edged.preprocess import IMAGENET, SSD_300, PixelType, Preprocess, Sampling, Transform, apply
 
 F = np.float32
@@ -106,6 +108,31 @@ def test_the_short_side_may_come_out_one_pixel_less() -> None:
     found = apply(pixels, IMAGENET)
     expected = resized_value(pixels, (255, 255), 15, 15, 0) - MEANS[0]
     assert found[0, 0, 0, 0] == F(expected)
+
+
+@pytest.mark.parametrize("size", [(300, 400), (100, 531), (257, 1023), (7, 9), (1, 37)], ids=str)
+def test_onnx_has_the_same_resize_under_another_name(size: tuple[int, int]) -> None:
+    """``Resize``, linear and asymmetric: ONNX's word for what graphs of TensorFlow 1 become."""
+    node = helper.make_node(
+        "Resize",
+        ["x", "", "", "sizes"],
+        ["y"],
+        mode="linear",
+        coordinate_transformation_mode="asymmetric",
+    )
+    graph = helper.make_graph(
+        [node],
+        "resize",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, *size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 300, 300])],
+        [numpy_helper.from_array(np.array([1, 3, 300, 300]), "sizes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    pixels = noise(*size)
+    planes = pixels.transpose(2, 0, 1)[np.newaxis].astype(np.float32)
+    (expected,) = InferenceSession(model.SerializeToString()).run(None, {"x": planes})
+    found = apply(pixels, SSD_300) + np.array(MEANS)
+    np.testing.assert_allclose(found, expected.transpose(0, 2, 3, 1), atol=0.02)
 
 
 def test_nothing_is_averaged_and_no_centre_is_moved() -> None:
