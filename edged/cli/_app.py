@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import sys
+from typing import Any, Final
 
 import typer
+from typer.core import TyperGroup
 
-from edged.cli import _bundle, _compile, _config, _manage, _push, _score, _transfer, _zoo
 from edged.errors import EdgedError
 
 __all__ = ["main"]
@@ -16,40 +19,76 @@ _EPILOGUE = (
     "74 state or device · 75 try again later · 78 configuration."
 )
 
+_COMMANDS: Final = {
+    "pack": "_bundle",
+    "inspect": "_bundle",
+    "verify": "_bundle",
+    "score": "_score",
+    "zoo": "_zoo",
+    "compile": "_compile",
+    "convert": "_convert",
+    "featurize": "_transfer",
+    "head": "_transfer",
+    "push": "_push",
+    "status": "_manage",
+    "models": "_manage",
+    "activate": "_manage",
+    "rollback": "_manage",
+    "cancel": "_manage",
+    "pin": "_manage",
+    "unpin": "_manage",
+    "remove": "_manage",
+    "history": "_manage",
+    "logs": "_logs",
+    "doctor": "_doctor",
+    "config": "_config",
+}
+"""Each command and its module, in the order of ``--help``. The module has a function of the name of
+the command (or a Typer application, for a group of commands) and perhaps ``NAME_EXAMPLES``."""
+
+_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
+
+
+class _Commands(TyperGroup):
+    """Imports the module of a command once that is asked for: few need the libraries of others.
+
+    Contexts and commands are click's, or those of the copy of click that newer Typers bring along.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"edged.cli.{_COMMANDS[cmd_name]}")
+        found = getattr(module, cmd_name)
+        if not isinstance(found, typer.Typer):
+            function = found
+            found = typer.Typer(add_completion=False, context_settings=_SETTINGS)
+            epilog = getattr(module, f"{cmd_name.upper()}_EXAMPLES", None)
+            found.command(cmd_name, epilog=epilog)(function)
+        command = typer.main.get_command(found)
+        command.name = cmd_name
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        close = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+        if args[0] not in _COMMANDS and close:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="edgectl",
+    cls=_Commands,
     help="Make and check bundles, say which of them serves, and ask the model that does.",
     epilog=_EPILOGUE,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_SETTINGS,
 )
-app.command("pack", epilog=_bundle.PACK_EXAMPLES)(_bundle.pack)
-app.command("inspect", epilog=_bundle.INSPECT_EXAMPLES)(_bundle.inspect)
-app.command("verify", epilog=_bundle.VERIFY_EXAMPLES)(_bundle.verify)
-app.command("score", epilog=_score.SCORE_EXAMPLES)(_score.score)
-app.command("compile", epilog=_compile.COMPILE_EXAMPLES)(_compile.compile_)
-app.command("zoo", epilog=_zoo.ZOO_EXAMPLES)(_zoo.zoo)
-app.command("featurize", epilog=_transfer.FEATURIZE_EXAMPLES)(_transfer.featurize)
-app.command("head", epilog=_transfer.HEAD_EXAMPLES)(_transfer.head)
-app.command("push", epilog=_push.PUSH_EXAMPLES)(_push.push)
-app.command("status")(_manage.status)
-app.command("models")(_manage.models)
-app.command("activate", epilog=_manage.ACTIVATE_EXAMPLES)(_manage.activate)
-app.command("rollback")(_manage.rollback)
-app.command("cancel")(_manage.cancel)
-app.command("pin")(_manage.pin)
-app.command("unpin")(_manage.unpin)
-app.command("remove", epilog=_manage.REMOVE_EXAMPLES)(_manage.remove)
-app.command("history")(_manage.history)
-
-_configuration = typer.Typer(
-    help="What the configuration says, and whether it can be used.", no_args_is_help=True
-)
-_configuration.command("check", epilog=_config.CHECK_EXAMPLES)(_config.check)
-_configuration.command("show", epilog=_config.SHOW_EXAMPLES)(_config.show)
-app.add_typer(_configuration, name="config")
 
 
 @app.callback()

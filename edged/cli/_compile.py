@@ -33,7 +33,7 @@ _MAX_CALIBRATION_BYTES: Final = 1 << 30
 _NAME_LENGTH: Final = 64
 
 
-def compile_(
+def compile(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A bundle, or a float ONNX model.")
     ],

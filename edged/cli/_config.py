@@ -17,17 +17,26 @@ from edged.config import settings
 CHECK_EXAMPLES = "edgectl config check · edgectl config check ./edged.toml"
 SHOW_EXAMPLES = "edgectl config show · edgectl config show --all · edgectl config show --json"
 
+config = typer.Typer(
+    help="Show what the configuration says, and check whether it can be used.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
 _File = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[FILE]",
+        metavar="FILE",
         help=f"The configuration; by default {SERVICE_FILE}, if it is there. The files in"
         " FILE.d belong to it.",
     ),
 ]
 
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
-def check(file: _File = None, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+
+@config.command(epilog=CHECK_EXAMPLES)
+def check(file: _File = None, as_json: _Json = False) -> None:
     """Say whether the configuration can be used; if not, exit with status 78.
 
     Nothing is changed: a running edged goes on with what it has.
@@ -43,10 +52,11 @@ def check(file: _File = None, as_json: Annotated[bool, typer.Option("--json")] =
         stdout().print(escape(f"usable: {said}"))
 
 
+@config.command(epilog=SHOW_EXAMPLES)
 def show(
     file: _File = None,
     everything: Annotated[bool, typer.Option("--all", help="Defaults, too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: _Json = False,
 ) -> None:
     """Show what is in force, and which file says so."""
     path, environment = _meant(file)

@@ -1,0 +1,291 @@
+"""``edgectl doctor``: looks for the usual troubles, and says what to do about each."""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.markup import escape
+
+import edged
+from edged import sandbox
+from edged.cli._control import Daemon, configuration
+from edged.cli._output import print_json, stdout
+from edged.config import Config
+from edged.errors import ConfigError, EdgedError, InputError, SandboxError
+from edged.management import Status
+
+DOCTOR_EXAMPLES = "edgectl doctor · edgectl doctor --json · edgectl doctor --config ./edged.toml"
+
+_FOUND_TROUBLE: Final = 1
+_MiB: Final = 1 << 20
+_SPACE_FAIL, _SPACE_WARN = 100 * _MiB, 2048 * _MiB
+_REMOTE: Final = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs")
+_ACCELERATOR: Final = "0x120000"
+
+
+class Verdict(enum.StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look found.
+
+    Attributes:
+        subject: what was looked at.
+        text: what was found.
+        cure: what to do; empty where all is well.
+    """
+
+    subject: str
+    verdict: Verdict
+    text: str
+    cure: str = ""
+
+
+def doctor(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="The daemon's configuration."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Look for the usual troubles: configuration, daemon, device, folders, disk, sandbox, ports.
+
+    Changes nothing. Exit status 1 when something does not work.
+    """
+    found = list(_examine(config))
+    if as_json:
+        print_json([asdict(finding) for finding in found])
+    else:
+        _print(found)
+    if any(finding.verdict is Verdict.FAIL for finding in found):
+        raise typer.Exit(_FOUND_TROUBLE)
+
+
+def _print(found: list[Finding]) -> None:
+    colours = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
+    for finding in found:
+        mark = f"[{colours[finding.verdict]}]{finding.verdict:4}[/]"
+        stdout().print(f"{mark}  {finding.subject}: {escape(finding.text)}")
+        if finding.cure:
+            stdout().print(f"      → {escape(finding.cure)}")
+
+
+def _examine(path: Path | None) -> Iterator[Finding]:
+    try:
+        config = configuration(path)
+    except ConfigError as error:
+        yield Finding(
+            "configuration", Verdict.FAIL, str(error), "mend it; `edgectl config check` reads it"
+        )
+        return
+    yield Finding("configuration", Verdict.OK, f"state in {config.state.directory}")
+    status, finding = _daemon(config)
+    yield finding
+    looks: tuple[Callable[[Config, Status | None], Finding], ...] = (
+        _device,
+        _card,
+        _drop_folder,
+        _disk,
+        _memory,
+        _sandbox,
+        _port,
+        _clock,
+    )
+    for look in looks:
+        yield look(config, status)
+    for problem in status.store_problems if status is not None else ():
+        yield Finding("store", Verdict.WARN, problem, "see `journalctl -u edged`")
+
+
+def _daemon(config: Config) -> tuple[Status | None, Finding]:
+    try:
+        status = Daemon(config.console.socket).get("/v1/status", Status)
+    except InputError as error:
+        cure = "use sudo, or have an administrator put you into the group of the socket"
+        return None, Finding("daemon", Verdict.FAIL, str(error), cure)
+    except EdgedError as error:
+        cure = "`systemctl start edged`, and `journalctl -u edged -n 50` for why it is not up"
+        return None, Finding("daemon", Verdict.FAIL, str(error), cure)
+    if status.problem:
+        verdict = Verdict.WARN if status.state == "no model loaded" else Verdict.FAIL
+        return status, Finding(
+            "daemon", verdict, f"{status.state}: {status.problem}", "see the lines below"
+        )
+    return status, Finding("daemon", Verdict.OK, f"edged {status.version}, {status.state}")
+
+
+def _device(config: Config, _status: Status | None) -> Finding:
+    path = config.device.socket
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2)
+        try:
+            probe.connect(os.fspath(path))
+        except PermissionError:
+            return Finding(
+                "device", Verdict.WARN, f"{path} is not for this user to open", "use sudo to see"
+            )
+        except OSError as error:
+            return Finding(
+                "device",
+                Verdict.FAIL,
+                f"nobody answers at {path}: {error.strerror or error}",
+                "`systemctl start edged-emulator`, or set device.socket",
+            )
+    return Finding("device", Verdict.OK, f"answers at {path}")
+
+
+def _card(_config: Config, _status: Status | None) -> Finding:
+    cards = [
+        device.name
+        for device in Path("/sys/bus/pci/devices").glob("*")
+        if _line(device / "class") == _ACCELERATOR
+    ]
+    if not cards:
+        return Finding("PCIe", Verdict.OK, "no accelerator card: the emulator is what serves")
+    if not any(Path("/sys/kernel/iommu_groups").glob("*")):
+        return Finding(
+            "PCIe",
+            Verdict.WARN,
+            f"{', '.join(cards)}, and no IOMMU",
+            "switch VT-d or AMD-Vi on in the firmware; boot with intel_iommu=on or amd_iommu=on",
+        )
+    return Finding("PCIe", Verdict.OK, f"{', '.join(cards)}, with an IOMMU")
+
+
+def _drop_folder(config: Config, _status: Status | None) -> Finding:
+    folder = config.drop.directory
+    if not folder.is_dir():
+        return Finding(
+            "drop folder",
+            Verdict.FAIL,
+            f"there is no folder {folder}",
+            "edged makes it when it starts; make it, or set drop.directory",
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding(
+            "drop folder",
+            Verdict.WARN,
+            f"{folder} is not for this user to write into",
+            "join its group, and log in anew",
+        )
+    kind = _file_system(folder)
+    if kind in _REMOTE or kind.startswith("fuse"):
+        return Finding(
+            "drop folder",
+            Verdict.WARN,
+            f"{folder} is on {kind}, which does not announce what others write",
+            f"nothing, if it is enough to look every {config.drop.rescan_seconds:g} s"
+            " (drop.rescan_seconds)",
+        )
+    return Finding("drop folder", Verdict.OK, f"{folder}, on {kind}")
+
+
+def _disk(config: Config, _status: Status | None) -> Finding:
+    folder = _nearest(config.state.directory)
+    free = shutil.disk_usage(folder).free
+    found = f"{free // _MiB:,} MiB free for {config.state.directory}"
+    if free >= _SPACE_WARN:
+        return Finding("disk", Verdict.OK, found)
+    verdict = Verdict.WARN if free >= _SPACE_FAIL else Verdict.FAIL
+    cure = "`edgectl remove` what is not needed, or lower state.keep_bundles"
+    return Finding("disk", verdict, found, cure)
+
+
+def _memory(config: Config, _status: Status | None) -> Finding:
+    sizes = dict(
+        line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line
+    )
+    total = int(sizes["MemTotal"].split()[0]) << 10
+    # While one model is replaced by another, there are two containers; and perhaps a compiler.
+    most = 2 * config.container.memory_bytes + config.compiler.memory_bytes
+    found = f"{total // _MiB:,} MiB; containers and compiler may take {most // _MiB:,} MiB"
+    if most <= total:
+        return Finding("memory", Verdict.OK, found)
+    cure = "lower container.memory_bytes or compiler.memory_bytes, or they may end for want of it"
+    return Finding("memory", Verdict.WARN, found, cure)
+
+
+def _sandbox(config: Config, _status: Status | None) -> Finding:
+    try:
+        offer = sandbox.available()
+    except SandboxError as error:
+        return Finding("sandbox", Verdict.FAIL, str(error), "install what it names")
+    if offer.bubblewrap is not None and config.container.sandbox.value == "bubblewrap":
+        return Finding(
+            "sandbox", Verdict.FAIL, str(offer), "install bubblewrap, or set container.sandbox"
+        )
+    return Finding("sandbox", Verdict.OK, str(offer))
+
+
+def _port(config: Config, status: Status | None) -> Finding:
+    address = config.serving.listen
+    if status is not None:
+        return Finding("port", Verdict.OK, f"edged listens on {address}")
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            cure = (
+                f"`ss -ltnp sport = :{address.port}` says by whom; stop that, or set serving.listen"
+                if taken
+                else "set serving.listen to an address of this machine"
+            )
+            text = f"{address} is taken" if taken else f"{address}: {error.strerror}"
+            return Finding("port", Verdict.FAIL, text, cure)
+    return Finding("port", Verdict.OK, f"{address} is free")
+
+
+def _clock(_config: Config, _status: Status | None) -> Finding:
+    installed = Path(edged.__file__).stat().st_mtime
+    now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    if time.time() < installed:
+        return Finding(
+            "clock",
+            Verdict.FAIL,
+            f"it is {now}, which is before edged was installed",
+            "`timedatectl set-ntp true`, or set the time; certificates and history depend on it",
+        )
+    return Finding("clock", Verdict.OK, now)
+
+
+def _file_system(path: Path) -> str:
+    """The kind of file system that *path* is on, after proc_pid_mountinfo(5)."""
+    best, kind = -1, "an unknown file system"
+    wanted = os.fspath(path.resolve())
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        mount = left.split()[4].encode().decode("unicode_escape")
+        inside = wanted == mount or wanted.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= best:
+            best, kind = len(mount), right.split()[0]
+    return kind
+
+
+def _nearest(path: Path) -> Path:
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
