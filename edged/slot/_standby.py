@@ -15,7 +15,7 @@ from edged.container import Container, Launcher
 from edged.faults import fault_point
 from edged.npu import Array
 from edged.slot._to_its_end import to_its_end
-from edged.store import BundleRecord, CompiledKey, Store
+from edged.store import BundleRecord, CompiledKey, Store, translated
 
 __all__ = ["Compile", "Model", "Standbys", "Tell", "log_only"]
 
@@ -81,11 +81,12 @@ class Standbys:
         """
         folder = await asyncio.to_thread(self._store.scratch)
         try:
-            await asyncio.to_thread(self._store.materialize, record.digest, folder)
-            fault_point("slot.materialised")
-            compiled = await self._compiled(record, folder, array, tell)
-            await asyncio.to_thread(_link_files, compiled, folder)
-            fault_point("slot.compiled")
+            with translated(f"cannot lay out the files of {record}"):
+                await asyncio.to_thread(self._store.materialize, record.digest, folder)
+                fault_point("slot.materialised")
+                compiled = await self._compiled(record, folder, array, tell)
+                await asyncio.to_thread(_link_files, compiled, folder)
+                fault_point("slot.compiled")
             tell("starting the container")
             container = await self._launcher.start(folder)
             fault_point("slot.started")

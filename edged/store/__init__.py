@@ -6,6 +6,7 @@ was in the middle of is either whole or absent. What it cannot read it keeps and
 
 from edged.store._catalogue import Commit
 from edged.store._compiled import CompiledKey
+from edged.store._durable import translated
 from edged.store._store import BundleRecord, Store
 
-__all__ = ["BundleRecord", "Commit", "CompiledKey", "Store"]
+__all__ = ["BundleRecord", "Commit", "CompiledKey", "Store", "translated"]
