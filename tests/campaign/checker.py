@@ -108,8 +108,11 @@ class Checker:
                 found.append(f"rejected/{name} is empty")
             elif f"{name}.reason.txt" not in names:
                 found.append(f"rejected/{name} has no reason")
-            elif not (rejected / f"{name}.reason.txt").read_text().startswith("rejected: cannot "):
-                found.append(f"rejected/{name} has no reason that says what cannot be done")
+            else:
+                reason = (rejected / f"{name}.reason.txt").read_text()
+                # "An error inside edged" is no reason that helps anyone.
+                if not reason.startswith("rejected: cannot ") or "inside edged" in reason:
+                    found.append(f"rejected/{name} has no reason that says what cannot be done")
         return found
 
     def dropped_again(self, bundle: Path) -> list[str]:
