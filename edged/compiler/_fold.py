@@ -2,15 +2,15 @@
 
 Identity and inference-time Dropout go; MatMul becomes Gemm; zero Pad moves into the window behind
 it; batch norm and constant scales and offsets move into the Conv or Gemm before them, or become a
-depthwise 1×1 Conv of their own.
+depthwise 1×1 Conv of their own; a long sum of products becomes a sum of four.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from edged.compiler._place import OPERATORS
 
 __all__ = ["fold"]
 
+_LONG_SUM: Final = 16_384
 _Float = npt.NDArray[np.float64]
 
 
@@ -30,6 +31,7 @@ def fold(graph: Graph) -> Graph:
         _with_plain_gemm,
         _with_padding_in_windows,
         _with_affine_in_weights,
+        _with_short_sums,
     )
     # Nothing is folded across the feature tensor: what is read there counts as an output.
     watched = [graph.features] if graph.features and graph.features not in graph.outputs else []
@@ -202,6 +204,67 @@ def _with_affine_in_weights(graph: Graph) -> Graph:
         if at is not None or (node.op in OPERATORS and not behind.isdisjoint(node.inputs)):
             behind.update(node.outputs)
     return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def _with_short_sums(graph: Graph) -> Graph:
+    """Long sums of products in four parts.
+
+    All of a sum has to stay below 2^24 in the device, whatever the activations. The first fully
+    connected layer of VGG-16 adds up 25,088 products, and so few bits are left for its weights that
+    an output is off by a tenth. A part of every second row and column adds up a quarter, with two
+    bits more for each weight; adding the parts costs less than that brings.
+    """
+    names = Names((*graph.values, *graph.constants))
+    constants = dict(graph.constants)
+    values = dict(graph.values)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if not _sums_whole_image(graph, constants, node):
+            nodes.append(node)
+            continue
+        weights = constants[node.inputs[1]]
+        bias = node.operand(2)
+        terms = [names.fresh(f"{node.output}/{part}") for part in range(4)]
+        for term, (row, column) in zip(terms, np.ndindex(2, 2), strict=True):
+            inputs = _linear_inputs(node.inputs[0], term, names)
+            constants[inputs[1]] = np.pad(
+                weights[:, :, row::2, column::2], ((0, 0), (0, 0), (row, 0), (column, 0))
+            )
+            # Row 1 is the second of a window that begins above the image.
+            attributes = {
+                "kernel_shape": constants[inputs[1]].shape[2:],
+                "dilations": (2, 2),
+                "strides": weights.shape[2:],
+                "pads": (row, column, 0, 0),
+            }
+            first = bias and term == terms[0]
+            part = (*inputs[:2], bias) if first else inputs[:2]
+            nodes.append(Node("Conv", term, part, (term,), attributes))
+            values[term] = values[node.output]
+        halves = [names.fresh(f"{node.output}/{half}") for half in ("upper", "lower")]
+        values |= dict.fromkeys(halves, values[node.output])
+        for half, pair in zip(halves, (terms[:2], terms[2:]), strict=True):
+            nodes.append(Node("Add", half, tuple(pair), (half,), {}))
+        nodes.append(Node("Add", node.name, tuple(halves), node.outputs, {}))
+    return replace(graph, nodes=tuple(nodes), constants=constants, values=values)
+
+
+def _sums_whole_image(graph: Graph, constants: Mapping[str, npt.NDArray[Any]], node: Node) -> bool:
+    """Whether *node* is a convolution of one window that is the image, and a long sum."""
+    if node.op != "Conv" or node.inputs[1] not in constants:
+        return False
+    weights, source = constants[node.inputs[1]], graph.values[node.inputs[0]].shape
+    window = tuple(int(n) for n in weights.shape[2:])
+    return (
+        weights.ndim == 4
+        and min(window) >= 3
+        and source is not None
+        and source[2:] == window
+        and graph.values[node.output].shape == (1, len(weights), 1, 1)
+        and node.attributes.get("group", 1) == 1
+        and not any(node.attributes.get("pads", ()))
+        and weights[0].size >= _LONG_SUM
+    )
 
 
 def _is_linear(graph: Graph, node: Node) -> bool:

@@ -15,6 +15,7 @@ from edged.errors import ModelError
 from edged.npu import (
     ACCUMULATOR_BOUND,
     DType,
+    Op,
     ProgramImage,
     numerics,
     parse_image,
@@ -215,3 +216,26 @@ def test_tensors_share_memory_without_disturbing_each_other() -> None:
     (target,) = image.output_tensors
     found = np.frombuffer(arena, target.dtype.numpy, target.nbytes, target.address)
     np.testing.assert_array_equal(found.reshape(target.shape), numerics.run(image, [x])[0])
+
+
+@pytest.mark.parametrize(("side", "most"), [(5, 0.04), (6, 0.07)])
+def test_a_long_sum_is_computed_in_parts_and_keeps_more_bits(side: int, most: float) -> None:
+    """As in the first fully connected layer of VGG-16, which is a convolution of a whole image."""
+    rng = np.random.default_rng(side)
+    shape = (1 << 10, side, side)
+    constants = {
+        "w": rng.standard_normal((8, *shape)).astype(np.float32) / 100,
+        "b": np.linspace(-1, 1, 8).astype(np.float32),
+    }
+    source = make_model(
+        [node("Conv", "x w b", "h"), node("Relu", "h", "y")], {"x": ("N", *shape)}, ["y"], constants
+    )
+    x = np.abs(rng.standard_normal((16, *shape))).astype(np.float32)
+    compiled = compile_model(source, calibration={"x": x})
+    assert [layer.op for layer in compiled.image.layers] == [Op.CONV] * 4 + [Op.ADD] * 3
+
+    run = Pipeline(compiled)
+    wanted = np.concatenate([run_float(source, {"x": x[i : i + 1]})["y"] for i in range(16)])
+    found = np.concatenate([run({"x": x[i : i + 1]})["y"] for i in range(16)])
+    # In one sum, with the bits that its weights could have then, it is 0.06 and 0.21.
+    assert np.sqrt(((found - wanted) ** 2).mean() / (wanted**2).mean()) < most
