@@ -178,11 +178,6 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         self._check_short()
 
     @property
-    def scaled(self) -> bool:
-        """Whether any of scale, mean and std changes a pixel."""
-        return self.recipe().scaled
-
-    @property
     def shape(self) -> tuple[int, int, int, int]:
         """The shape of the tensor that comes out."""
         if self.layout is Layout.NCHW:

@@ -109,6 +109,14 @@ def test_crop_is_resize_then_crop(size: tuple[int, int], share: float) -> None:
     assert (off > 0).mean() <= share
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (2, 65_535)], ids=str)
+def test_extreme_aspects_have_a_middle(size: tuple[int, int]) -> None:
+    spec = Preprocess(input="x", height=224, width=224, transform=Transform.CROP, short=256)
+    pixels = np.zeros((*size, 3), np.uint8)
+    pixels[size[0] // 2, size[1] // 2] = 255
+    assert apply(pixels, spec).max() > 100
+
+
 def test_crop_scale_mean_and_std_as_torchvision_has_them() -> None:
     text = "crop=32x32,short=36,scale=1/255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225"
     spec = Preprocess.parse(text, [ImageInput("data", "float32", (None, 3, None, None))])
