@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         # Imported late: --help and a wrong configuration should not wait for gRPC and SQLite.
         from edged.app import run
 
-        asyncio.run(run(config))
+        asyncio.run(run(config, lambda: load_config(options.config)))
     except EdgedError as error:
         sys.stderr.write(f"edged: {error}\n")
         return error.exit_status

@@ -8,18 +8,19 @@ import fcntl
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from edged import compiler
-from edged.config import Activation, Config
+from edged.config import Activation, Config, reloaded
 from edged.console import Console
 from edged.container import ProcessLauncher
 from edged.deploy import Deployer
 from edged.device import Device, vfio_user
 from edged.errors import ConfigError
-from edged.host import Notifier
+from edged.host import Notifier, set_level
 from edged.intake import Intake
 from edged.serving import Answer, GrpcFront, ServingLimits
 from edged.slot import CompilerProcess, DeviceLink, Slot, SlotLimits, SlotStatus, Standbys
@@ -31,8 +32,12 @@ __all__ = ["run"]
 _log = logging.getLogger(__name__)
 
 
-async def run(config: Config) -> None:
+async def run(config: Config, read_again: Callable[[], Config]) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return.
+
+    Args:
+        config: what is in force until SIGHUP.
+        read_again: called then, in a thread; raises ConfigError when what it reads cannot be used.
 
     Raises:
         ConfigError: an address or a folder of the configuration cannot be used.
@@ -42,15 +47,27 @@ async def run(config: Config) -> None:
     asked_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
+    asked_to_reload = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, asked_to_reload.set)
     with _only_one(config.state.directory):
         store = await asyncio.to_thread(Store, config.state.directory)
         try:
-            await _serve(config, store, asked_to_stop)
+            await _serve(config, store, asked_to_stop, _Reload(asked_to_reload, read_again))
         finally:
             await asyncio.to_thread(store.close)
 
 
-async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> None:
+@dataclass(frozen=True)
+class _Reload:
+    """Set when the configuration is to be read again, and what reads it."""
+
+    asked: asyncio.Event
+    read: Callable[[], Config]
+
+
+async def _serve(
+    config: Config, store: Store, asked_to_stop: asyncio.Event, reload: _Reload
+) -> None:
     bubblewrap = config.container.sandbox.value
     standbys = Standbys(
         store,
@@ -69,16 +86,7 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
         DeviceLink(
             lambda: vfio_user.connect(config.device.socket), _open, config.device.retry_seconds
         ),
-        SlotLimits(
-            drain_seconds=config.slot.drain_seconds,
-            attempts=config.slot.attempts,
-            max_held=config.slot.max_held_calls,
-            max_held_bytes=config.slot.max_held_bytes,
-            failures=config.slot.failures,
-            failure_window=config.slot.failure_window_seconds,
-            on_demand=config.slot.activation is Activation.ON_DEMAND,
-            residence_seconds=config.slot.residence_seconds,
-        ),
+        _slot_limits(config),
     )
     front = GrpcFront(
         _by_name(slot) if config.slot.activation is Activation.ON_DEMAND else slot.call,
@@ -113,6 +121,16 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
     notifier = Notifier()
     slot.on_change(lambda status: notifier.status(describe(status)))
     slot.on_change(lambda status: _tell_folder(intake, status))
+
+    def apply(config: Config) -> None:
+        slot.limits = _slot_limits(config)
+        deployer.keep = config.state.keep_bundles
+        deployer.attempts = config.slot.attempts
+        intake.rescan_seconds = config.drop.rescan_seconds
+        intake.settle_seconds = config.drop.settle_seconds
+        intake.max_file_bytes = config.drop.max_file_bytes
+        set_level(config.log.level)
+
     async with contextlib.AsyncExitStack() as stack:
         await slot.start()
         stack.push_async_callback(slot.stop, config.slot.drain_seconds)
@@ -130,10 +148,45 @@ async def _serve(config: Config, store: Store, asked_to_stop: asyncio.Event) -> 
         )
         notifier.ready()
         watchdog = asyncio.create_task(notifier.feed_watchdog())
+        reloading = asyncio.create_task(_reload_when_asked(config, reload, apply))
         await asked_to_stop.wait()
         watchdog.cancel()
+        reloading.cancel()
         _log.info("stopping: calls that are being answered may finish")
         notifier.stopping()
+
+
+def _slot_limits(config: Config) -> SlotLimits:
+    return SlotLimits(
+        drain_seconds=config.slot.drain_seconds,
+        attempts=config.slot.attempts,
+        max_held=config.slot.max_held_calls,
+        max_held_bytes=config.slot.max_held_bytes,
+        failures=config.slot.failures,
+        failure_window=config.slot.failure_window_seconds,
+        on_demand=config.slot.activation is Activation.ON_DEMAND,
+        residence_seconds=config.slot.residence_seconds,
+    )
+
+
+async def _reload_when_asked(
+    config: Config, reload: _Reload, apply: Callable[[Config], None]
+) -> None:
+    """Apply of a configuration that was read again what can be applied."""
+    while True:
+        await reload.asked.wait()
+        reload.asked.clear()
+        try:
+            found = reloaded(config, await asyncio.to_thread(reload.read))
+        except ConfigError as error:
+            _log.error("cannot reload: %s; what was in force stays so", error)
+            continue
+        config = found.config
+        apply(config)
+        _log.info("reloaded: %s", ", ".join(map(str, found.changed)) or "nothing new is in force")
+        if found.waiting:
+            waiting = ", ".join(map(str, found.waiting))
+            _log.warning("cannot change while edged runs, needs a restart: %s", waiting)
 
 
 def _by_name(slot: Slot) -> Answer:

@@ -33,6 +33,7 @@ __all__ = [
     "FileMode",
     "LogConfig",
     "LogLevel",
+    "Reloaded",
     "Sandbox",
     "ServingConfig",
     "Setting",
@@ -41,6 +42,7 @@ __all__ = [
     "default_file",
     "load_config",
     "reference",
+    "reloaded",
     "settings",
 ]
 
@@ -50,6 +52,10 @@ GiB = 1 << 30
 _MAX_FILE_BYTES = MiB
 # sun_path of a UNIX socket's address, without the closing zero; see unix(7).
 _MAX_SOCKET_PATH = 107
+
+
+_LIVE = {"live": True}
+"""Marks a key whose new value is in force after a reload; the others need a restart."""
 
 
 class Sandbox(enum.StrEnum):
@@ -171,6 +177,7 @@ class StateConfig(Struct, frozen=True):
     keep_bundles: Annotated[
         int,
         Meta(
+            extra=_LIVE,
             ge=1,
             description="How many bundles are kept besides the one that serves and the one that"
             " served before it. The oldest go first.",
@@ -188,6 +195,7 @@ class DropConfig(Struct, frozen=True):
     rescan_seconds: Annotated[
         float,
         Meta(
+            extra=_LIVE,
             gt=0,
             description="How often the folder is looked through in any case: over NFS and CIFS"
             " nothing announces a new file.",
@@ -196,6 +204,7 @@ class DropConfig(Struct, frozen=True):
     settle_seconds: Annotated[
         float,
         Meta(
+            extra=_LIVE,
             gt=0,
             description="A file is whole when its size and time have not changed for this long"
             " and, where the file system can tell, nobody has it open for writing.",
@@ -203,7 +212,7 @@ class DropConfig(Struct, frozen=True):
     ] = 1.0
     max_file_bytes: Annotated[
         int,
-        Meta(ge=1, description="Larger files are rejected without being read."),
+        Meta(extra=_LIVE, ge=1, description="Larger files are rejected without being read."),
     ] = 4 * GiB
 
 
@@ -226,6 +235,7 @@ class SlotConfig(Struct, frozen=True):
     drain_seconds: Annotated[
         float,
         Meta(
+            extra=_LIVE,
             gt=0,
             description="How long a change of models, and the end of edged, waits for the calls"
             " that are being answered.",
@@ -234,6 +244,7 @@ class SlotConfig(Struct, frozen=True):
     attempts: Annotated[
         int,
         Meta(
+            extra=_LIVE,
             ge=1,
             description="A model that fails this often when it starts is set aside, and the last"
             " good one is loaded.",
@@ -242,6 +253,7 @@ class SlotConfig(Struct, frozen=True):
     failures: Annotated[
         int,
         Meta(
+            extra=_LIVE,
             ge=1,
             description="A model whose container ends this often within failure_window_seconds is"
             " set aside, and the last good one is loaded.",
@@ -249,15 +261,19 @@ class SlotConfig(Struct, frozen=True):
     ] = 5
     failure_window_seconds: Annotated[
         float,
-        Meta(gt=0, description="See failures."),
+        Meta(extra=_LIVE, gt=0, description="See failures."),
     ] = 60.0
     max_held_calls: Annotated[
         int,
-        Meta(ge=0, description="Calls that may wait while one model takes another's place."),
+        Meta(
+            extra=_LIVE,
+            ge=0,
+            description="Calls that may wait while one model takes another's place.",
+        ),
     ] = 256
     max_held_bytes: Annotated[
         int,
-        Meta(ge=0, description="What the requests of those calls may have together."),
+        Meta(extra=_LIVE, ge=0, description="What the requests of those calls may have together."),
     ] = 256 * MiB
     activation: Annotated[
         Activation,
@@ -269,6 +285,7 @@ class SlotConfig(Struct, frozen=True):
     residence_seconds: Annotated[
         float,
         Meta(
+            extra=_LIVE,
             ge=0,
             description="How long a model stays before a call for another one has that loaded.",
         ),
@@ -339,7 +356,7 @@ class LogConfig(Struct, frozen=True):
 
     level: Annotated[
         LogLevel,
-        Meta(description="The least severe messages that are logged."),
+        Meta(extra=_LIVE, description="The least severe messages that are logged."),
     ] = LogLevel.INFO
 
 
@@ -432,6 +449,42 @@ def settings(path: Path | None, environment: Mapping[str, str] = os.environ) -> 
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a configuration that was read anew comes to.
+
+    Attributes:
+        config: what is in force from now on.
+        changed: the settings that are, and were not.
+        waiting: those that are in force after a restart only.
+    """
+
+    config: Config
+    changed: tuple[Setting, ...]
+    waiting: tuple[Setting, ...]
+
+
+def reloaded(config: Config, wanted: Config) -> Reloaded:
+    """*config*, which is in force, with those values of *wanted* that can change while it is."""
+    changed, waiting = [], []
+    tables: dict[str, Any] = {}
+    for table in _tables():
+        values = {}
+        old, new = getattr(config, table.name), getattr(wanted, table.name)
+        for key in table.keys:
+            value = getattr(new, key.name)
+            if value == getattr(old, key.name):
+                continue
+            setting = Setting(table.name, key.name, value, None)
+            if key.is_live:
+                values[key.name] = value
+                changed.append(setting)
+            else:
+                waiting.append(setting)
+        tables[table.name] = msgspec.structs.replace(old, **values)
+    return Reloaded(Config(**tables), tuple(changed), tuple(waiting))
+
+
 def default_file() -> str:
     """A configuration file that changes nothing: every key, explained, with its default."""
     lines = ["# Configuration of edged. What is commented out is the default.", "#", *_PATHS_TOML]
@@ -452,7 +505,8 @@ def reference() -> str:
         for key in table.keys:
             text = f"{key.text} {key.bounds}".strip().replace("|", "\\|")
             wanted = key.wanted.removeprefix("a ")
-            lines.append(f"| `{key.name}` | {wanted} | `{_toml(key.default)}` | {text} |")
+            name = f"`{key.name}`" + (" ↻" if key.is_live else "")
+            lines.append(f"| {name} | {wanted} | `{_toml(key.default)}` | {text} |")
     return "\n".join(lines) + "\n"
 
 
@@ -472,6 +526,11 @@ class _Key(NamedTuple):
         if issubclass(self.type, enum.Enum):
             return "one of " + ", ".join(f'"{member.value}"' for member in self.type)
         return f"a {_WORDS[self.type]}"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a reload is enough."""
+        return bool((get_args(self.declared)[1].extra or {}).get("live"))
 
     @property
     def bounds(self) -> str:
@@ -697,6 +756,9 @@ _REFERENCE_HEAD = (
     " defaults, to start from. A key that does not exist is an error, and so is a value of the"
     " wrong type: edged says which, and exits with status 78, upon which systemd does not restart"
     " it.",
+    "",
+    "`systemctl reload edged`, or SIGHUP, reads it anew. What is marked ↻ is in force at once, the"
+    " log names what needs a restart, and a configuration that cannot be used changes nothing.",
     "",
     "Sizes are in bytes, times in seconds. A path may start with:",
     "",

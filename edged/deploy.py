@@ -43,6 +43,9 @@ class Deployer:
         attempts: how often the container of a dropped bundle may end before the bundle is set
             aside.
         bubblewrap: as :func:`edged.sandbox.command` takes it.
+
+    Attributes:
+        keep, attempts: as above; may be changed at any time.
     """
 
     def __init__(
@@ -50,8 +53,8 @@ class Deployer:
     ) -> None:
         self._store = store
         self._slot = slot
-        self._keep = keep
-        self._attempts = attempts
+        self.keep = keep
+        self.attempts = attempts
         self._bubblewrap = bubblewrap
         self._at_work: Counter[Digest] = Counter()
         self._deployments: dict[asyncio.Task[Deployed], BundleRecord] = {}
@@ -200,9 +203,9 @@ class Deployer:
         except ContainerError as error:
             # It may have been bad luck once.
             self._containers_lost[record.digest] += 1
-            if self._containers_lost[record.digest] < self._attempts:
+            if self._containers_lost[record.digest] < self.attempts:
                 raise
-            said = f"its container ended {self._attempts} times; the last time: {error}"
+            said = f"its container ended {self.attempts} times; the last time: {error}"
             failure = InputError(f"cannot load {record}: {said}")
             await self._set_aside(record, failure)
             raise failure from error
@@ -262,12 +265,12 @@ class Deployer:
 
     async def _collect(self) -> None:
         try:
-            removed = await asyncio.to_thread(self._store.collect, self._keep, self._in_use())
+            removed = await asyncio.to_thread(self._store.collect, self.keep, self._in_use())
         except EdgedError as error:
             _log.error("cannot remove old bundles: %s", error)
             return
         for record in removed:
-            _log.info("removed %s, which is older than the %d to keep", record, self._keep)
+            _log.info("removed %s, which is older than the %d to keep", record, self.keep)
 
     def _in_use(self) -> set[Digest]:
         return {*self._at_work, *self._slot.in_use}

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
-__all__ = ["set_up_logging"]
+__all__ = ["set_level", "set_up_logging"]
 
 # sd-daemon(3): a line on standard error may begin with its priority.
 _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
@@ -27,6 +27,11 @@ def set_up_logging(
     # One line per file system event and per call are no news, at any level of ours.
     for name in ("watchdog", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def set_level(level: str) -> None:
+    """Log what is at least as severe as *level*, its name in any case."""
+    logging.getLogger().setLevel(level.upper())
 
 
 def _handler(environment: Mapping[str, str], stream: TextIO) -> logging.Handler:

@@ -128,6 +128,9 @@ class Intake:
         settle_seconds: for how long a file must not have changed.
         max_file_bytes: larger files are rejected unread.
         retry_seconds: pause before a file whose time had not come is tried again; doubles.
+
+    Attributes:
+        rescan_seconds, settle_seconds, max_file_bytes: as above; may be changed at any time.
     """
 
     def __init__(
@@ -142,9 +145,9 @@ class Intake:
     ) -> None:
         self._folder = folder
         self._accept = accept
-        self._rescan_seconds = rescan_seconds
-        self._settle_seconds = settle_seconds
-        self._max_file_bytes = max_file_bytes
+        self.rescan_seconds = rescan_seconds
+        self.settle_seconds = settle_seconds
+        self.max_file_bytes = max_file_bytes
         self._retry_seconds = retry_seconds
         self._board = StatusBoard(folder)
         self._entries: dict[str, _Entry] = {}
@@ -202,7 +205,7 @@ class Intake:
                 # Not meant to happen. What serves goes on serving; the folder gets another chance.
                 _log.exception("cannot look after %s; beginning anew", self._folder)
             self._entries.clear()
-            await asyncio.sleep(self._rescan_seconds)
+            await asyncio.sleep(self.rescan_seconds)
 
     async def _keep_true(self) -> None:
         """Have the status files say what serves and what did, whoever brought that about."""
@@ -240,7 +243,7 @@ class Intake:
     async def _pause(self) -> None:
         now = asyncio.get_running_loop().time()
         due = [e.due for e in self._entries.values() if e.stage in _WAITING]
-        seconds = min([self._rescan_seconds, *(max(0.0, d - now) for d in due)])
+        seconds = min([self.rescan_seconds, *(max(0.0, d - now) for d in due)])
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -269,7 +272,7 @@ class Intake:
         now = asyncio.get_running_loop().time()
         entry = self._entries.get(dropped.path.name)
         if entry is None or entry.dropped != dropped:
-            entry = self._entries[dropped.path.name] = _Entry(dropped, now + self._settle_seconds)
+            entry = self._entries[dropped.path.name] = _Entry(dropped, now + self.settle_seconds)
             fault_point("intake.noticed")
             if dropped.is_model and not self._is_at_work(entry.name):
                 self._board.post(entry.name, "waiting for the copy to finish")
@@ -277,7 +280,7 @@ class Intake:
             return
         if entry.stage is _Stage.SETTLING:
             if await asyncio.to_thread(is_being_written, dropped.path):
-                entry.due = now + self._settle_seconds
+                entry.due = now + self.settle_seconds
                 return
             if not dropped.is_model:
                 entry.stage = _Stage.LEFT_ALONE
@@ -355,10 +358,10 @@ class Intake:
             await self._finish(entry, fate)
 
     def _check_size(self, dropped: Dropped) -> None:
-        if dropped.size > self._max_file_bytes:
+        if dropped.size > self.max_file_bytes:
             raise LimitError(
                 f"cannot take {dropped.shown}: it has {dropped.size} bytes, more than the limit"
-                f" of {self._max_file_bytes} (drop.max_file_bytes in the configuration)"
+                f" of {self.max_file_bytes} (drop.max_file_bytes in the configuration)"
             )
 
     async def _check_survivable(self, dropped: Dropped) -> None:

@@ -33,7 +33,7 @@ class Demand:
     """
 
     def __init__(self, max_waiting: int) -> None:
-        self._max_waiting = max_waiting
+        self.max_waiting = max_waiting
         self._wanted: OrderedDict[Digest, _Wanted] = OrderedDict()
         self._changed = asyncio.Event()
 
@@ -50,7 +50,7 @@ class Demand:
             DeadlineError: its turn did not come in time.
             EdgedError: why it cannot be loaded.
         """
-        if self.waiting >= self._max_waiting:
+        if self.waiting >= self.max_waiting:
             raise LimitError(
                 f"cannot wait for {record}: {self.waiting} calls wait for models already; try again"
             )

@@ -24,8 +24,8 @@ class Gate:
     """
 
     def __init__(self, max_held: int, max_held_bytes: int = 256 << 20) -> None:
-        self._max_held = max_held
-        self._max_held_bytes = max_held_bytes
+        self.max_held = max_held
+        self.max_held_bytes = max_held_bytes
         self._held_bytes = 0
         self._open = False
         self._refusal: EdgedError | None = None
@@ -130,15 +130,15 @@ class Gate:
 
     def _check(self, size: int) -> None:
         """Whether one more call of *size* bytes may wait."""
-        if len(self._held) >= self._max_held:
+        if len(self._held) >= self.max_held:
             raise LimitError(
-                f"cannot hold the call while models change: {self._max_held} wait already;"
+                f"cannot hold the call while models change: {self.max_held} wait already;"
                 " try again in a second"
             )
-        if self._held_bytes + size > self._max_held_bytes:
+        if self._held_bytes + size > self.max_held_bytes:
             raise LimitError(
                 f"cannot hold the call while models change: it has {size} bytes, and of"
-                f" {self._max_held_bytes} for all, {self._held_bytes} are taken; try again in a"
+                f" {self.max_held_bytes} for all, {self._held_bytes} are taken; try again in a"
                 " second"
             )
 

@@ -8,7 +8,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from edged.bundle import Digest
@@ -149,6 +149,18 @@ class Slot:
             loaded.since if loaded and serving else None,
             "" if serving else self._problem,
         )
+
+    @property
+    def limits(self) -> SlotLimits:
+        """May be set at any time, but for *on_demand*, which stays as it was at the start."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: SlotLimits) -> None:
+        self._limits = replace(limits, on_demand=self._limits.on_demand)
+        self._gate.max_held, self._gate.max_held_bytes = limits.max_held, limits.max_held_bytes
+        self._demand.max_waiting = limits.max_held
+        self._losses = deque(self._losses, limits.failures)
 
     @property
     def in_use(self) -> set[Digest]:
