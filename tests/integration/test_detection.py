@@ -19,7 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from edged import wire
-from edged.detection import SSD_300, TENSORS, VOC_LABELS, Detections, decode, from_tensors
+from edged.client import PredictionClient
+from edged.detection import SSD_300, TENSORS, VOC_LABELS, Detections, decode, from_tensors, read
 from edged.preprocess import SSD_300 as WARP
 from edged.preprocess import image_to_array
 
@@ -242,6 +243,24 @@ def test_edgectl_prints_and_draws_boxes(serving: Appliance, bundle: Path, tmp_pa
     assert (folder / "one.png").exists()
     assert found["detections"][0]["class"] == DOG and found["detections"][0]["label"] is None
     assert len(found["detections"][0]["box"]) == 4
+
+
+def test_edgectl_inspect_says_what_is_made_of_the_outputs(bundle: Path) -> None:
+    command = [sys.executable, "-m", "edged.cli", "inspect", str(bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert lines["epilogue"] == (
+        "ssd,threshold=0.5,top=50,overlap=0.45 gives detection_boxes, detection_scores, "
+        "detection_classes, num_detections"
+    )
+    assert lines["images"].startswith("ssd to 300x300 into image, tf1, (x · 1 - (123.68, ")
+
+
+def test_the_client_reads_what_it_is_answered(serving: Appliance) -> None:
+    with PredictionClient(f"unix:{serving.socket}") as client:
+        outputs = client.score_arrays({"images": np.array([photo((30, 60)), photo()], object)})
+    somebody, nobody = read(outputs)
+    assert {found.index for found in somebody} == {DOG} and len(nobody) == 0
 
 
 def test_edgectl_shows_raw_outputs_when_asked(serving: Appliance, tmp_path: Path) -> None:
