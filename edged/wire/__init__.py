@@ -1,4 +1,4 @@
-"""The messages of TensorFlow Serving on the wire, and tensors to and from arrays.
+"""The messages of TensorFlow Serving on the wire, frozen graphs, and tensors to and from arrays.
 
 A hand-written, wire-compatible subset of the published messages, in a descriptor pool of its own:
 a process may import TensorFlow as well.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from edged.wire._pb.graph_pb2 import AttrValue, GraphDef, NodeDef
 from edged.wire._pb.serving_pb2 import (
     GetModelMetadataRequest,
     GetModelMetadataResponse,
@@ -44,13 +45,16 @@ __all__ = [
     "MODEL_SERVICE",
     "PREDICT",
     "PREDICTION_SERVICE",
+    "AttrValue",
     "DataType",
     "GetModelMetadataRequest",
     "GetModelMetadataResponse",
     "GetModelStatusRequest",
     "GetModelStatusResponse",
+    "GraphDef",
     "ModelSpec",
     "ModelVersionStatus",
+    "NodeDef",
     "PredictRequest",
     "PredictResponse",
     "RequestedModel",

@@ -44,6 +44,19 @@ PUBLISHED = {
     "GetModelStatusResponse": {"model_version_status": 1},
     "ModelVersionStatus": {"version": 1, "state": 2, "status": 3},
     "StatusProto": {"error_code": 1, "error_message": 2},
+    "GraphDef": {"node": 1},
+    "NodeDef": {"name": 1, "op": 2, "input": 3, "device": 4, "attr": 5},
+    "AttrValue": {
+        "list": 1,
+        "s": 2,
+        "i": 3,
+        "f": 4,
+        "b": 5,
+        "type": 6,
+        "shape": 7,
+        "tensor": 8,
+        "placeholder": 9,
+    },
 }
 
 
@@ -124,4 +137,4 @@ def test_generated_code_is_current(tmp_path: Path) -> None:
         assert module.read_text() == (current / module.name).read_text(), (
             "the .proto files have changed: run python -m edged.wire.generate"
         )
-    assert len(list(tmp_path.glob("*.py"))) == 2
+    assert len(list(tmp_path.glob("*.py"))) == 3

@@ -1,0 +1,281 @@
+"""The conversion as a whole: freeze, look for image preprocessing, cut, translate, compare."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from edged.bundle import read_arrays
+from edged.convert._graph import Graph, Node, node_of, read_graph
+from edged.convert._recognise import Recognised, recognise
+from edged.errors import (
+    ConfigError,
+    DeadlineError,
+    InputError,
+    LimitError,
+    ModelError,
+    NotFoundError,
+)
+from edged.preprocess import Preprocess, image_to_array
+
+__all__ = ["Converted", "convert"]
+
+Progress = Callable[[float, str], None]
+
+_WORKER: Final = Path(__file__).parent / "_tensorflow.py"
+_SECONDS: Final = 3600
+_MAX_GRAPH_BYTES: Final = (2 << 30) - 1
+_PLACEHOLDERS: Final = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
+_STRING: Final = 7
+_PICTURES: Final = ((375, 500), (640, 427))
+_TOLERANCE: Final = 2e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What became of a TensorFlow model.
+
+    Attributes:
+        model: the ONNX file.
+        preprocess: what its graph did to images, which the ONNX model does not do any more; None
+            when it takes tensors.
+        aliases: tensor name to the key that a SavedModel's signature has for it.
+    """
+
+    model: Path
+    preprocess: Preprocess | None
+    aliases: Mapping[str, str]
+
+
+def _silent(_fraction: float, _step: str) -> None: ...
+
+
+def convert(
+    source: Path,
+    output: Path,
+    *,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    signature: str = "serving_default",
+    python: str = sys.executable,
+    progress: Progress = _silent,
+) -> Converted:
+    """Convert a SavedModel or a frozen graph to ONNX.
+
+    TensorFlow runs the graph that it is given, with this user's rights: convert what you trust.
+
+    Args:
+        source: a SavedModel's folder, or a frozen GraphDef.
+        output: the ONNX file to write.
+        inputs: tensors, or keys of the signature; by default the placeholders that the outputs
+            depend on. One that is no placeholder is where the model begins.
+        outputs: likewise; by default those of the signature. A frozen graph has none.
+        signature: of the SavedModel.
+        python: an interpreter that has TensorFlow and tf2onnx; it need not have edged.
+        progress: told the fraction done and the step.
+
+    Raises:
+        NotFoundError: there is no such model.
+        InputError: the names do not fit the model.
+        ModelError: it cannot be frozen, its image preprocessing is not recognised (names the
+            operator that stopped it), or an operator has no counterpart in ONNX.
+        ConfigError: the interpreter lacks TensorFlow or tf2onnx.
+    """
+    if not source.exists():
+        raise NotFoundError(f"cannot convert {source}: there is no such file or folder")
+    if source.is_file() and not outputs:
+        raise InputError(
+            f"cannot convert {source}: a frozen graph does not say what its outputs are; name them"
+            " with --result"
+        )
+    with tempfile.TemporaryDirectory(prefix="edged-convert-") as folder:
+        frozen = Path(folder) / "frozen.pb"
+        progress(0.0, "freezing")
+        job = {
+            "do": "freeze",
+            "model": str(source.resolve()),
+            "output": str(frozen),
+            "signature": signature,
+            "outputs": list(outputs),
+        }
+        (keys,) = _worker(python, job)
+        given, wanted = keys["inputs"], keys["outputs"]
+        progress(0.3, "reading the graph")
+        graph = read_graph(_read(frozen))
+        results = [wanted.get(name, name) for name in outputs] or list(wanted.values())
+        entrances = [given.get(name, name) for name in inputs] or _entrances(graph, results)
+        _check_there(graph, [*entrances, *results])
+        found = _recognised(graph, entrances, results)
+        progress(0.4, "translating to ONNX")
+        translation = {
+            "do": "onnx",
+            "graph": str(frozen),
+            "output": str(output.resolve()),
+            "cut": _cut(graph, entrances, found),
+            "inputs": entrances,
+            "outputs": results,
+        }
+        if found is None:
+            _worker(python, translation)
+        else:
+            pictures = _pictures(Path(folder))
+            made = Path(folder) / "made.npz"
+            trial = {
+                "do": "run",
+                "graph": str(frozen),
+                "tensor": found.tensor,
+                "feed": found.source,
+                "files": [str(picture) for picture in pictures],
+                "output": str(made),
+            }
+            _worker(python, translation, trial)
+            _compare(found, pictures, made)
+    progress(1.0, "converted")
+    known = {_full(tensor): key for key, tensor in {**given, **wanted}.items()}
+    named = {_full(name) for name in (*entrances, *results)}
+    aliases = {tensor: key for tensor, key in known.items() if tensor in named and key != tensor}
+    return Converted(output, found.preprocess if found else None, aliases)
+
+
+def _entrances(graph: Graph, outputs: Sequence[str]) -> list[str]:
+    """The placeholders that *outputs* depend on."""
+    ends = {node_of(output) for output in outputs}
+    found = [
+        f"{node.name}:0"
+        for node in graph.nodes.values()
+        if node.op in _PLACEHOLDERS and graph.behind(node) & ends
+    ]
+    if not found:
+        raise ModelError("cannot convert: no output depends on a placeholder of the graph")
+    return found
+
+
+def _check_there(graph: Graph, tensors: Sequence[str]) -> None:
+    for tensor in tensors:
+        if node_of(tensor) not in graph.nodes:
+            near = [name for name in graph.nodes if node_of(tensor).lower() in name.lower()][-5:]
+            there = near or [n.name for n in graph.nodes.values() if n.op in _PLACEHOLDERS]
+            raise InputError(
+                f"cannot convert: there is no tensor {tensor!r} before the outputs; there are"
+                f" {', '.join(map(repr, there))}"
+            )
+
+
+def _recognised(
+    graph: Graph, entrances: Sequence[str], outputs: Sequence[str]
+) -> Recognised | None:
+    strings = [name for name in entrances if _is_string(graph.producer(name))]
+    if not strings:
+        return None
+    if len(entrances) > 1:
+        raise ModelError(
+            f"cannot convert: of the inputs {', '.join(map(repr, entrances))}, {strings[0]!r} takes"
+            " strings; wanted one input where images are decoded"
+        )
+    return recognise(graph, strings[0], outputs)
+
+
+def _is_string(node: Node) -> bool:
+    return node.op in _PLACEHOLDERS and node.attributes.get("dtype") == _STRING
+
+
+def _cut(graph: Graph, entrances: Sequence[str], found: Recognised | None) -> dict[str, Any] | None:
+    if found is not None:
+        shape = list(found.preprocess.shape[1:])
+        return {"tensor": found.tensor, "name": found.source, "shape": shape}
+    inner = [name for name in entrances if graph.producer(name).op not in _PLACEHOLDERS]
+    if not inner:
+        return None
+    if len(entrances) > 1:
+        raise InputError(
+            f"cannot convert: {inner[0]!r} is no placeholder, and there are"
+            f" {len(entrances)} inputs; a model can begin at one tensor in its middle only"
+        )
+    # Under its own name: the node that gives it is behind the new input, and goes.
+    return {"tensor": inner[0], "name": _full(inner[0]), "shape": None}
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Images to try the preprocessing on: smooth, as photographs are."""
+    files = []
+    for height, width in _PICTURES:
+        rng = np.random.default_rng(width)
+        coarse = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8))
+        files.append(folder / f"{width}.png")
+        coarse.resize((width, height), Image.Resampling.BICUBIC).save(files[-1])
+    return files
+
+
+def _compare(found: Recognised, pictures: Sequence[Path], made: Path) -> None:
+    """Compare what TensorFlow made of *pictures* with what edged makes of them.
+
+    Raises:
+        ModelError: they differ.
+    """
+    arrays = read_arrays(made)
+    for index, picture in enumerate(pictures):
+        theirs = arrays[str(index)]
+        ours = image_to_array(picture.read_bytes(), found.preprocess)
+        off = float(np.abs(ours - theirs).max()) if ours.shape == theirs.shape else float("inf")
+        if not off <= _TOLERANCE * float(np.ptp(theirs)):
+            raise ModelError(
+                f"cannot convert: {found.tensor!r} was taken for {found.preprocess.transform} of"
+                f" {found.preprocess.width}x{found.preprocess.height}, but TensorFlow's result for"
+                f" a picture is off by {off:.4g}; convert from that tensor with --input, and say"
+                " the preprocessing with --preprocess"
+            )
+
+
+def _worker(python: str, *jobs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Jobs in the interpreter that has TensorFlow; what it answers to each."""
+    try:
+        done = subprocess.run(  # noqa: S603  (our own script, the interpreter that the user named)
+            [python, str(_WORKER)],
+            input=json.dumps(jobs),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
+        )
+    except OSError as error:
+        raise ConfigError(f"cannot run {python}: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise DeadlineError(f"cannot convert: it took more than {_SECONDS} s") from error
+    try:
+        answer = json.loads(done.stdout.rstrip().splitlines()[-1])
+        if "ok" in answer:
+            return list(answer["ok"])
+        said, missing = str(answer["error"]), bool(answer.get("missing"))
+    except (IndexError, ValueError, KeyError, TypeError) as error:
+        last = (done.stderr.rstrip().splitlines() or ["it said nothing"])[-1]
+        raise ModelError(
+            f"cannot convert: TensorFlow's process ended with status {done.returncode}: {last}"
+        ) from error
+    if missing:
+        raise ConfigError(
+            f"{said} in {python}; pip install 'edged[tensorflow]', or name another interpreter"
+            " with --python"
+        )
+    raise ModelError(said)
+
+
+def _read(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size > _MAX_GRAPH_BYTES:
+        raise LimitError(
+            f"cannot read the graph: it has {size} bytes, at most {_MAX_GRAPH_BYTES} are read"
+        )
+    return path.read_bytes()
+
+
+def _full(tensor: str) -> str:
+    return tensor if ":" in tensor else f"{tensor}:0"
