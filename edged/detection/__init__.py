@@ -20,7 +20,7 @@ from edged.detection._detections import (
     to_tensors,
 )
 from edged.detection._epilogue import Epilogue, EpilogueName
-from edged.detection._priors import SSD_300, SSD_300_PAPER, FeatureMap, priors
+from edged.detection._priors import SSD_300, SSD_300_PAPER, SSD_OUTPUTS, FeatureMap, priors
 from edged.detection._ssd import are_readable, check_outputs, decode, read
 from edged.detection._voc import VOC_LABELS
 
@@ -31,6 +31,7 @@ __all__ = [
     "SCORES",
     "SSD_300",
     "SSD_300_PAPER",
+    "SSD_OUTPUTS",
     "TENSORS",
     "VOC_LABELS",
     "Detection",

@@ -101,6 +101,8 @@ def to_tensors(found: Sequence[Detections], room: int) -> dict[str, npt.NDArray[
 def from_tensors(outputs: Mapping[str, npt.NDArray[Any]]) -> list[Detections]:
     """What `to_tensors` was given, one for each image.
 
+    All four without the batch, as `PredictionClient.score_file` gives them, are of one image.
+
     Raises:
         RequestError: a tensor is missing, or they are no such tensors.
     """
@@ -108,6 +110,10 @@ def from_tensors(outputs: Mapping[str, npt.NDArray[Any]]) -> list[Detections]:
     if missing:
         raise _bad(f"there is no output {missing[0]!r}; found {', '.join(sorted(outputs))}")
     boxes, scores, classes, count = (np.asarray(outputs[name]) for name in TENSORS)
+    if (boxes.ndim, scores.ndim, classes.ndim, count.ndim) == (2, 1, 1, 0):
+        boxes, scores, classes, count = (
+            each[np.newaxis] for each in (boxes, scores, classes, count)
+        )
     shape = scores.shape
     if len(shape) != 2 or not (
         boxes.shape == (*shape, 4) and classes.shape == shape and count.shape == shape[:1]

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SSD_300", "SSD_300_PAPER", "FeatureMap", "priors"]
+__all__ = ["SSD_300", "SSD_300_PAPER", "SSD_OUTPUTS", "FeatureMap", "priors"]
 
 _IMAGE: Final = 300
 _OFFSET: Final = 0.5
@@ -68,6 +68,13 @@ SSD_300: Final = (
 
 SSD_300_PAPER: Final = (dataclasses.replace(SSD_300[0], side=38), *SSD_300[1:])
 """As published, where a pooling rounds up: 8,732 priors."""
+
+
+SSD_OUTPUTS: Final = (
+    *(each.logits for each in SSD_300),
+    *(each.offsets for each in SSD_300),
+)
+"""The names of the twelve outputs, in the order in which the original clients list them."""
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edged.detection._boxes import Floats, decode_boxes, suppress
 from edged.detection._detections import TENSORS, Detections, from_tensors
 from edged.detection._epilogue import Epilogue, EpilogueName
-from edged.detection._priors import SSD_300, SSD_300_PAPER, FeatureMap, priors
+from edged.detection._priors import SSD_300, SSD_300_PAPER, SSD_OUTPUTS, FeatureMap, priors
 from edged.errors import RequestError
 
 __all__ = ["are_readable", "check_outputs", "decode", "read"]
@@ -32,7 +32,8 @@ def decode(
         outputs: by the names of the original service, for blocks 4, 7, 8, 9, 10 and 11:
             ``ssd_300_vgg/block4_box/Reshape_1:0``, class logits [N, n, n, a, classes], and
             ``ssd_300_vgg/block4_box/Reshape:0``, box offsets [N, n, n, a, 4]; floats. Others are
-            ignored. The first n is 37, or 38 for the network as published.
+            ignored. The first n is 37, or 38 for the network as published. All of them without the
+            batch, as `PredictionClient.score_file` gives them, are of one image.
         epilogue: threshold, top and overlap.
 
     Returns:
@@ -41,6 +42,8 @@ def decode(
     Raises:
         RequestError: an output is missing, of another shape, no float, or has a NaN or an infinity.
     """
+    if all(np.ndim(outputs.get(name, 0)) == 4 for name in SSD_OUTPUTS):
+        outputs = {name: np.asarray(outputs[name])[np.newaxis] for name in SSD_OUTPUTS}
     maps = check_outputs({name: np.shape(array) for name, array in outputs.items()})
     logits = _joined(outputs, [each.logits for each in maps])
     offsets = _joined(outputs, [each.offsets for each in maps])

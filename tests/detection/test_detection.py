@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edged.detection import (
     SSD_300,
     SSD_300_PAPER,
+    SSD_OUTPUTS,
     VOC_LABELS,
     Detections,
     Epilogue,
@@ -358,6 +359,16 @@ def test_tensors_that_are_no_detections(name: str, array: npt.NDArray[Any], says
     with pytest.raises(RequestError, match="cannot read detections: ") as caught:
         from_tensors({**to_tensors([some(3)], 5), name: array})
     assert says in str(caught.value)
+
+
+def test_outputs_without_the_batch_are_of_one_image() -> None:
+    outputs = nothing()
+    outputs[logits_of(11)][0, 0, 0, 0, 9] = 20
+    assert set(SSD_OUTPUTS) == set(outputs)
+    (found,) = read({name: array[0] for name, array in outputs.items()})
+    assert [each.index for each in found] == [9]
+    (back,) = read({name: array[0] for name, array in to_tensors([found], 5).items()})
+    np.testing.assert_array_equal(back.boxes, found.boxes)
 
 
 def test_a_missing_tensor_is_named() -> None:

@@ -20,7 +20,16 @@ from PIL import Image
 
 from edged import wire
 from edged.client import PredictionClient
-from edged.detection import SSD_300, TENSORS, VOC_LABELS, Detections, decode, from_tensors, read
+from edged.detection import (
+    SSD_300,
+    SSD_OUTPUTS,
+    TENSORS,
+    VOC_LABELS,
+    Detections,
+    decode,
+    from_tensors,
+    read,
+)
 from edged.preprocess import SSD_300 as WARP
 from edged.preprocess import image_to_array
 
@@ -261,6 +270,16 @@ def test_the_client_reads_what_it_is_answered(serving: Appliance) -> None:
         outputs = client.score_arrays({"images": np.array([photo((30, 60)), photo()], object)})
     somebody, nobody = read(outputs)
     assert {found.index for found in somebody} == {DOG} and len(nobody) == 0
+
+
+def test_the_client_asks_for_the_twelve_as_the_original_did(
+    serving: Appliance, tmp_path: Path
+) -> None:
+    (tmp_path / "one.png").write_bytes(photo((30, 60)))
+    with PredictionClient(f"unix:{serving.socket}") as client:
+        arrays = client.score_file(str(tmp_path / "one.png"), outputs=list(SSD_OUTPUTS))
+    (found,) = read(dict(zip(SSD_OUTPUTS, arrays, strict=True)))
+    assert {each.index for each in found} == {DOG}
 
 
 def test_edgectl_shows_raw_outputs_when_asked(serving: Appliance, tmp_path: Path) -> None:
