@@ -52,7 +52,7 @@ def _whole(data: bytes, path: Path, max_bytes: int) -> tuple[onnx.ModelProto, bo
         model.ParseFromString(data)
     except DecodeError as error:
         raise ModelError(
-            f"cannot read {path.name}: it is not an ONNX file; wanted one as onnx.save writes it"
+            f"cannot read {path.name}: it is no valid ONNX model; wanted one as onnx.save writes it"
         ) from error
     left = max_bytes - len(data)
     outside = [tensor for tensor in _tensors(model.graph) if uses_external_data(tensor)]
@@ -97,7 +97,7 @@ def _bring_in(tensor: onnx.TensorProto, model: Path, max_bytes: int) -> int:
             f" {len(data)}; it is cut short"
         )
     tensor.raw_data = data
-    tensor.data_location = onnx.TensorProto.DEFAULT
+    tensor.ClearField("data_location")
     del tensor.external_data[:]
     return len(data)
 

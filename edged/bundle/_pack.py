@@ -72,7 +72,7 @@ def pack(
     """Pack *model* into a bundle: the same arguments and files give the same bytes.
 
     Args:
-        model: a float ONNX file, all in one.
+        model: a float ONNX file; its external data, if any, are in files in its folder.
         name: of the model; letters, digits, ``.``, ``_``, ``-``.
         version: semantic.
         output: the bundle's path, or a folder to put ``NAME-VERSION.edgemodel`` into. Written under
@@ -103,6 +103,7 @@ def pack(
         LimitError: a file is too large.
     """
     # Only packing needs onnx and ONNX Runtime; whoever verifies bundles does without them.
+    from edged._onnxfile import read_onnx_bytes
     from edged.bundle._graph import Graph
     from edged.bundle._samples import load_samples
     from edged.bundle._selftest import make_self_test
@@ -112,7 +113,7 @@ def pack(
     if tolerance is not None and not 0 < tolerance < math.inf:
         raise BundleError(f"cannot use the tolerance {tolerance}: wanted a number above zero")
     progress(0.0, "reading the model")
-    content = _read(model, MAX_MODEL_BYTES)
+    content = read_onnx_bytes(model, MAX_MODEL_BYTES)
     graph = Graph.load(content, model.name)
     spec = _preprocess(preprocess, graph)
     graph = graph.sized_for(spec)

@@ -243,7 +243,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         packed_and_verified(tmp_path, path)
 
 
-def test_weights_in_another_file_are_refused(model: Path, tmp_path: Path) -> None:
+def test_weights_in_another_file_come_in_or_are_missed(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "outside.onnx"
     onnx.save(
         onnx.load(model),
@@ -252,7 +252,11 @@ def test_weights_in_another_file_are_refused(model: Path, tmp_path: Path) -> Non
         location="weights.bin",
         size_threshold=0,
     )
-    with pytest.raises(ModelError, match="weights are in another file"):
+    found = packed_and_verified(tmp_path, path)
+    (tmp_path / "weights.bin").unlink()
+    alone = onnx.load(found.folder / FileName.MODEL)
+    assert alone.graph.initializer == onnx.load(model).graph.initializer
+    with pytest.raises(NotFoundError, match=r"are in 'weights\.bin', which is not there"):
         packed_and_verified(tmp_path, path)
 
 

@@ -108,7 +108,7 @@ def test_what_cannot_be_compiled(samples: Path, tmp_path: Path) -> None:
         np.savez(tmp_path / path, **{name: np.zeros(shape, np.float32)})  # type: ignore[arg-type]
     before = sorted(tmp_path.iterdir())
     for words, status, problem in (
-        (("noise.onnx",), 65, "it is not an ONNX file"),
+        (("noise.onnx",), 65, "it is no valid ONNX model"),
         (("gone.onnx",), 66, "there is no such file"),
         (("gone.edgemodel",), 66, "there is no such file"),
         (("dynamic.onnx",), 65, "wanted every size but the batch to be fixed"),

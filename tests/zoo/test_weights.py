@@ -134,7 +134,7 @@ def test_weights_of_another_network_are_cut_to_a_readable_length(
     ("name", "content", "problem"),
     [
         ("w.npz", b"PK\x03\x04 not really", "no archive of arrays"),
-        ("w.onnx", b"\xff\xff\xff", "not an ONNX file"),
+        ("w.onnx", b"\xff\xff\xff", "no valid ONNX model"),
         ("w.ckpt", b"", "wanted an .onnx or .npz file"),
     ],
 )
