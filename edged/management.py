@@ -38,6 +38,7 @@ class ModelInfo(Struct, frozen=True):
         last_good: it is what a rollback leads to.
         set_aside: why it is not loaded by itself, or None.
         set_aside_at: since when.
+        source: what its maker says it was built from, such as "random weights, seed 7".
     """
 
     name: str
@@ -51,6 +52,7 @@ class ModelInfo(Struct, frozen=True):
     last_good: bool = False
     set_aside: str | None = None
     set_aside_at: float | None = None
+    source: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"

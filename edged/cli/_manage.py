@@ -59,7 +59,7 @@ def models(socket: _Socket = None, config: _Config = None, as_json: _Json = Fals
             str(m.serial),
             f"{m.size / 1e6:.1f} MB",
             _time(m.added),
-            _state(m, pinned),
+            " · ".join(filter(None, (_state(m, pinned), m.source))),
         )
         for m in found
     ]

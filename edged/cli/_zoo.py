@@ -67,6 +67,13 @@ def zoo(
             "by default.",
         ),
     ] = None,
+    epilogue: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[,KEY=VALUE…]",
+            help="As for `edgectl pack`: ssd has the container answer with boxes.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Make a classic network, as a bundle or an ONNX file; without a name, list them."""
@@ -110,7 +117,7 @@ def zoo(
             _write(output, model.onnx())
             digest = None
         else:
-            digest = _pack(model, output, version, labels, calibration, show(0.5, 1.0))
+            digest = _pack(model, output, version, labels, epilogue, calibration, show(0.5, 1.0))
     if digest is not None and not calibration:
         stderr().print(
             "edgectl: no --calibration: the compiler takes ranges from made-up images; with real "
@@ -124,6 +131,7 @@ def _pack(
     output: Path,
     version: str,
     labels: Path | None,
+    epilogue: str | None,
     calibration: list[Path] | None,
     progress: Callable[[float, str], None],
 ) -> str:
@@ -142,6 +150,7 @@ def _pack(
             output=output,
             labels=labels,
             preprocess=model.network.preprocess,
+            epilogue=epilogue,
             calibration=calibration or samples,
             source_revision=model.weights,
             progress=progress,

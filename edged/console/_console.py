@@ -289,6 +289,7 @@ def _info(record: BundleRecord, *, loaded: bool, committed: bool, last_good: boo
         last_good=last_good,
         set_aside=record.set_aside,
         set_aside_at=record.set_aside_at,
+        source=manifest.source_revision,
     )
 
 

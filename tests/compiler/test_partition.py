@@ -17,7 +17,13 @@ from edged.errors import ModelError
 CONSTANTS = {
     name: np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
     for seed, (name, shape) in enumerate(
-        {"w": (4, 4, 1, 1), "v": (4, 4, 3, 3), "k": (64, 3), "square": (4, 4)}.items()
+        {
+            "w": (4, 4, 1, 1),
+            "v": (4, 4, 3, 3),
+            "k": (64, 3),
+            "square": (4, 4),
+            "scale": (4, 1, 1),
+        }.items()
     )
 }
 IMAGE = {"x": ["N", 4, 4, 4]}
@@ -62,6 +68,33 @@ def test_prologue_and_epilogue_are_what_the_device_lacks() -> None:
     )
     assert host(compiled) == [("Tanh", "prologue"), ("Softmax", "epilogue")]
     assert compiled.report.host[1].reason == "the device has no such operator"
+
+
+def test_a_norm_on_the_host_keeps_its_scale_and_nothing_is_transposed_twice() -> None:
+    """As conv4_3 in SSD: one of several outputs, and what is behind its norm stays on the host."""
+    compiled = compiled_and_checked(
+        [
+            node("Conv", "x w", "a"),
+            node("Relu", "a", "r"),
+            node("Conv", "r v", "heavy"),
+            node("Transpose", "heavy", "y", perm=[0, 2, 3, 1]),
+            node("LpNormalization", "r", "n", axis=1, p=2),
+            node("Mul", "n scale", "m"),
+            node("Conv", "m w", "light"),
+            node("Transpose", "light", "z", perm=[0, 2, 3, 1]),
+        ],
+        IMAGE,
+        ["y", "z"],
+        limit=0.15,
+    )
+    assert [row.op for row in compiled.report.layers] == ["CONV", "CONV"]
+    assert len(compiled.image.outputs) == 2
+    names = [row.op for row in compiled.report.host]
+    assert names == ["Transpose", "LpNormalization", "Mul", "Conv", "Transpose"]
+    assert "the device has no such operator" in compiled.report.host[1].reason
+    epilogue = onnx.load_model_from_string(compiled.epilogue)
+    # One brings conv4_3 back to the host's order, and one is of the light head's own.
+    assert [n.op_type for n in epilogue.graph.node].count("Transpose") == 2
 
 
 def test_a_sandwiched_operator_ends_the_segment_and_the_larger_side_wins() -> None:
