@@ -8,13 +8,13 @@ import fcntl
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edged import compiler
-from edged.config import Activation, Config, reloaded
+from edged import __version__, compiler
+from edged.config import Activation, Address, Config, reloaded
 from edged.console import Console
 from edged.container import ProcessLauncher
 from edged.deploy import Deployer
@@ -22,8 +22,17 @@ from edged.device import Device, vfio_user
 from edged.errors import ConfigError
 from edged.host import Notifier, set_level
 from edged.intake import Intake
-from edged.serving import Answer, GrpcFront, ServingLimits
-from edged.slot import CompilerProcess, DeviceLink, Slot, SlotLimits, SlotStatus, Standbys
+from edged.metrics import Metrics, MetricsServer
+from edged.serving import GrpcFront, ServingLimits
+from edged.slot import (
+    CompilerProcess,
+    DeviceLink,
+    Slot,
+    SlotLimits,
+    SlotStatus,
+    Standbys,
+    Stopwatch,
+)
 from edged.store import Store
 from edged.wire import requested_model
 
@@ -88,8 +97,10 @@ async def _serve(
         ),
         _slot_limits(config),
     )
+    metrics = Metrics(__version__, lambda: slot.held)
+    slot.on_event(metrics.slot_event)
     front = GrpcFront(
-        _by_name(slot) if config.slot.activation is Activation.ON_DEMAND else slot.call,
+        metrics.timed(_answer(slot, config.slot.activation is Activation.ON_DEMAND)),
         (str(config.serving.listen), f"unix:{config.serving.socket}"),
         ServingLimits(
             config.serving.max_message_bytes,
@@ -140,6 +151,15 @@ async def _serve(
         stack.push_async_callback(front.stop, config.slot.drain_seconds)
         await intake.start()
         stack.push_async_callback(intake.stop)
+        server = MetricsServer(
+            metrics,
+            config.metrics.listen.host,
+            config.metrics.listen.port,
+            lambda: "" if slot.status.since is not None else describe(slot.status),
+        )
+        port = await server.start()
+        stack.push_async_callback(server.stop)
+        _log.info("metrics at http://%s", Address(config.metrics.listen.host, port))
         _log.info(
             "listening on %s and %s; drop models into %s",
             config.serving.listen,
@@ -189,9 +209,13 @@ async def _reload_when_asked(
             _log.warning("cannot change while edged runs, needs a restart: %s", waiting)
 
 
-def _by_name(slot: Slot) -> Answer:
-    async def answer(method: str, payload: bytes, seconds: float) -> bytes:
-        return await slot.call(method, payload, seconds, requested_model(payload))
+def _answer(
+    slot: Slot, by_name: bool
+) -> Callable[[str, bytes, float, Stopwatch], Awaitable[bytes]]:
+    async def answer(method: str, payload: bytes, seconds: float, watch: Stopwatch) -> bytes:
+        # The name costs a look into the message, which only on-demand loading needs.
+        model = requested_model(payload) if by_name else None
+        return await slot.call(method, payload, seconds, model, watch)
 
     return answer
 

@@ -33,6 +33,7 @@ __all__ = [
     "FileMode",
     "LogConfig",
     "LogLevel",
+    "MetricsConfig",
     "Reloaded",
     "Sandbox",
     "ServingConfig",
@@ -351,6 +352,18 @@ class ConsoleConfig(Struct, frozen=True):
     ] = FileMode(0o660)
 
 
+class MetricsConfig(Struct, frozen=True):
+    """Numbers for Prometheus, and whether edged lives and serves: /metrics, /healthz, /readyz."""
+
+    listen: Annotated[
+        Address,
+        Meta(
+            description="HTTP address, HOST:PORT. Whoever can reach it can read the names of models"
+            " and how much they are used."
+        ),
+    ] = Address("127.0.0.1", 9464)
+
+
 class LogConfig(Struct, frozen=True):
     """The log, which goes to the journal under systemd and to standard error otherwise."""
 
@@ -371,6 +384,7 @@ class Config(Struct, frozen=True):
     container: ContainerConfig = ContainerConfig()
     compiler: CompilerConfig = CompilerConfig()
     console: ConsoleConfig = ConsoleConfig()
+    metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
 
 

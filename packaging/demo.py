@@ -65,6 +65,7 @@ def run(console: Console, folder: Path) -> int:
     config = folder / "edged.toml"
     device = folder / "device.sock"
     config.write_text(
+        '[metrics]\nlisten = "127.0.0.1:0"\n'
         f'[serving]\nlisten = "127.0.0.1:{port}"\nsocket = "{folder}/edged.sock"\n'
         f'[state]\ndirectory = "{folder}/state"\n'
         f'[drop]\ndirectory = "{drop}"\nrescan_seconds = 1.0\nsettle_seconds = 0.3\n'

@@ -10,6 +10,7 @@ from edged.slot._link import DeviceLink
 from edged.slot._slot import Deployed, Slot, SlotLimits, SlotStatus
 from edged.slot._standby import Standbys, Tell
 from edged.slot._states import TRANSITIONS, Event, State
+from edged.slot._stopwatch import Stopwatch
 
 __all__ = [
     "TRANSITIONS",
@@ -23,5 +24,6 @@ __all__ = [
     "SlotStatus",
     "Standbys",
     "State",
+    "Stopwatch",
     "Tell",
 ]

@@ -138,6 +138,7 @@ class Slot:
         self._server_of_demand: asyncio.Task[None] | None = None
         self._recoveries: set[asyncio.Task[None]] = set()
         self._listeners: list[Callable[[SlotStatus], None]] = []
+        self._event_listeners: list[Callable[[Event, SlotStatus], None]] = []
 
     @property
     def status(self) -> SlotStatus:
@@ -172,6 +173,15 @@ class Slot:
         """Have *listener* called with the status after each transition."""
         self._listeners.append(listener)
 
+    def on_event(self, listener: Callable[[Event, SlotStatus], None]) -> None:
+        """Have *listener* called with each event and the status that it led to."""
+        self._event_listeners.append(listener)
+
+    @property
+    def held(self) -> int:
+        """Calls that wait at the gate."""
+        return self._gate.held
+
     async def start(self) -> None:
         """Look for the device, and serve the committed model once it is there."""
         self._gate.refuse(DeviceLostError(f"cannot answer: {self._problem}; try again in a second"))
@@ -180,7 +190,12 @@ class Slot:
             self._server_of_demand = asyncio.create_task(self._meet_demand(), name="demand")
 
     async def call(
-        self, method: str, payload: bytes, seconds: float, model: RequestedModel | None = None
+        self,
+        method: str,
+        payload: bytes,
+        seconds: float,
+        model: RequestedModel | None = None,
+        watch: Stopwatch | None = None,
     ) -> bytes:
         """Answer one call by the loaded model.
 
@@ -190,6 +205,7 @@ class Slot:
             seconds: how long the caller still waits.
             model: the one that the call names. Without on-demand loading it changes nothing: the
                 container compares it with what it holds.
+            watch: is told what the stages took, *gate* and *container*.
 
         Returns:
             the response's bytes.
@@ -198,6 +214,7 @@ class Slot:
             EdgedError: the class says what the caller should do about it.
         """
         deadline = time.monotonic() + seconds
+        watch = watch or Stopwatch()
         arrival = None
         while True:
             if self._limits.on_demand and model is not None and model.name:
@@ -205,6 +222,7 @@ class Slot:
             else:
                 left = deadline - time.monotonic()
                 arrival = await self._gate.enter(left, len(payload), arrival)
+            watch.lap("gate")
             try:
                 loaded = self._loaded
                 if loaded is None:
@@ -216,6 +234,7 @@ class Slot:
                 # Models change, and it had not begun: it waits for what comes.
                 continue
             finally:
+                watch.lap("container")
                 self._gate.leave()
 
     async def deploy(self, record: BundleRecord, tell: Tell, cause: str = "") -> Deployed:
@@ -715,6 +734,8 @@ class Slot:
             raise DeviceError(
                 f"cannot {event.value}: the slot is in state {self._state.value!r}"
             ) from None
+        for listener in self._event_listeners:
+            listener(event, self.status)
         self._tell_listeners()
 
     def _tell_listeners(self) -> None:

@@ -1,8 +1,9 @@
-"""Where the time goes while the gate is closed."""
+"""Where the time goes: of a call, and while the gate is closed."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 __all__ = ["Stopwatch"]
 
@@ -19,6 +20,11 @@ class Stopwatch:
         now = time.monotonic()
         self._steps[step] = self._steps.get(step, 0.0) + now - self._last
         self._last = now
+
+    @property
+    def steps(self) -> Mapping[str, float]:
+        """Seconds of each step, in order."""
+        return self._steps
 
     @property
     def seconds(self) -> float:

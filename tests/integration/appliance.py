@@ -42,6 +42,7 @@ class Appliance:
         self.log = folder / "log"
         self.config = folder / "edged.toml"
         self.config.write_text(
+            '[metrics]\nlisten = "127.0.0.1:0"\n'
             f'[serving]\nlisten = "127.0.0.1:0"\nsocket = "{self.socket}"\n'
             f'[state]\ndirectory = "{folder}/state"\n'
             f'[drop]\ndirectory = "{self.drop}"\nrescan_seconds = 0.2\nsettle_seconds = 0.1\n'

@@ -1,0 +1,82 @@
+"""The HTTP side: ``/metrics``, ``/healthz`` and ``/readyz``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from edged.errors import ConfigError
+from edged.metrics._metrics import Metrics
+
+__all__ = ["MetricsServer"]
+
+_SHUTDOWN_SECONDS: Final = 1.0
+
+
+class MetricsServer:
+    """Answers GET on one TCP address; changes nothing, and asks nobody who they are.
+
+    ``/healthz`` is 200 while the loop that serves turns. ``/readyz`` is 200 while a model serves,
+    and 503 with the reason in a line of text while none does.
+
+    Args:
+        host, port: where to listen; port 0 lets the system choose.
+        problem: why no model serves; empty while one does.
+    """
+
+    def __init__(self, metrics: Metrics, host: str, port: int, problem: Callable[[], str]) -> None:
+        self._metrics = metrics
+        self._host, self._port = host, port
+        self._problem = problem
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> int:
+        """Listen; returns the port.
+
+        Raises:
+            ConfigError: the address cannot be bound.
+        """
+        app = web.Application(client_max_size=1)
+        app.add_routes(
+            [
+                web.get("/metrics", self._get_metrics),
+                web.get("/healthz", self._get_healthz),
+                web.get("/readyz", self._get_readyz),
+            ]
+        )
+        # Signals belong to the daemon.
+        runner = web.AppRunner(
+            app, handle_signals=False, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._host, self._port).start()
+        except OSError as error:
+            await runner.cleanup()
+            raise ConfigError(
+                f"cannot listen on {self._host} port {self._port}: {error.strerror or error};"
+                " see metrics.listen in the configuration"
+            ) from error
+        self._runner = runner
+        return int(runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Answer nothing more."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _get_metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(
+            body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+    async def _get_healthz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _get_readyz(self, _request: web.Request) -> web.Response:
+        problem = self._problem()
+        return web.Response(text=f"{problem or 'ok'}\n", status=503 if problem else 200)

@@ -1,0 +1,168 @@
+"""The metrics, and how they come about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from edged.errors import EdgedError
+from edged.slot import Event, SlotStatus, State, Stopwatch
+
+__all__ = ["Metrics"]
+
+_MOST_MODELS: Final = 50
+"""Names of models that are told apart; those that come after are "other"."""
+
+_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+_Timed = Callable[[str, bytes, float, Stopwatch], Awaitable[bytes]]
+_Answer = Callable[[str, bytes, float], Awaitable[bytes]]
+
+
+class Metrics:
+    """Everything that is counted, in a registry of its own.
+
+    Args:
+        version: of edged.
+        held: how many calls wait at the gate now.
+    """
+
+    def __init__(self, version: str, held: Callable[[], int]) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        Info("edged_build", "What runs here.", registry=registry).info({"version": version})
+        self._calls = Counter(
+            "edged_calls",
+            "Calls that were answered, by gRPC status code.",
+            ("method", "model", "code"),
+            registry=registry,
+        )
+        self._call_seconds = Histogram(
+            "edged_call_seconds",
+            "What a call took in the daemon, from its last byte to its answer.",
+            ("method",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._stage_seconds = Histogram(
+            "edged_call_stage_seconds",
+            "What of that went where: waiting at the gate, or in the model's container.",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._bytes = Counter(
+            "edged_call_bytes",
+            "Sizes of requests and responses, before they are parsed and after they are built.",
+            ("direction",),
+            registry=registry,
+        )
+        self._running = Gauge("edged_calls_running", "Calls in the daemon.", registry=registry)
+        Gauge("edged_calls_held", "Calls that wait at the gate.", registry=registry).set_function(
+            held
+        )
+        self._events = Counter(
+            "edged_slot_events",
+            "What happened to the slot: swapped, rolled back, container lost, device lost, …",
+            ("event",),
+            registry=registry,
+        )
+        self._state = Gauge(
+            "edged_slot_state",
+            "1 for the state that the slot is in.",
+            ("state",),
+            registry=registry,
+        )
+        self._model = Gauge(
+            "edged_model_loaded",
+            "1 for the model that serves.",
+            ("model", "version", "digest"),
+            registry=registry,
+        )
+        self._gate_closed = Histogram(
+            "edged_gate_closed_seconds",
+            "For how long calls were held by a change of models.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._names: set[str] = set()
+        self._serving = ""
+        self._closed_at: float | None = None
+        for event in Event:
+            self._events.labels(event.value)
+        self._show(State.ABSENT)
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def timed(self, answer: _Timed) -> _Answer:
+        """*answer*, which tells its stages to a stopwatch, with each call counted and timed."""
+
+        async def call(method: str, payload: bytes, seconds: float) -> bytes:
+            watch = Stopwatch()
+            began = time.monotonic()
+            code = "INTERNAL"
+            self._running.inc()
+            self._bytes.labels("request").inc(len(payload))
+            try:
+                response = await answer(method, payload, seconds, watch)
+                code = "OK"
+            except EdgedError as error:
+                code = error.grpc_status
+                raise
+            except BaseException as error:
+                code = "INTERNAL" if isinstance(error, Exception) else "CANCELLED"
+                raise
+            finally:
+                self._running.dec()
+                short = method.rpartition("/")[2]
+                self._calls.labels(short, self._serving, code).inc()
+                self._call_seconds.labels(short).observe(time.monotonic() - began)
+                for stage, took in watch.steps.items():
+                    self._stage_seconds.labels(stage).observe(took)
+            self._bytes.labels("response").inc(len(response))
+            return response
+
+        return call
+
+    def slot_event(self, event: Event, status: SlotStatus) -> None:
+        """Note what happened to the slot; see :meth:`edged.slot.Slot.on_event`."""
+        self._events.labels(event.value).inc()
+        self._show(status.state)
+        if event is Event.SWAP:
+            self._closed_at = time.monotonic()
+        elif self._closed_at is not None:
+            self._gate_closed.observe(time.monotonic() - self._closed_at)
+            self._closed_at = None
+        self._model.clear()
+        self._serving = ""
+        if status.model is not None and status.since is not None:
+            manifest = status.model.manifest
+            self._serving = self._bounded(manifest.name)
+            self._model.labels(self._serving, str(manifest.version), str(status.model.digest)).set(
+                1
+            )
+
+    def _show(self, state: State) -> None:
+        for other in State:
+            self._state.labels(other.value).set(other is state)
+
+    def _bounded(self, name: str) -> str:
+        if name not in self._names and len(self._names) >= _MOST_MODELS:
+            return "other"
+        self._names.add(name)
+        return name
