@@ -7,10 +7,10 @@ INSTALLED := .venv/installed
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint docs proto campaign bench soak clean
+.PHONY: help demo test test-slow test-systemd lint docs proto deb campaign bench soak clean
 
 help: ## list what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## see it work: a model into the drop folder, photographs over gRPC, labels back
 	@$(BIN)/python packaging/demo.py
@@ -45,6 +45,12 @@ bench: $(INSTALLED) ## what edged costs over the same work without it
 soak: $(INSTALLED) ## ten minutes of swaps under load, and a plot of what they take
 	$(BIN)/python -m pip install -q -e '.[bench]'
 	PYTHONPATH=tests:bench $(BIN)/python bench/swap.py --minutes 10 --output build/soak
+
+deb: $(INSTALLED) ## build/edged_VERSION_amd64.deb, with everything in it that Debian does not have
+	@PIP=$(CURDIR)/$(BIN)/python packaging/build-deb
+
+test-systemd: deb ## that package, in a Debian of its own that systemd boots (as root; see docs/install.md)
+	$(BIN)/pytest tests/systemd -m systemd -p no:cacheprovider --timeout 1800
 
 clean: ## remove the virtual environment and what tools leave behind
 	rm -rf .venv build dist *.egg-info
