@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edged.compiler._graph import Graph, Names, Node
+from edged.compiler._graph import Graph, Names, Node, Value
 from edged.compiler._place import OPERATORS
 
 __all__ = ["fold"]
@@ -31,6 +31,7 @@ def fold(graph: Graph) -> Graph:
         _with_plain_gemm,
         _with_padding_in_windows,
         _with_affine_in_weights,
+        _with_matrices_on_images,
         _with_short_sums,
     )
     # Nothing is folded across the feature tensor: what is read there counts as an output.
@@ -204,6 +205,46 @@ def _with_affine_in_weights(graph: Graph) -> Graph:
         if at is not None or (node.op in OPERATORS and not behind.isdisjoint(node.inputs)):
             behind.update(node.outputs)
     return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def _with_matrices_on_images(graph: Graph) -> Graph:
+    """A long Gemm of a flattened image as the Conv that it is, for :func:`_with_short_sums`."""
+    producers = {name: node for node in graph.nodes for name in node.outputs}
+    names = Names((*graph.values, *graph.constants))
+    constants = dict(graph.constants)
+    values = dict(graph.values)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        flat = producers.get(node.operand(0))
+        image = graph.values.get(flat.operand(0)) if flat is not None else None
+        weights = constants.get(node.operand(1))
+        if (
+            node.op != "Gemm"
+            or node.attributes
+            or weights is None
+            or len(weights) < _LONG_SUM
+            or flat is None
+            or flat.op not in ("Flatten", "Reshape")
+            or image is None
+            or not image.placeable
+            or image.shape is None
+            or len(image.shape) != 4
+        ):
+            nodes.append(node)
+            continue
+        count = weights.shape[1]
+        output = names.fresh(f"{node.output}/image")
+        inputs = _linear_inputs(flat.inputs[0], output, names)
+        shape = names.fresh(f"{node.output}/shape")
+        constants[inputs[1]] = weights.T.reshape(count, *image.shape[1:])
+        constants[inputs[2]] = (
+            constants[node.operand(2)] if node.operand(2) else np.zeros(count, np.float32)
+        )
+        constants[shape] = np.array((1, count), np.int64)
+        values[output] = Value(image.dtype, (1, count, 1, 1))
+        nodes.append(Node("Conv", node.name, inputs, (output,), {}))
+        nodes.append(Node("Reshape", shape, (output, shape), node.outputs, {}))
+    return replace(graph, nodes=tuple(nodes), constants=constants, values=values)
 
 
 def _with_short_sums(graph: Graph) -> Graph:

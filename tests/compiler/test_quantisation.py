@@ -218,18 +218,23 @@ def test_tensors_share_memory_without_disturbing_each_other() -> None:
     np.testing.assert_array_equal(found.reshape(target.shape), numerics.run(image, [x])[0])
 
 
+@pytest.mark.parametrize("flattened", [False, True])
 @pytest.mark.parametrize(("side", "most"), [(5, 0.04), (6, 0.07)])
-def test_a_long_sum_is_computed_in_parts_and_keeps_more_bits(side: int, most: float) -> None:
-    """As in the first fully connected layer of VGG-16, which is a convolution of a whole image."""
+def test_a_long_sum_is_computed_in_parts_and_keeps_more_bits(
+    side: int, most: float, flattened: bool
+) -> None:
+    """As in the first fully connected layer of VGG-16, a convolution of a whole image or a Gemm."""
     rng = np.random.default_rng(side)
     shape = (1 << 10, side, side)
     constants = {
         "w": rng.standard_normal((8, *shape)).astype(np.float32) / 100,
         "b": np.linspace(-1, 1, 8).astype(np.float32),
     }
-    source = make_model(
-        [node("Conv", "x w b", "h"), node("Relu", "h", "y")], {"x": ("N", *shape)}, ["y"], constants
-    )
+    nodes = [node("Conv", "x w b", "h"), node("Relu", "h", "y")]
+    if flattened:
+        constants["w"] = constants["w"].reshape(8, -1)
+        nodes[:1] = [node("Flatten", "x", "f"), node("Gemm", "f w b", "h", transB=1)]
+    source = make_model(nodes, {"x": ("N", *shape)}, ["y"], constants)
     x = np.abs(rng.standard_normal((16, *shape))).astype(np.float32)
     compiled = compile_model(source, calibration={"x": x})
     assert [layer.op for layer in compiled.image.layers] == [Op.CONV] * 4 + [Op.ADD] * 3
