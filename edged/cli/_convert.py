@@ -36,7 +36,8 @@ def convert(
         typer.Option(
             "--input",
             metavar="TENSOR",
-            help="Where the model begins; repeat it. Default: the placeholders.",
+            help="Where the model begins; repeat it. Its shape may follow: NAME[1,224,224,3]. "
+            "Default: the placeholders.",
         ),
     ] = None,
     results: Annotated[

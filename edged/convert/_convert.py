@@ -56,6 +56,27 @@ class Converted:
     aliases: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Entrance:
+    """A tensor that the user names as an input, and the shape of a sample if that is said."""
+
+    tensor: str
+    sample: tuple[int, ...] | None
+
+    @classmethod
+    def parse(cls, text: str, keys: Mapping[str, str]) -> _Entrance:
+        name, bracket, sizes = text.partition("[")
+        if not bracket:
+            return cls(keys.get(text, text), None)
+        parts = sizes.removesuffix("]").split(",")
+        if not sizes.endswith("]") or not all(part.strip().isdecimal() for part in parts):
+            raise InputError(
+                f"cannot convert: input {text!r} has a shape that cannot be read; wanted"
+                " TENSOR[1,224,224,3], the batch first"
+            )
+        return cls(keys.get(name, name), tuple(int(part) for part in parts)[1:])
+
+
 def _silent(_fraction: float, _step: str) -> None: ...
 
 
@@ -77,7 +98,8 @@ def convert(
         source: a SavedModel's folder, or a frozen GraphDef.
         output: the ONNX file to write.
         inputs: tensors, or keys of the signature; by default the placeholders that the outputs
-            depend on. One that is no placeholder is where the model begins.
+            depend on. One that is no placeholder is where the model begins; where TensorFlow does
+            not know its shape, it is said behind the name: ``images:0[1,224,224,3]``.
         outputs: likewise; by default those of the signature. A frozen graph has none.
         signature: of the SavedModel.
         python: an interpreter that has TensorFlow and tf2onnx; it need not have edged.
@@ -112,7 +134,9 @@ def convert(
         progress(0.3, "reading the graph")
         graph = read_graph(_read(frozen))
         results = [wanted.get(name, name) for name in outputs] or list(wanted.values())
-        entrances = [given.get(name, name) for name in inputs] or _entrances(graph, results)
+        named = [_Entrance.parse(text, given) for text in inputs]
+        entrances = [entrance.tensor for entrance in named] or _entrances(graph, results)
+        shapes = {entrance.tensor: entrance.sample for entrance in named}
         _check_there(graph, [*entrances, *results])
         found = _recognised(graph, entrances, results)
         progress(0.4, "translating to ONNX")
@@ -120,7 +144,7 @@ def convert(
             "do": "onnx",
             "graph": str(frozen),
             "output": str(output.resolve()),
-            "cut": _cut(graph, entrances, found),
+            "cut": _cut(graph, entrances, found, shapes),
             "inputs": entrances,
             "outputs": results,
         }
@@ -141,8 +165,8 @@ def convert(
             _compare(found, pictures, made)
     progress(1.0, "converted")
     known = {_full(tensor): key for key, tensor in {**given, **wanted}.items()}
-    named = {_full(name) for name in (*entrances, *results)}
-    aliases = {tensor: key for tensor, key in known.items() if tensor in named and key != tensor}
+    used = {_full(name) for name in (*entrances, *results)}
+    aliases = {tensor: key for tensor, key in known.items() if tensor in used and key != tensor}
     return Converted(output, found.preprocess if found else None, aliases)
 
 
@@ -188,7 +212,12 @@ def _is_string(node: Node) -> bool:
     return node.op in _PLACEHOLDERS and node.attributes.get("dtype") == _STRING
 
 
-def _cut(graph: Graph, entrances: Sequence[str], found: Recognised | None) -> dict[str, Any] | None:
+def _cut(
+    graph: Graph,
+    entrances: Sequence[str],
+    found: Recognised | None,
+    shapes: Mapping[str, tuple[int, ...] | None],
+) -> dict[str, Any] | None:
     if found is not None:
         shape = list(found.preprocess.shape[1:])
         return {"tensor": found.tensor, "name": found.source, "shape": shape}
@@ -201,7 +230,7 @@ def _cut(graph: Graph, entrances: Sequence[str], found: Recognised | None) -> di
             f" {len(entrances)} inputs; a model can begin at one tensor in its middle only"
         )
     # Under its own name: the node that gives it is behind the new input, and goes.
-    return {"tensor": inner[0], "name": _full(inner[0]), "shape": None}
+    return {"tensor": inner[0], "name": _full(inner[0]), "shape": shapes.get(inner[0])}
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -82,7 +82,7 @@ def recognise(graph: Graph, source: str, outputs: Sequence[str]) -> Recognised:
 
 
 _ADVICE: Final = (
-    "Convert what is behind it (--input with the tensor's name), and say the preprocessing"
+    "Convert what is behind it (--input 'TENSOR[1,224,224,3]'), and say the preprocessing"
     " (--preprocess)"
 )
 

@@ -23,6 +23,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _OPSET = 17
+_LISTED = 5
 
 
 def main() -> int:
@@ -49,7 +50,12 @@ def freeze(model: str, output: str, signature: str, outputs: list[str]) -> dict[
 
     if Path(model).is_file():
         graph = tf.compat.v1.GraphDef.FromString(Path(model).read_bytes())
-        kept = tf.compat.v1.graph_util.extract_sub_graph(graph, [_node(name) for name in outputs])
+        wanted = [_node(name) for name in outputs]
+        names = [node.name for node in graph.node]
+        for name in wanted:
+            if name not in set(names):
+                raise ValueError(f"the graph has no {name!r}; its last are {names[-_LISTED:]}")
+        kept = tf.compat.v1.graph_util.extract_sub_graph(graph, wanted)
         Path(output).write_bytes(kept.SerializeToString())
         return {"inputs": {}, "outputs": {}}
     return _freeze_saved_model(model, output, signature, outputs)
