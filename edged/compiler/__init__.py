@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edged.compiler._compile import CompiledModel, Progress, compile_model
     from edged.compiler._import import FEATURES_KEY
     from edged.compiler._report import HostRow, LayerRow, Report
+    from edged.compiler._techniques import Techniques
 
 __all__ = [
     "COMPILER_VERSION",
@@ -39,6 +40,7 @@ __all__ = [
     "Progress",
     "Report",
     "Samples",
+    "Techniques",
     "compile_model",
 ]
 
@@ -48,6 +50,7 @@ _HOMES = {
     "HostRow": "_report",
     "LayerRow": "_report",
     "Report": "_report",
+    "Techniques": "_techniques",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,17 +11,28 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.compiler._graph import Graph, abridged
-from edged.compiler._layout import Layout
+from edged.compiler._partition import Partition
+from edged.compiler._round import Correlations
 from edged.compiler._session import FloatSession
+from edged.compiler._techniques import Techniques
 from edged.errors import ModelError
 
-__all__ = ["Samples", "Statistics", "calibrate", "checked_samples", "synthetic_samples"]
+__all__ = [
+    "Calibration",
+    "Samples",
+    "Statistics",
+    "calibrate",
+    "checked_samples",
+    "synthetic_samples",
+]
 
 Samples = Mapping[str, npt.NDArray[Any]]
 
 _MAX_SAMPLES: Final = 256
 _SYNTHETIC_SAMPLES: Final = 16
 _SEED: Final = 0x6564676564
+_EXPECTED_SPREAD: Final = 2.0
+_MAX_SCALE: Final = 256.0
 _BINS: Final = 4096
 
 
@@ -105,6 +116,19 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """What the float model did on the samples.
+
+    Attributes:
+        statistics: of each tensor of the device, as scaled there.
+        correlations: of the inputs of convolutions whose weights are rounded by them, by output.
+    """
+
+    statistics: Mapping[str, Statistics]
+    correlations: Mapping[str, Correlations]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Input:
     name: str
     dtype: np.dtype[Any]
@@ -146,19 +170,55 @@ def checked_samples(graph: Graph, given: Samples) -> Samples:
     return {name: array[chosen] for name, array in given.items()}
 
 
-def synthetic_samples(graph: Graph) -> Samples:
+def synthetic_samples(graph: Graph, techniques: Techniques) -> Samples:
     """Stand-ins where there are no calibration data: seeded, the same every time.
 
     Images are made of smooth noise at several scales, as photographs are, rather than of white
     noise, which the first layers would average away. 8-bit integers span their whole range; floats
-    are normally distributed with a standard deviation of 1, which is what networks that normalise
-    their inputs expect. Other integers are zero.
+    are normally distributed, with a standard deviation of 1, or more where the first layer would
+    make next to nothing of that. Other integers are zero.
+
+    Raises:
+        ModelError: the float model cannot be run.
     """
     rng = np.random.default_rng(_SEED)
-    return {
+    samples = {
         i.name: np.stack([_synthetic(rng, i) for _ in range(_SYNTHETIC_SAMPLES)])
         for i in _inputs(graph)
     }
+    if not techniques.scaled_input:
+        return samples
+    factor = np.float32(_expected_scale(graph, samples))
+    return {
+        name: array * factor if array.dtype == np.float32 else array
+        for name, array in samples.items()
+    }
+
+
+def _expected_scale(graph: Graph, samples: Samples) -> float:
+    """By how much more inputs vary, going by the first layer, than *samples* do; at least 1.
+
+    Most networks were trained with batch norm, which is folded into the weights: what comes out of
+    a convolution, before its bounds, has a standard deviation around 1 whatever the scale of the
+    inputs. Exponents that are one too coarse cost less than exponents that are one too fine, so the
+    scale is such that it becomes 2.
+
+    Raises:
+        ModelError: the float model cannot be run.
+    """
+    first = next((node for node in graph.nodes if node.op in ("Conv", "Gemm")), None)
+    if first is None or not graph.values[first.output].placeable:
+        return 1.0
+    session = FloatSession(graph.onnx([first.output]), "run the first layer of the float model")
+    results = [
+        session.run({name: array[index : index + 1] for name, array in samples.items()})[0]
+        for index in range(len(next(iter(samples.values()))))
+    ]
+    found = np.concatenate(results)
+    spread = np.median(found.std(axis=(0, *range(2, found.ndim)), dtype=np.float64))
+    if not np.isfinite(spread) or spread <= 0:
+        return 1.0
+    return float(np.clip(_EXPECTED_SPREAD / spread, 1.0, _MAX_SCALE))
 
 
 def _synthetic(rng: np.random.Generator, wanted: _Input) -> npt.NDArray[Any]:
@@ -196,26 +256,28 @@ def _stretched(patch: npt.NDArray[np.float64], axis: int, size: int) -> npt.NDAr
 
 def calibrate(
     graph: Graph,
-    layouts: Mapping[str, Layout],
-    names: Sequence[str],
+    cut: Partition,
     samples: Samples,
+    techniques: Techniques,
     progress: Callable[[float], None],
-) -> dict[str, Statistics]:
-    """Run the float model on *samples* and keep what the values *names* were.
+) -> Calibration:
+    """Run the float model on *samples* and keep what the values of the device's tensors were.
 
     Args:
-        layouts: how each of them lies on the device.
         progress: called with a fraction after each sample.
 
     Raises:
         ModelError: the float model cannot be run, or gives values that are not finite.
     """
+    count = len(next(iter(samples.values())))
+    names = (*cut.entering, *(kernel.output for kernel in cut.kernels))
     computed = [name for name in names if name not in graph.inputs]
     # A network may have half a gigabyte of weights, and a file and a session of it copies.
     large = graph.large()
     session = FloatSession(graph.onnx(computed, large), "run the float model for calibration")
     statistics = {name: Statistics() for name in names}
-    count = len(next(iter(samples.values())))
+    compensated = [k for k in cut.kernels if techniques.compensated and Correlations.fits(k)]
+    correlations = [Correlations(kernel, count) for kernel in compensated]
     for index in range(count):
         feeds = {name: array[index : index + 1] for name, array in samples.items()}
         values = feeds | dict(zip(computed, session.run({**feeds, **large}), strict=True))
@@ -225,9 +287,15 @@ def calibrate(
                     f"cannot calibrate: {abridged(name)!r} is not finite on sample {index};"
                     " wanted weights and samples that keep the float model finite"
                 )
-            statistics[name].add(layouts[name].to_plane(values[name]))
+            plane = cut.layouts[name].to_plane(values[name])
+            if name in cut.scales:
+                plane = plane * np.float32(cut.scales[name])
+            statistics[name].add(plane)
+            for correlation in correlations:
+                if name == correlation.kernel.inputs[0]:
+                    correlation.add(plane)
         progress((index + 1) / count)
-    return statistics
+    return Calibration(statistics, {c.kernel.output: c for c in correlations})
 
 
 def _inputs(graph: Graph) -> list[_Input]:

@@ -15,6 +15,8 @@ from edged.compiler._measure import layer_errors
 from edged.compiler._partition import partition
 from edged.compiler._quantise import quantise
 from edged.compiler._report import Report, report
+from edged.compiler._stretch import stretch
+from edged.compiler._techniques import Techniques
 from edged.compiler._version import COMPILER_VERSION
 from edged.errors import ImageError, ModelError
 from edged.npu import Array, ProgramImage, parse_image, serialize_image, weights_bytes
@@ -65,6 +67,7 @@ def compile_model(
     calibration: Samples | None = None,
     progress: Progress = _silent,
     measured: int = 0,
+    techniques: Techniques = Techniques(),  # noqa: B008  (frozen as well)
 ) -> CompiledModel:
     """Compile an ONNX file for the NPU.
 
@@ -76,6 +79,7 @@ def compile_model(
         progress: told of each step as it begins, and of calibration as it goes.
         measured: on how many of the samples the error of every layer is measured for the report;
             each takes seconds on a large network.
+        techniques: what to do for accuracy.
 
     Raises:
         ModelError: the model or the calibration data cannot be used: what was found, where, and
@@ -87,16 +91,23 @@ def compile_model(
     del model  # The caller may keep it; here it would be in memory a second time.
     progress(0.1, "partitioning")
     cut = partition(graph)
+    if techniques.stretch:
+        cut = stretch(cut)
     samples = (
-        synthetic_samples(graph) if calibration is None else checked_samples(graph, calibration)
+        synthetic_samples(graph, techniques)
+        if calibration is None
+        else checked_samples(graph, calibration)
     )
     progress(0.15, "calibrating")
-    names = (*cut.entering, *(kernel.output for kernel in cut.kernels))
-    statistics = calibrate(
-        graph, cut.layouts, names, samples, lambda part: progress(0.15 + 0.65 * part, "calibrating")
+    seen = calibrate(
+        graph,
+        cut,
+        samples,
+        techniques,
+        lambda part: progress(0.15 + 0.65 * part, "calibrating"),
     )
     progress(0.8, "quantising")
-    quantised = quantise(cut.kernels, cut.entering, cut.leaving, statistics)
+    quantised = quantise(cut, seen, techniques)
     progress(0.9, "writing the program")
     image = lower(cut, quantised, array)
     try:

@@ -42,7 +42,7 @@ def layer_errors(
         wanted = floats.run({**feeds, **large})
         for position, (name, layer) in enumerate(zip(names, image.layers, strict=True)):
             plane = cut.layouts[name].to_plane(wanted[position]).astype(np.float64)
-            scale = 2.0 ** image.tensors[layer.output].exponent
+            scale = 2.0 ** image.tensors[layer.output].exponent / cut.scales.get(name, 1.0)
             noise[position] += ((tensors[layer.output] * scale - plane) ** 2).sum()
             signal[position] += (plane**2).sum()
     ratios = np.sqrt(noise / np.maximum(signal, np.finfo(np.float64).tiny))

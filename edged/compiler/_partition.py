@@ -14,8 +14,8 @@ the classifier behind it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from edged.compiler._graph import Graph, Node, abridged
 from edged.compiler._layout import Layout, entering
@@ -50,6 +50,7 @@ class Partition:
         passing: values that the prologue hands to the epilogue.
         layouts: of every value that enters or that a kernel gives.
         host: each operator of the host with its reason.
+        scales: by what the device's tensors are multiplied, where it is not 1.
     """
 
     prologue: tuple[Node, ...]
@@ -60,6 +61,7 @@ class Partition:
     passing: tuple[str, ...]
     layouts: dict[str, Layout]
     host: tuple[HostNode, ...]
+    scales: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

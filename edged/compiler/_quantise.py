@@ -15,9 +15,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edged.compiler._calibrate import Statistics
+from edged.compiler._calibrate import Calibration
 from edged.compiler._graph import abridged
+from edged.compiler._partition import Partition
 from edged.compiler._place import Kernel
+from edged.compiler._round import Correlations, compensated
+from edged.compiler._techniques import Techniques
 from edged.errors import ModelError
 from edged.npu import ACCUMULATOR_BOUND, DType, Op
 
@@ -70,38 +73,29 @@ class Quantised:
     convolutions: Mapping[str, Convolution]
 
 
-def quantise(
-    kernels: Sequence[Kernel],
-    entering: Sequence[str],
-    leaving: Sequence[str],
-    statistics: Mapping[str, Statistics],
-) -> Quantised:
+def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quantised:
     """Choose every format and quantise every weight.
 
-    Args:
-        entering, leaving: values that come from the host and go to it. The latter are never cut
-            off: the largest logit is an outlier, and the one that counts.
+    Values that go to the host are never cut off: the largest logit is an outlier, and the one that
+    counts.
 
     Raises:
         ModelError: weights that are not finite, or that no exponent can hold.
     """
     floors: dict[str, int] = {}
     while True:
-        done = _attempt(kernels, entering, leaving, statistics, floors)
-        raised = _too_fine(kernels, done.formats)
+        done = _attempt(cut, seen, techniques, floors)
+        raised = _too_fine(cut.kernels, done.formats)
         if not raised:
             return done
         floors |= raised
 
 
 def _attempt(
-    kernels: Sequence[Kernel],
-    entering: Sequence[str],
-    leaving: Sequence[str],
-    statistics: Mapping[str, Statistics],
-    floors: Mapping[str, int],
+    cut: Partition, seen: Calibration, techniques: Techniques, floors: Mapping[str, int]
 ) -> Quantised:
-    pooled = {kernel.inputs[0]: kernel.output for kernel in kernels if kernel.op is Op.MAXPOOL}
+    statistics = seen.statistics
+    pooled = {kernel.inputs[0]: kernel.output for kernel in cut.kernels if kernel.op is Op.MAXPOOL}
     formats: dict[str, Format] = {}
     convolutions: dict[str, Convolution] = {}
 
@@ -110,16 +104,16 @@ def _attempt(
         decisive = name
         while decisive in pooled:
             decisive = pooled[decisive]
-        if decisive in leaving:
+        if decisive in cut.leaving or not techniques.least_error:
             exponent = statistics[decisive].covering_exponent(dtype.highest)
         else:
             exponent = statistics[decisive].best_exponent(dtype.highest)
         low, high = _EXPONENTS
         return Format(dtype, min(max(exponent, floors.get(name, low), low), high))
 
-    for name in entering:
+    for name in cut.entering:
         formats[name] = chosen(name, DType.U8 if statistics[name].lowest >= 0 else DType.S8)
-    for kernel in kernels:
+    for kernel in cut.kernels:
         sources = [formats[name] for name in kernel.inputs]
         if kernel.op is Op.MAXPOOL:
             formats[kernel.output] = sources[0]
@@ -127,8 +121,9 @@ def _attempt(
         wanted = chosen(kernel.output, _dtype(kernel, sources))
         finest = max(source.exponent for source in sources) - _MAX_LEFT
         if kernel.op is Op.CONV:
-            means = statistics[kernel.inputs[0]].means
-            parameters = _convolution(kernel, sources[0], wanted.exponent, means)
+            means = statistics[kernel.inputs[0]].means * techniques.expected_error
+            correlations = seen.correlations.get(kernel.output)
+            parameters = _convolution(kernel, sources[0], wanted.exponent, means, correlations)
             convolutions[kernel.output] = parameters
             finest = sources[0].exponent + int(parameters.exponents.max())
         elif kernel.op is Op.AVGPOOL:
@@ -154,7 +149,11 @@ def _too_fine(kernels: Sequence[Kernel], formats: Mapping[str, Format]) -> dict[
 
 
 def _convolution(
-    kernel: Kernel, source: Format, target: int, means: npt.NDArray[np.float64]
+    kernel: Kernel,
+    source: Format,
+    target: int,
+    means: npt.NDArray[np.float64],
+    correlations: Correlations | None,
 ) -> Convolution:
     """Integer weights and biases with a proven bound on the accumulator.
 
@@ -162,12 +161,14 @@ def _convolution(
         target: exponent of the output.
         means: of each channel of the input; the bias makes up for the shift of the mean that
             rounding the weights brings (Nagel et al., "Data-Free Quantization", 2019, section 4.2).
+        correlations: round the weights by them.
     """
     assert kernel.weights is not None and kernel.bias is not None
     where = f"cannot compile model: layer {abridged(kernel.name)!r}"
     if not np.isfinite(kernel.weights).all() or not np.isfinite(kernel.bias).all():
         raise ModelError(f"{where} has weights or biases that are not finite")
     seen = _means_by_weight(kernel, means)
+    by_channel = None if correlations is None else correlations.by_channel
     # A few channels at a time: in double, those of a large matrix at once would take gigabytes.
     groups = np.arange(len(kernel.weights)) // (len(kernel.weights) // kernel.groups)
     count = max(_BLOCK * len(kernel.weights) // kernel.weights.size, 1)
@@ -179,6 +180,7 @@ def _convolution(
             source,
             target,
             seen[groups[first : first + count]],
+            None if by_channel is None else by_channel[first : first + count],
         )
         for first in range(0, len(kernel.weights), count)
     ]
@@ -198,6 +200,7 @@ def _channels(
     source: Format,
     target: int,
     seen: npt.NDArray[np.float64],
+    correlations: npt.NDArray[np.float64] | None,
 ) -> Convolution:
     """:func:`_convolution` for some of the output channels: their weights and biases."""
     flat = kernel.astype(np.float64).reshape(len(kernel), -1)
@@ -205,7 +208,11 @@ def _channels(
     first = exponents.copy()
     while True:
         scale = 2.0**exponents
-        weights = np.clip(np.rint(flat / scale[:, None]), -_WEIGHT_LEVELS, _WEIGHT_LEVELS)
+        steps = flat / scale[:, None]
+        if correlations is None:
+            weights = np.clip(np.rint(steps), -_WEIGHT_LEVELS, _WEIGHT_LEVELS)
+        else:
+            weights = compensated(steps, correlations, _WEIGHT_LEVELS)
         drift = ((weights * scale[:, None] - flat) * seen).sum(axis=1)
         bias = np.rint((offsets - drift) / (scale * 2.0**source.exponent))
         bound = source.reach * np.abs(weights).sum(axis=1) + np.abs(bias)

@@ -26,7 +26,7 @@ class LayerRow:
 
     Attributes:
         shape: of its output, (H, W, C).
-        dtype, exponent: of its output, whose real values are ``q · 2**exponent``.
+        dtype, exponent: of its output, whose real values are ``q · 2**exponent / scale``.
         weight_exponents: CONV: the lowest and the highest over the output channels.
         accumulator: CONV: the largest magnitude proven possible; the bound is 2^24.
         coarser_channels: CONV: channels with coarser weights than they would have without it.
@@ -45,6 +45,7 @@ class LayerRow:
     exponent: int
     lo: int
     hi: int
+    scale: float = 1.0
     weight_exponents: tuple[int, int] | None = None
     accumulator: int | None = None
     coarser_channels: int | None = None
@@ -139,6 +140,7 @@ def report(
             tensor.exponent,
             layer.lo,
             layer.hi,
+            scale=cut.scales.get(kernel.output, 1.0),
             weight_bytes=weights_bytes([layer]) if convolution is not None else 0,
             activation_bytes=tensor.nbytes,
             address=tensor.address,

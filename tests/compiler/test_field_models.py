@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from compiler.pipeline import DATA, Pipeline, run_float
+from compiler.pipeline import DATA, Pipeline
 from PIL import Image
 
+from edged._onnxruntime import InferenceSession
 from edged.compiler import CompiledModel, compile_model
 
 MOBILENET = DATA / "models" / "mobilenet_v2_imagenet.onnx"
@@ -22,21 +23,64 @@ def photograph(name: str) -> npt.NDArray[np.uint8]:
     return np.asarray(small)[None]
 
 
-@pytest.fixture(scope="module")
-def mobilenet() -> CompiledModel:
-    paths = sorted((DATA / "images").glob("*.jpg"))
-    samples = np.concatenate([photograph(path.name) for path in paths])
+PHOTOGRAPHS = sorted(path.name for path in (DATA / "images").glob("*.jpg"))
+
+
+def mobilenet_on(photographs: Sequence[str]) -> CompiledModel:
+    samples = np.concatenate([photograph(name) for name in photographs])
     return compile_model(MOBILENET.read_bytes(), calibration={"input": samples})
 
 
-@pytest.mark.parametrize("name", ["snowleopardgaze.jpg", "hot_dog.jpg"])
-def test_mobilenet_agrees_with_float(mobilenet: CompiledModel, name: str) -> None:
-    feeds: dict[str, npt.NDArray[Any]] = {"input": photograph(name)}
-    (wanted,) = run_float(MOBILENET.read_bytes(), feeds).values()
-    (found,) = Pipeline(mobilenet)(feeds).values()
-    top = wanted.argmax()
-    assert found.argmax() == top
-    assert abs(found[0, top] - wanted[0, top]) < 0.25
+@pytest.fixture(scope="module")
+def mobilenet() -> CompiledModel:
+    return mobilenet_on(PHOTOGRAPHS)
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, npt.NDArray[np.float32]]:
+    """What the float model makes of each photograph."""
+    session = InferenceSession(MOBILENET.read_bytes())
+    return {name: session.run(None, {"input": photograph(name)})[0][0] for name in PHOTOGRAPHS}
+
+
+def deviations(
+    compiled: CompiledModel, expected: dict[str, npt.NDArray[np.float32]]
+) -> dict[str, float]:
+    """By how much the probability of the first answer differs; infinite where it is another."""
+    run = Pipeline(compiled, fast=True)
+    found = {}
+    for name, wanted in expected.items():
+        (scores,) = run({"input": photograph(name)}).values()
+        top = wanted.argmax()
+        found[name] = abs(float(scores[0, top] - wanted[top])) if scores.argmax() == top else np.inf
+    return found
+
+
+def test_mobilenet_agrees_with_float(
+    mobilenet: CompiledModel, expected: dict[str, npt.NDArray[np.float32]]
+) -> None:
+    found = deviations(mobilenet, expected)
+    assert len(found) == 9
+    assert np.mean(list(found.values())) < 0.05, found
+    assert max(found.values()) <= 0.12, found
+
+
+def test_mobilenet_agrees_with_float_on_photographs_that_it_was_not_calibrated_with(
+    expected: dict[str, npt.NDArray[np.float32]],
+) -> None:
+    used = ("cat_720p.jpg", "parrot.jpg", "hot_dog.jpg")
+    others = {name: wanted for name, wanted in expected.items() if name not in used}
+    found = deviations(mobilenet_on(used), others)
+    assert np.mean(list(found.values())) < 0.05, found
+    assert max(found.values()) <= 0.12, found
+
+
+def test_mobilenet_without_calibration_agrees_as_well(
+    expected: dict[str, npt.NDArray[np.float32]],
+) -> None:
+    found = deviations(compile_model(MOBILENET.read_bytes()), expected)
+    assert np.mean(list(found.values())) < 0.05, found
+    assert max(found.values()) <= 0.12, found
 
 
 def test_mobilenet_runs_on_the_device_from_the_first_convolution_to_the_last(
@@ -56,18 +100,16 @@ def test_mobilenet_runs_on_the_device_from_the_first_convolution_to_the_last(
     assert report.warnings == ()
 
 
-def test_keyword_spotting_agrees_with_float() -> None:
-    """29 of the 1000 inputs; the integration tests take them all, through the device."""
+@pytest.mark.parametrize("samples", [100, 4, 0])
+def test_keyword_spotting_is_right_as_often_as_float(samples: int) -> None:
+    """On the 1000 inputs of the benchmark, where the float model is right on 90.1 %.
+
+    The samples are among the 1000; without them nothing is known of the range of the inputs.
+    """
     with np.load(DATA / "kws01_accuracy_set.npz") as arrays:
         x = ((arrays["x"].astype(np.float32) - 83) * 0.5847029089927673).astype(np.float32)
-        y = arrays["y"]
-    model = KEYWORDS.read_bytes()
-    run = Pipeline(compile_model(model, calibration={"input_1": x[::10]}))
-    held_out = range(5, 1000, 35)
-    found = [int(run({"input_1": x[i : i + 1]})["Identity"].argmax()) for i in held_out]
-    wanted = [
-        int(run_float(model, {"input_1": x[i : i + 1]})["Identity"].argmax()) for i in held_out
-    ]
-    labels = [int(y[i]) for i in held_out]
-    assert np.mean(np.equal(found, wanted)) >= 0.95
-    assert np.mean(np.equal(found, labels)) >= 0.85
+        labels = arrays["y"]
+    given = {"input_1": x[:: len(x) // samples]} if samples else None
+    run = Pipeline(compile_model(KEYWORDS.read_bytes(), calibration=given), fast=True)
+    found = [int(run({"input_1": one[None]})["Identity"].argmax()) for one in x]
+    assert np.mean(np.equal(found, labels)) >= (0.903 if samples else 0.89)

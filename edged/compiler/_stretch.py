@@ -1,0 +1,72 @@
+"""Scales for tensors inside the program, so that a bound is the largest integer there is.
+
+A convolution's output may be multiplied by any number if the weights that read it are divided by
+it: the network computes the same. ReLU6 has its bound at 6; with steps of a power of two that is
+192 of 255 in a byte, and a quarter of the byte stands for values that cannot be. Multiplied by
+255 / 192 they use all of it, and the device's own saturation is the bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edged.compiler._partition import Partition
+from edged.compiler._place import Kernel
+from edged.npu import DType, Op
+
+__all__ = ["stretch"]
+
+
+def stretch(cut: Partition) -> Partition:
+    """*cut* with scaled tensors, weights and bounds; what it computes in float is the same.
+
+    ``scales`` of the result says by what each tensor is multiplied. What enters and leaves the
+    device is not: the host and other programs count on it.
+    """
+    scales = _scales(cut)
+    kernels = tuple(_scaled(kernel, scales) for kernel in cut.kernels)
+    return replace(cut, kernels=kernels, scales=scales)
+
+
+def _scales(cut: Partition) -> dict[str, float]:
+    """By tensor; 1 is left out."""
+    scales: dict[str, float] = {}
+    for group in _groups(cut.kernels):
+        bounded = [k for k in cut.kernels if k.output in group and math.isfinite(k.hi) and k.hi > 0]
+        if bounded and group.isdisjoint(cut.entering) and group.isdisjoint(cut.leaving):
+            widest = max(bounded, key=lambda kernel: kernel.hi)
+            scales |= dict.fromkeys(group, _factor(widest))
+    return scales
+
+
+def _groups(kernels: Sequence[Kernel]) -> list[set[str]]:
+    """Tensors that have to have one scale: a convolution alone can pass from one to another."""
+    groups: dict[str, set[str]] = {}
+    for kernel in kernels:
+        tied = (kernel.output,) if kernel.op is Op.CONV else (*kernel.inputs, kernel.output)
+        merged = set(tied).union(*(groups.get(name, ()) for name in tied))
+        groups |= dict.fromkeys(merged, merged)
+    return list({id(group): group for group in groups.values()}.values())
+
+
+def _factor(kernel: Kernel) -> float:
+    """From the bound of *kernel* to the next larger ``highest · 2**exponent``, at most 2."""
+    highest = (DType.U8 if kernel.lo >= 0 else DType.S8).highest
+    return math.ldexp(highest / kernel.hi, math.ceil(math.log2(kernel.hi / highest)))
+
+
+def _scaled(kernel: Kernel, scales: Mapping[str, float]) -> Kernel:
+    factor = scales.get(kernel.output, 1.0)
+    before = scales.get(kernel.inputs[0], 1.0)
+    bounded = replace(kernel, lo=kernel.lo * factor, hi=kernel.hi * factor)
+    if kernel.weights is None or kernel.bias is None or factor == before == 1.0:
+        return bounded
+    return replace(
+        bounded,
+        weights=kernel.weights * np.float32(factor / before),
+        bias=kernel.bias * np.float32(factor),
+    )

@@ -1,0 +1,26 @@
+"""What the compiler does for accuracy; each can be left out, to see what it is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Techniques"]
+
+
+@dataclass(frozen=True, slots=True)
+class Techniques:
+    """All of them are on; ``docs/accuracy.md`` says what each brings.
+
+    Attributes:
+        least_error: exponents with the least squared error, not those that cover every value.
+        expected_error: biases make up for what the rounding of weights shifts the mean by.
+        stretch: tensors with an upper bound, such as ReLU6, are scaled to fill their integers.
+        compensated: weights of depthwise convolutions are rounded so that their errors cancel out.
+        scaled_input: synthetic samples for float inputs are as large as the first layer expects.
+    """
+
+    least_error: bool = True
+    expected_error: bool = True
+    stretch: bool = True
+    compensated: bool = True
+    scaled_input: bool = True
