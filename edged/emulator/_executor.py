@@ -26,6 +26,7 @@ __all__ = ["Executor", "WeightEncoding", "WeightEncodings"]
 _Array = npt.NDArray[Any]
 _MICROSOFT: Final = "com.microsoft"
 _SIGN: Final = np.uint8(0x80)
+_PAIR: Final = 32767 // 255
 
 _MAX_FLOAT_ADD_SHIFT: Final = 16
 """QLinearAdd works in float32 with the zero points folded in: all terms, in units of 2^-shift,
@@ -50,9 +51,21 @@ class WeightEncodings:
     """Ordinary and grouped ones, as matrix products."""
     depthwise: WeightEncoding
     """One filter per channel: these never add pairs in 16 bits, and u8×s8 is exact so far."""
+    small: WeightEncoding
+    """Dense ones with weights so small that pairs of products fit into 16 bits, which the bound on
+    accumulators sees to where sums are long."""
 
     def __str__(self) -> str:
-        return f"{self.dense.value}, depthwise {self.depthwise.value}"
+        return (
+            f"{self.dense.value}, depthwise {self.depthwise.value},"
+            f" small weights {self.small.value}"
+        )
+
+    def of(self, weights: npt.NDArray[np.int8], depthwise: bool) -> WeightEncoding:
+        """The one for *weights*, [C_out, C_in / groups, kh, kw]."""
+        if depthwise:
+            return self.depthwise
+        return self.small if _pairs_fit(weights) else self.dense
 
 
 class Executor:
@@ -134,6 +147,15 @@ class Executor:
         for index, result in zip(self._wanted, results, strict=True):
             values[index] = _uncarried(result[0], self._tensors[index].dtype)
         return values
+
+
+def _pairs_fit(weights: npt.NDArray[np.int8]) -> bool:
+    """Whether 255 · (|a| + |b|) stays below 2^15 for all neighbours a and b of a channel.
+
+    ONNX Runtime multiplies matrices of [kh, kw, C_in / groups] in that order, in pairs.
+    """
+    rows = np.abs(weights.transpose(0, 2, 3, 1).reshape(len(weights), -1).astype(np.int16))
+    return bool((rows[:, 1:] + rows[:, :-1]).max(initial=0) <= _PAIR)
 
 
 def _carried(value: _Array) -> npt.NDArray[np.uint8]:
@@ -248,7 +270,7 @@ class _Graph:
         encoded: _Array = np.ascontiguousarray(weights)
         zeros: _Array = np.zeros(len(weights), np.int8)
         depthwise = 1 < groups == source.shape[2] == len(weights)
-        encoding = self._weights.depthwise if depthwise else self._weights.dense
+        encoding = self._weights.of(encoded, depthwise)
         if encoding is WeightEncoding.UNSIGNED:
             encoded = encoded.view(np.uint8) ^ _SIGN
             zeros = np.full(len(weights), _SIGN)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from edged.emulator._executor import Executor, WeightEncoding, WeightEncodings
 from edged.errors import DeviceError
@@ -26,7 +28,9 @@ def exact_weight_encodings(cpuinfo: Path = Path("/proc/cpuinfo")) -> WeightEncod
     """
     both = [WeightEncoding.SIGNED, WeightEncoding.UNSIGNED]
     dense = both if _DOT_PRODUCT & _cpu_flags(cpuinfo) else [WeightEncoding.UNSIGNED]
-    return WeightEncodings(_first_exact(dense, _DENSE), _first_exact(both, _DEPTHWISE))
+    return WeightEncodings(
+        _first_exact(dense, _DENSE), _first_exact(both, _DEPTHWISE), _first_exact(both, _SMALL)
+    )
 
 
 def _first_exact(candidates: Sequence[WeightEncoding], cases: Sequence[_Case]) -> WeightEncoding:
@@ -48,7 +52,8 @@ def is_exact(encoding: WeightEncoding, cases: Sequence[_Case]) -> bool:
         dtype = case.dtype
         choice = [dtype.lowest, dtype.highest, dtype.highest - 1, 0, 1]
         inputs = [rng.choice(choice, image.input_tensors[0].shape).astype(dtype.numpy)]
-        found = Executor(image, weights=WeightEncodings(encoding, encoding)).run(inputs)
+        weights = WeightEncodings(encoding, encoding, encoding)
+        found = Executor(image, weights=weights).run(inputs)
         wanted = numerics.run(image, inputs)
         if not all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True)):
             return False
@@ -60,6 +65,8 @@ class _Case(NamedTuple):
     groups: int
     channels: int
     kernel: int
+    small: bool = False
+    """Weights whose neighbours fit into 16 bits together, and no others do."""
 
 
 _DENSE: Final = (
@@ -67,6 +74,15 @@ _DENSE: Final = (
     _Case(DType.S8, 1, 64, 1),
     _Case(DType.U8, 1, 16, 3),
     _Case(DType.U8, 2, 32, 3),
+)
+_SMALL: Final = (
+    _Case(DType.U8, 1, 64, 1, small=True),
+    _Case(DType.S8, 1, 64, 1, small=True),
+    _Case(DType.U8, 1, 16, 3, small=True),
+    _Case(DType.U8, 1, 7, 3, small=True),
+    _Case(DType.S8, 1, 33, 5, small=True),
+    _Case(DType.U8, 2, 32, 3, small=True),
+    _Case(DType.U8, 1, 256, 3, small=True),
 )
 _DEPTHWISE: Final = (
     _Case(DType.U8, 32, 32, 3),
@@ -78,7 +94,7 @@ _DEPTHWISE: Final = (
 
 def _adversary(rng: np.random.Generator, case: _Case) -> ProgramImage:
     """One convolution with extreme weights, and shifts that make ties and no saturation."""
-    dtype, groups, channels, kernel = case
+    dtype, groups, channels, kernel, small = case
     source = Tensor("x", dtype, (9, 9, channels), 0, 0)
     output = Tensor("y", DType.S8, (9, 9, channels), 0, 1 << 16)
     size = (channels, kernel, kernel, channels // groups)
@@ -92,11 +108,23 @@ def _adversary(rng: np.random.Generator, case: _Case) -> ProgramImage:
         groups=groups,
         lo=-128,
         hi=127,
-        weights=rng.choice([-128, -127, 126, 127], size).astype(np.int8),
+        weights=_small(rng, size) if small else _extreme(rng, size),
         bias=rng.integers(-4096, 4096, channels).astype(np.int32),
         shifts=rng.integers(9, 13, channels).astype(np.uint8),
     )
     return ProgramImage(Array(), (source, output), (layer,), (0,), (1,), 1 << 20)
+
+
+def _extreme(rng: np.random.Generator, size: tuple[int, ...]) -> npt.NDArray[np.int8]:
+    return rng.choice([-128, -127, 126, 127], size).astype(np.int8)
+
+
+def _small(rng: np.random.Generator, size: tuple[int, ...]) -> npt.NDArray[np.int8]:
+    """Large and small ones in turn, in one order of the two or in the other: ±127 beside ±1."""
+    count = math.prod(size[1:])
+    first = rng.integers(0, 2, (size[0], 1))
+    magnitudes = np.where((np.arange(count) + first) % 2, 127, 1)
+    return (magnitudes * rng.choice([-1, 1], magnitudes.shape)).astype(np.int8).reshape(size)
 
 
 def _cpu_flags(cpuinfo: Path) -> set[str]:

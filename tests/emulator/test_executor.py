@@ -311,3 +311,63 @@ def test_a_cpu_that_only_claims_to_be_exact_is_found_out(tmp_path: Path) -> None
     image = maker.image([x], [y])
     value = maker.rng.choice([0, 254, 255], (9, 9, 64)).astype(np.uint8)
     assert_equal_everywhere(image, [value], chosen)
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+@pytest.mark.parametrize(
+    ("channels", "kernel", "groups"),
+    [
+        (1, 1, 1),
+        (3, 7, 1),
+        (5, 3, 1),
+        (33, 1, 1),
+        (110, 3, 1),
+        (515, 1, 1),
+        (96, 3, 4),
+        (1021, 1, 1),
+    ],
+)
+def test_weights_whose_pairs_just_fit_into_16_bits(
+    encodings: WeightEncodings, dtype: DType, channels: int, kernel: int, groups: int
+) -> None:
+    """Sums of every length, at the limit of what is handed over in the faster encoding."""
+    rng = np.random.default_rng(channels)
+    maker = GraphMaker(channels)
+    c_out = 8 * groups
+    x = maker.tensor((kernel + 2, kernel + 1, channels), dtype)
+    y = maker.tensor((3, 2, c_out), DType.S8)
+    count = kernel * kernel * (channels // groups)
+    large = rng.integers(1, 128, (c_out, 1))
+    magnitudes = np.where(np.arange(count) % 2, large, 128 - large)
+    signs = np.where(rng.random((c_out, 1)) < 0.5, 1, rng.choice([-1, 1], magnitudes.shape))
+    weights = np.clip(magnitudes * signs, -127, 127).astype(np.int8)
+    layer = Layer(
+        Op.CONV,
+        "conv",
+        (x,),
+        y,
+        kernel=(kernel, kernel),
+        groups=groups,
+        lo=-128,
+        hi=127,
+        weights=weights.reshape(c_out, kernel, kernel, -1),
+        bias=rng.integers(-4096, 4096, c_out).astype(np.int32),
+        shifts=rng.integers(8, 17, c_out).astype(np.uint8),
+    )
+    maker.layers.append(layer)
+    image = maker.image([x], [y])
+    assert layer.weights is not None
+    assert encodings.of(layer.weights.transpose(0, 3, 1, 2), False) is encodings.small
+    lowest, highest = dtype.lowest, dtype.highest
+    shape = image.input_tensors[0].shape
+    for values in (np.full(shape, highest), rng.choice([lowest, highest, highest - 1], shape)):
+        assert_equal_everywhere(image, [values.astype(dtype.numpy)], encodings)
+
+
+def test_weights_one_step_above_that_are_not_handed_over_so() -> None:
+    chosen = WeightEncodings(WeightEncoding.UNSIGNED, *[WeightEncoding.SIGNED] * 2)
+    weights = np.array([[64, -64, 64], [1, 1, 127]], np.int8).reshape(2, 3, 1, 1)
+    assert chosen.of(weights, depthwise=False) is WeightEncoding.SIGNED
+    weights[1, 1] = 2
+    assert chosen.of(weights, depthwise=False) is WeightEncoding.UNSIGNED
+    assert chosen.of(weights, depthwise=True) is WeightEncoding.SIGNED
