@@ -132,6 +132,7 @@ async def _serve(
     notifier = Notifier()
     slot.on_change(lambda status: notifier.status(describe(status)))
     slot.on_change(lambda status: _tell_folder(intake, status))
+    slot.on_change(lambda status: front.serves(_serving(status)))
 
     def apply(config: Config) -> None:
         slot.limits = _slot_limits(config)
@@ -222,6 +223,12 @@ def _answer(
 
 def _open(connection: socket.socket) -> Device:
     return Device.open(vfio_user.VfioUserTransport(connection))
+
+
+def _serving(status: SlotStatus) -> str | None:
+    if status.since is None or status.model is None:
+        return None
+    return status.model.manifest.name
 
 
 def _tell_folder(intake: Intake, status: SlotStatus) -> None:

@@ -13,6 +13,7 @@ import grpc.aio
 
 from edged import wire
 from edged.errors import ConfigError, EdgedError, UnavailableError
+from edged.serving._health import HEALTH, Health, add_reflection
 
 __all__ = ["METHODS", "Answer", "GrpcFront", "ServingLimits"]
 
@@ -24,6 +25,7 @@ Answer = Callable[[str, bytes, float], Awaitable[bytes]]
 METHODS = (wire.PREDICT, wire.GET_MODEL_METADATA, wire.GET_MODEL_STATUS)
 """What is served, by full names. All of it is answered where the model is."""
 
+_SERVICES = tuple(dict.fromkeys(method.rpartition("/")[0] for method in METHODS))
 _RETRY_MS = 1000
 
 
@@ -57,6 +59,11 @@ class GrpcFront:
         self._addresses = addresses
         self._limits = limits
         self._server: grpc.aio.Server | None = None
+        self._health = Health(_SERVICES)
+
+    def serves(self, model: str | None) -> None:
+        """Be told the name of the model that serves, None for none; health checks say so."""
+        self._health.serves(model)
 
     async def start(self) -> list[int]:
         """Listen on every address.
@@ -77,6 +84,8 @@ class GrpcFront:
             ],
         )
         server.add_generic_rpc_handlers((_Methods(self._call),))
+        await self._health.start(server)
+        add_reflection(server, (*_SERVICES, HEALTH))
         ports = [_bind(server, address) for address in self._addresses]
         await server.start()
         self._server = server
@@ -85,6 +94,7 @@ class GrpcFront:
     async def stop(self, grace: float) -> None:
         """Take no new calls, and give those that run *grace* seconds."""
         if self._server is not None:
+            await self._health.stop()
             await self._server.stop(grace)
 
     async def _call(

@@ -29,6 +29,7 @@ from edged.wire._pb.tensor_pb2 import (
     TensorShapeProto,
 )
 from edged.wire._peek import RequestedModel, requested_model
+from edged.wire._pool import POOL
 from edged.wire._tensor import (
     MAX_TENSOR_BYTES,
     data_type_of,
@@ -43,6 +44,7 @@ __all__ = [
     "GET_MODEL_STATUS",
     "MAX_TENSOR_BYTES",
     "MODEL_SERVICE",
+    "POOL",
     "PREDICT",
     "PREDICTION_SERVICE",
     "AttrValue",

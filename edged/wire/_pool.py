@@ -11,18 +11,18 @@ from typing import Any, Final
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
 from google.protobuf.internal import enum_type_wrapper
 
-__all__ = ["build"]
+__all__ = ["POOL", "build"]
 
-_POOL: Final = descriptor_pool.DescriptorPool()
+POOL: Final = descriptor_pool.DescriptorPool()
 for _well_known in (any_pb2, wrappers_pb2):
-    _POOL.AddSerializedFile(_well_known.DESCRIPTOR.serialized_pb)
+    POOL.AddSerializedFile(_well_known.DESCRIPTOR.serialized_pb)
 
 
 def build(serialized: bytes, namespace: dict[str, Any]) -> None:
     """Put the messages and enum values of one serialised FileDescriptorProto into *namespace*."""
     name = descriptor_pb2.FileDescriptorProto.FromString(serialized).name
-    _POOL.AddSerializedFile(serialized)
-    file = _POOL.FindFileByName(name)
+    POOL.AddSerializedFile(serialized)
+    file = POOL.FindFileByName(name)
     namespace["DESCRIPTOR"] = file
     for name, message in file.message_types_by_name.items():
         namespace[name] = message_factory.GetMessageClass(message)
