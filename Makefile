@@ -27,10 +27,14 @@ lint: $(INSTALLED) ## style, types, and which room may import which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(INSTALLED) ## write docs/configuration.md and the picture in docs/slot.md from the code
+docs: $(INSTALLED) ## write from the code what of docs/ and systemd/ is made from it
 	$(BIN)/python -c 'from edged.config import reference; print(reference(), end="")' \
 		> docs/configuration.md
 	$(BIN)/python -m edged.slot._picture docs/slot.md
+	$(BIN)/python -c 'from edged.notices import reference; print(reference(), end="")' \
+		> docs/messages.md
+	$(BIN)/python -c 'from edged.notices import catalogue; print(catalogue(), end="")' \
+		> systemd/edged.catalog
 
 proto: $(INSTALLED) ## write edged/wire/_pb from edged/wire/protos
 	$(BIN)/python edged/wire/generate.py

@@ -11,7 +11,7 @@ from pathlib import Path
 from edged import __version__
 from edged.config import default_file, load_config
 from edged.errors import EdgedError
-from edged.host import keep_large_buffers, set_up_logging
+from edged.host import keep_large_buffers, log_failure, set_up_logging
 
 __all__ = ["main"]
 
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         asyncio.run(run(config, lambda: load_config(options.config)))
     except EdgedError as error:
-        sys.stderr.write(f"edged: {error}\n")
+        log_failure(str(error))
         return error.exit_status
     _log.info("stopped")
     return 0

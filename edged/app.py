@@ -20,9 +20,10 @@ from edged.container import ProcessLauncher
 from edged.deploy import Deployer
 from edged.device import Device, vfio_user
 from edged.errors import ConfigError
-from edged.host import Notifier, set_level
+from edged.host import CallRate, Notifier, set_level
 from edged.intake import Intake
 from edged.metrics import Metrics, MetricsServer
+from edged.notices import Notice, about
 from edged.serving import GrpcFront, ServingLimits
 from edged.slot import (
     CompilerProcess,
@@ -31,6 +32,7 @@ from edged.slot import (
     SlotLimits,
     SlotStatus,
     Standbys,
+    State,
     Stopwatch,
 )
 from edged.store import Store
@@ -97,10 +99,11 @@ async def _serve(
         ),
         _slot_limits(config),
     )
+    rate = CallRate()
     metrics = Metrics(__version__, lambda: slot.held)
     slot.on_event(metrics.slot_event)
     front = GrpcFront(
-        metrics.timed(_answer(slot, config.slot.activation is Activation.ON_DEMAND)),
+        rate.counting(metrics.timed(_answer(slot, config.slot.activation is Activation.ON_DEMAND))),
         (str(config.serving.listen), f"unix:{config.serving.socket}"),
         ServingLimits(
             config.serving.max_message_bytes,
@@ -130,7 +133,11 @@ async def _serve(
         max_file_bytes=config.drop.max_file_bytes,
     )
     notifier = Notifier()
-    slot.on_change(lambda status: notifier.status(describe(status)))
+
+    def tell_manager() -> None:
+        notifier.status(describe(slot.status, rate.per_minute()))
+
+    slot.on_change(lambda _: tell_manager())
     slot.on_change(lambda status: _tell_folder(intake, status))
     slot.on_change(lambda status: front.serves(_serving(status)))
 
@@ -149,6 +156,8 @@ async def _serve(
         await console.start()
         stack.push_async_callback(console.stop)
         await front.start()
+        # Its folder is for all to enter; who may call is said by the group, as for the console.
+        await asyncio.to_thread(config.serving.socket.chmod, config.console.mode.bits)
         stack.push_async_callback(front.stop, config.slot.drain_seconds)
         await intake.start()
         stack.push_async_callback(intake.stop)
@@ -166,14 +175,17 @@ async def _serve(
             config.serving.listen,
             config.serving.socket,
             config.drop.directory,
+            extra=about(Notice.STARTED),
         )
         notifier.ready()
-        watchdog = asyncio.create_task(notifier.feed_watchdog())
+        watchdog = asyncio.create_task(notifier.feed_watchdog(tell_manager))
         reloading = asyncio.create_task(_reload_when_asked(config, reload, apply))
         await asked_to_stop.wait()
         watchdog.cancel()
         reloading.cancel()
-        _log.info("stopping: calls that are being answered may finish")
+        _log.info(
+            "stopping: calls that are being answered may finish", extra=about(Notice.STOPPING)
+        )
         notifier.stopping()
 
 
@@ -200,14 +212,26 @@ async def _reload_when_asked(
         try:
             found = reloaded(config, await asyncio.to_thread(reload.read))
         except ConfigError as error:
-            _log.error("cannot reload: %s; what was in force stays so", error)
+            _log.error(
+                "cannot reload: %s; what was in force stays so",
+                error,
+                extra=about(Notice.NOT_RELOADED),
+            )
             continue
         config = found.config
         apply(config)
-        _log.info("reloaded: %s", ", ".join(map(str, found.changed)) or "nothing new is in force")
+        _log.info(
+            "reloaded: %s",
+            ", ".join(map(str, found.changed)) or "nothing new is in force",
+            extra=about(Notice.RELOADED),
+        )
         if found.waiting:
             waiting = ", ".join(map(str, found.waiting))
-            _log.warning("cannot change while edged runs, needs a restart: %s", waiting)
+            _log.warning(
+                "cannot change while edged runs, needs a restart: %s",
+                waiting,
+                extra=about(Notice.RESTART_NEEDED),
+            )
 
 
 def _answer(
@@ -236,11 +260,23 @@ def _tell_folder(intake: Intake, status: SlotStatus) -> None:
         intake.serving(str(status.model), datetime.fromtimestamp(status.since, UTC))
 
 
-def describe(status: SlotStatus) -> str:
-    """The slot in a line, as ``systemctl status`` shows it."""
+def describe(status: SlotStatus, requests_per_minute: float | None = None) -> str:
+    """The slot in a line, as ``systemctl status`` shows it.
+
+    Args:
+        requests_per_minute: not said when it is None.
+    """
     if status.since is not None:
-        return f"serving {status.model}"
-    return f"{status.state.value}: {status.problem}" if status.problem else status.state.value
+        # What is reached over vfio-user, and nothing else is so far, is no card.
+        line = f"serving {status.model} on the emulated FPGA"
+        return (
+            line
+            if requests_per_minute is None
+            else f"{line}, {requests_per_minute:.0f} requests/min"
+        )
+    if status.problem and status.state in (State.ABSENT, State.EMPTY):
+        return status.problem
+    return status.state.value
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from edged.errors import (
 )
 from edged.faults import fault_point
 from edged.intake import Served, Stored, Tell
+from edged.notices import Notice, about
 from edged.slot import Deployed, Slot, State
 from edged.store import BundleRecord, Store
 
@@ -254,7 +255,12 @@ class Deployer:
 
     async def _set_aside(self, record: BundleRecord, error: EdgedError) -> None:
         del self._containers_lost[record.digest]
-        _log.warning("%s is set aside: %s", record, error)
+        _log.warning(
+            "%s is set aside: %s",
+            record,
+            error,
+            extra=about(Notice.SET_ASIDE, model=record, digest=record.digest),
+        )
         try:
             committed = await asyncio.to_thread(self._store.committed)
             # What serves after a restart is judged by how it starts then.

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 __all__ = ["Notifier"]
 
@@ -36,15 +36,19 @@ class Notifier:
         """The service is on its way out."""
         self._send("STOPPING=1")
 
-    async def feed_watchdog(self) -> None:
+    async def feed_watchdog(self, refresh: Callable[[], None] = lambda: None) -> None:
         """Say that the loop which serves is alive, twice in the time that systemd allows.
 
         Run it on that loop and no other. Ends at once where no watchdog waits.
+
+        Args:
+            refresh: is called as often, to renew what :meth:`status` said.
         """
         if self._watchdog_seconds is None:
             return
         while True:
             self._send("WATCHDOG=1")
+            refresh()
             await asyncio.sleep(self._watchdog_seconds / 2)
 
     def _send(self, message: str) -> None:

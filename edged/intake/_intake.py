@@ -26,6 +26,7 @@ from edged.intake._folder import (
 )
 from edged.intake._status import Fate, StatusBoard, moment
 from edged.intake._wakeups import Wakeups
+from edged.notices import Notice, about
 
 __all__ = ["Accept", "Intake", "Served", "Stored", "Tell"]
 
@@ -325,7 +326,12 @@ class Intake:
                     await asyncio.to_thread(end_work, self._folder)
 
     async def _take(self, entry: _Entry) -> None:
-        _log.info("taking %s, %d bytes", entry.dropped.shown, entry.dropped.size)
+        _log.info(
+            "taking %s, %d bytes",
+            entry.dropped.shown,
+            entry.dropped.size,
+            extra=about(Notice.TAKEN, file=entry.dropped.shown),
+        )
         tell = _Progress(self._board, entry.name)
         try:
             self._check_size(entry.dropped)
@@ -397,7 +403,12 @@ class Intake:
                 )
 
     async def _reject(self, entry: _Entry, reason: str) -> None:
-        _log.warning("rejected %s: %s", entry.dropped.shown, reason)
+        _log.warning(
+            "rejected %s: %s",
+            entry.dropped.shown,
+            reason,
+            extra=about(Notice.REJECTED, file=entry.dropped.shown),
+        )
         text = f"{Fate.REJECTED}{reason}"
         async with self._moving:
             moved = await self._put_away(entry, lambda it: move_to_rejected(it, f"{text}\n"))
@@ -431,7 +442,13 @@ class Intake:
 
     async def _postpone(self, entry: _Entry, error: UnavailableError) -> None:
         seconds = min(self._retry_seconds * 2**entry.tries, _LONGEST_PAUSE_BETWEEN_TRIES)
-        _log.warning("postponed %s by %g s: %s", entry.dropped.shown, seconds, error)
+        _log.warning(
+            "postponed %s by %g s: %s",
+            entry.dropped.shown,
+            seconds,
+            error,
+            extra=about(Notice.POSTPONED, file=entry.dropped.shown),
+        )
         entry.tries += 1
         entry.due = asyncio.get_running_loop().time() + seconds
         entry.stage = _Stage.POSTPONED

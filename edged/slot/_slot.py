@@ -24,6 +24,7 @@ from edged.errors import (
     UnavailableError,
 )
 from edged.faults import fault_point
+from edged.notices import Notice, about
 from edged.npu import image_digest
 from edged.npu.registers import QUEUE_DATA, BankStatus
 from edged.slot._demand import Demand
@@ -285,7 +286,11 @@ class Slot:
                 await self._standbys.discard(standby)
             raise
         _log.info(
-            "%s serves; calls were held for %.0f ms (%s)", record, closed.seconds * 1000, closed
+            "%s serves; calls were held for %.0f ms (%s)",
+            record,
+            closed.seconds * 1000,
+            closed,
+            extra=about(Notice.SERVES, model=record, digest=record.digest),
         )
         return Deployed(record, standby.since, already=False, gate_closed_seconds=closed.seconds)
 
@@ -392,7 +397,11 @@ class Slot:
             device = await self._link.opened()
             self._device = device
             self._move(Event.DEVICE_FOUND)
-            _log.info("found device %s", device.identity)
+            _log.info(
+                "found device %s",
+                device.identity,
+                extra=about(Notice.DEVICE_FOUND, device=device.identity),
+            )
             self._found.set()
             self._start_recovery(device)
             try:
@@ -410,7 +419,11 @@ class Slot:
         if self._state is State.STOPPED:
             return
         self._problem = "the device is gone; serving resumes by itself when it is back"
-        _log.error("lost device %s", device.identity)
+        _log.error(
+            "lost device %s",
+            device.identity,
+            extra=about(Notice.DEVICE_LOST, device=device.identity),
+        )
         refusal = DeviceLostError(f"cannot answer: {self._problem}; try again in a second")
         self._gate.refuse(refusal)
         self._demand.refuse(refusal)
@@ -438,7 +451,9 @@ class Slot:
             except EdgedError as error:
                 if self._device is not device:
                     return
-                _log.error("cannot load the committed model: %s", error)
+                _log.error(
+                    "cannot load the committed model: %s", error, extra=about(Notice.NOT_LOADED)
+                )
                 self._problem = str(error)
                 if self.status.state is State.LOADING:
                     self._move(Event.LOAD_FAILED)
@@ -638,7 +653,12 @@ class Slot:
             self._move(Event.LOAD_FAILED)
             self._gate.refuse(NotFoundError(f"cannot answer: no model is loaded: {error}"))
             return
-        _log.warning("rolling back to %s: %s", old.record, error)
+        _log.warning(
+            "rolling back to %s: %s",
+            old.record,
+            error,
+            extra=about(Notice.ROLLED_BACK, model=old.record, digest=old.record.digest),
+        )
         try:
             fault_point("slot.rollback.begun")
             if not attached:
@@ -686,7 +706,12 @@ class Slot:
             device = self._device
             if self._loaded is not model or device is None or self._state is not State.SERVING:
                 return
-            _log.error("the container of %s is gone (%s); starting another", model.record, reason)
+            _log.error(
+                "the container of %s is gone (%s); starting another",
+                model.record,
+                reason,
+                extra=about(Notice.CONTAINER_LOST, model=model.record, digest=model.record.digest),
+            )
             self._move(Event.CONTAINER_LOST)
             self._loaded = None
             await self._standbys.discard(model)
@@ -706,7 +731,12 @@ class Slot:
             f"cannot keep it running: its container ended {self._limits.failures} times within"
             f" {self._limits.failure_window:g} s, the last time because {reason}"
         )
-        _log.error("%s is set aside: %s", record, why)
+        _log.error(
+            "%s is set aside: %s",
+            record,
+            why,
+            extra=about(Notice.SET_ASIDE, model=record, digest=record.digest),
+        )
         try:
             await asyncio.to_thread(self._store.set_aside, record.digest, why)
         except EdgedError as error:

@@ -24,6 +24,7 @@ from edged.bundle import (
 )
 from edged.errors import BundleError, EdgedError, InputError, NotFoundError, StoreError
 from edged.faults import fault_point
+from edged.notices import Notice, about
 from edged.store._blobs import Blobs
 from edged.store._catalogue import (
     Catalogue,
@@ -433,5 +434,5 @@ class Store:
         return all(self._blobs.has(file.digest) for file in manifest.files)
 
     def _report(self, problem: str) -> None:
-        _log.error("%s", problem)
+        _log.error("%s", problem, extra=about(Notice.DAMAGED))
         self.problems += (problem,)

@@ -6,12 +6,14 @@ import logging
 import os
 import re
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from edged.host import set_up_logging
+from edged.host import log_failure, set_up_logging
+from edged.notices import Notice, about
 
 
 @pytest.fixture
@@ -53,6 +55,34 @@ def test_in_the_journal_each_line_has_its_priority(tmp_path, root, monkeypatch):
     monkeypatch.setitem(sys.modules, "systemd.journal", None)  # as where it is not installed
     text = logged(tmp_path / "log", {"JOURNAL_STREAM": "{}:{}"})
     assert text == "<6>loud\n<3>bad\n<3>very bad\n"
+
+
+def test_in_the_journal_a_message_has_its_fields(tmp_path, root, monkeypatch):
+    sent = []
+    journal = types.SimpleNamespace(send=lambda text, **fields: sent.append((text, fields)))
+    monkeypatch.setitem(sys.modules, "systemd", types.ModuleType("systemd"))
+    monkeypatch.setitem(sys.modules, "systemd.journal", journal)
+    with (tmp_path / "log").open("w") as stream:
+        own = os.fstat(stream.fileno())
+        set_up_logging("info", {"JOURNAL_STREAM": f"{own.st_dev}:{own.st_ino}"}, stream)
+        extra = about(Notice.SERVES, model="kws 1.0.0", digest="sha256:0")
+        logging.getLogger("edged.test").warning("%s serves", "kws 1.0.0", extra=extra)
+    ((text, fields),) = sent
+    assert text == "kws 1.0.0 serves"
+    assert fields["MESSAGE_ID"] == Notice.SERVES.value.message_id
+    assert (fields["MODEL"], fields["DIGEST"]) == ("kws 1.0.0", "sha256:0")
+    assert (fields["PRIORITY"], fields["LOGGER"]) == ("4", "edged.test")
+
+
+def test_why_edged_ends_is_an_error_in_the_journal_and_a_line_elsewhere(
+    tmp_path, root, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "systemd.journal", None)
+    with (tmp_path / "log").open("w+") as stream:
+        own = os.fstat(stream.fileno())
+        log_failure("cannot x", {"JOURNAL_STREAM": f"{own.st_dev}:{own.st_ino}"}, stream)
+        log_failure("cannot y", {}, stream)
+    assert (tmp_path / "log").read_text() == "<3>cannot x\nedged: cannot y\n"
 
 
 def test_a_stream_that_is_not_the_journal_is_no_journal(tmp_path, root):

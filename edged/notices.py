@@ -1,0 +1,245 @@
+"""What the log tells of: each kind of event with its name for programs, what it means and its cure.
+
+The journal's catalogue (``journalctl -x``, ``systemd/edged.catalog``) and ``docs/messages.md`` are
+made from it.
+"""
+
+from __future__ import annotations
+
+import enum
+import textwrap
+from typing import NamedTuple
+
+__all__ = ["Notice", "about", "catalogue", "reference"]
+
+
+class Kind(NamedTuple):
+    """A kind of event.
+
+    Attributes:
+        message_id: ``MESSAGE_ID`` of the journal: 32 hexadecimal digits, made once, never changed.
+        subject: in a line; ``@FIELD@`` stands for a field of the message.
+        meaning: what happened, and what edged does about it.
+        cure: what a person can do about it; empty where there is nothing to be done.
+    """
+
+    message_id: str
+    subject: str
+    meaning: str
+    cure: str
+
+
+class Notice(enum.Enum):
+    """The kinds there are."""
+
+    STARTED = Kind(
+        "4101438394b6426f9482804d5e57eac1",
+        "edged runs",
+        (
+            "edged listens for calls and watches its drop folder. What serves is said in a "
+            "message of its own."
+        ),
+        "",
+    )
+    STOPPING = Kind(
+        "5d7985cbd4624a9cafd2b783ce46b18a",
+        "edged is stopping",
+        (
+            "Calls that are being answered may finish, for slot.drain_seconds at most; new ones "
+            "are told to try again."
+        ),
+        "",
+    )
+    FAILED = Kind(
+        "608f5d494944492d847afa0670141085",
+        "edged cannot run",
+        (
+            "The message says what could not be used: an address, a folder, a key of the "
+            "configuration, the state."
+        ),
+        (
+            "`edgectl config check` reads the configuration, `edgectl doctor` looks for the usual "
+            "troubles. With exit status 78 systemd does not start edged again by itself: "
+            "`systemctl start edged` does, once the cause is mended."
+        ),
+    )
+    RELOADED = Kind(
+        "86c5030ec9304ca5b9d26f4089249e96",
+        "The configuration was read again",
+        "The keys that the message names are in force from now on.",
+        "",
+    )
+    NOT_RELOADED = Kind(
+        "f06bbd6b31f64b92a01532bc80c81d98",
+        "The configuration could not be read again",
+        "What was in force before stays in force; nothing was interrupted.",
+        (
+            "Mend the file that the message names, `edgectl config check` it, and `systemctl "
+            "reload edged`."
+        ),
+    )
+    RESTART_NEEDED = Kind(
+        "1f415a0f17c54694a0f51ef605fc824f",
+        "Keys changed that need a restart",
+        "Everything else of the new configuration is in force.",
+        (
+            "`systemctl restart edged` when it suits: calls are refused with UNAVAILABLE for some "
+            "seconds, and the model is loaded again."
+        ),
+    )
+    DEVICE_FOUND = Kind(
+        "8a5df2fa9a554a36886f0fbfe552663c",
+        "Device @DEVICE@ was found",
+        "The model that was committed is loaded onto it next, if there is one.",
+        "",
+    )
+    DEVICE_LOST = Kind(
+        "7ef6353649a94079a6f11c1b96a0a04b",
+        "Device @DEVICE@ is gone",
+        (
+            "Calls are refused with UNAVAILABLE. When the device is back, the model is loaded "
+            "again by itself."
+        ),
+        (
+            "Without a card: `systemctl status edged-emulator`. With one: `dmesg` for errors of "
+            "PCIe, and `edgectl doctor`."
+        ),
+    )
+    SERVES = Kind(
+        "1f14ada0bf154d00a1d2927e07248f49",
+        "Model @MODEL@ serves",
+        "Digest @DIGEST@. Calls that came while it took its place were held, not refused.",
+        "",
+    )
+    NOT_LOADED = Kind(
+        "8237ee730ef94a4dbd07fedb9d61414f",
+        "Model @MODEL@ could not be loaded",
+        (
+            "It is tried again, up to slot.attempts times; then it is set aside and the last good "
+            "one is loaded."
+        ),
+        "The message says why. `edgectl rollback` loads the one before it now.",
+    )
+    ROLLED_BACK = Kind(
+        "61d9473e0e2b449f991011795a374f6d",
+        "Model @MODEL@ serves again",
+        (
+            "The one that was to take its place failed before it was committed; the message says "
+            "why. Calls were held, not refused."
+        ),
+        "Mend the new model and drop it again under a new version.",
+    )
+    SET_ASIDE = Kind(
+        "8004ac13df1d4ec0abb52d59c0097b7f",
+        "Model @MODEL@ is set aside",
+        (
+            "Digest @DIGEST@. It failed too often, and is not started by itself any more. The "
+            "last good model serves, if there is one."
+        ),
+        (
+            "`edgectl models` says why it is set aside. `edgectl activate` tries it once more; "
+            "`edgectl remove` forgets it."
+        ),
+    )
+    CONTAINER_LOST = Kind(
+        "b171105a37da4937b271aca5b3c2bea0",
+        "The container of model @MODEL@ is gone",
+        (
+            "The process that held the model ended. Another one is started with the same model; "
+            "calls wait for it, and those that were inside fail with UNAVAILABLE."
+        ),
+        (
+            "If it comes again: the lines of the container before this one say what it last did; "
+            "container.memory_bytes may be too small for the model."
+        ),
+    )
+    TAKEN = Kind(
+        "b0a3a6027c18449b9c282c2e016a6107",
+        "@FILE@ is taken from the drop folder",
+        "Its status file beside it says how far it is.",
+        "",
+    )
+    REJECTED = Kind(
+        "f469fde4587c4879b35ba48edec660f6",
+        "@FILE@ was rejected",
+        (
+            "It was moved to the folder rejected/ in the drop folder, with its status file, which "
+            "gives the reason as well. What served before serves on."
+        ),
+        (
+            "The message says what is wrong with it. `edgectl verify` and `edgectl compile` say "
+            "the same on the machine where the model is made."
+        ),
+    )
+    POSTPONED = Kind(
+        "bd98c68ab8fa4cdfb3e206c653450c9d",
+        "@FILE@ is tried again later",
+        "The cause is not in the file: the device or the disk, for instance.",
+        "The message says what was in the way. If it stays: `edgectl doctor`.",
+    )
+    DAMAGED = Kind(
+        "2706b83442f94523839c26f96842ff13",
+        "Something in the store cannot be read",
+        (
+            "It was moved to the folder quarantine of the state folder, with the reason beside "
+            "it; nothing was deleted."
+        ),
+        (
+            "Drop the bundles again that `edgectl models` no longer lists. Look at the disk: "
+            "`dmesg`, `smartctl`."
+        ),
+    )
+
+
+def about(notice: Notice, **fields: object) -> dict[str, str]:
+    """What ``extra`` of a log call takes, so that the journal has it as fields.
+
+    Args:
+        fields: ``model``, ``digest``, ``device`` or ``file``, which it is about.
+    """
+    return {
+        "MESSAGE_ID": notice.value.message_id,
+        **{name.upper(): str(value) for name, value in fields.items()},
+    }
+
+
+def catalogue() -> str:
+    """``systemd/edged.catalog``, as journalctl(1) reads it."""
+    text = "# Made from edged/notices.py by `make docs`.\n"
+    for notice in Notice:
+        kind = notice.value
+        text += f"\n-- {kind.message_id}\nSubject: {kind.subject}\nDefined-By: edged\n"
+        text += "Documentation: man:edged(8)\n"
+        for paragraph in filter(None, (kind.meaning, kind.cure)):
+            text += f"\n{textwrap.fill(paragraph, 96, break_on_hyphens=False)}\n"
+    return text
+
+
+def reference() -> str:
+    """``docs/messages.md``."""
+    text = _HEAD
+    for notice in Notice:
+        kind = notice.value
+        text += f"\n## {_generic(kind.subject)}\n\n`MESSAGE_ID={kind.message_id}`\n"
+        text += f"\n{_generic(kind.meaning)}\n"
+        text += f"\nWhat to do: {kind.cure}\n" if kind.cure else ""
+    return text
+
+
+_HEAD = """\
+# Messages
+
+<!-- Made from edged/notices.py by `make docs`. -->
+
+What edged logs into the journal when something happens, and what to do about it.
+`journalctl -x -u edged` shows the same below each message; `journalctl MESSAGE_ID=…` finds all of a
+kind. Messages have the fields `MODEL` (name and version), `DIGEST`, `DEVICE` and `FILE` where they
+are about one: `journalctl -u edged MODEL="mobilenet-v2 1.0.0"`. No
+message holds what a client sent.
+"""
+
+
+def _generic(text: str) -> str:
+    for field in ("MODEL", "DIGEST", "DEVICE", "FILE"):
+        text = text.replace(f"@{field}@", "…" if field != "FILE" else "A file")
+    return text
