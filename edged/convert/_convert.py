@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -120,7 +121,7 @@ def convert(
             " with --result"
         )
     with tempfile.TemporaryDirectory(prefix="edged-convert-") as folder:
-        frozen = Path(folder) / "frozen.pb"
+        frozen, made = Path(folder) / "frozen.pb", Path(folder) / "model.onnx"
         progress(0.0, "freezing")
         job = {
             "do": "freeze",
@@ -130,44 +131,92 @@ def convert(
             "outputs": list(outputs),
         }
         (keys,) = _worker(python, job)
-        given, wanted = keys["inputs"], keys["outputs"]
         progress(0.3, "reading the graph")
-        graph = read_graph(_read(frozen))
+        plan = _Plan.of(read_graph(_read(frozen)), keys, inputs, outputs)
+        progress(0.4, "translating to ONNX")
+        _translate(python, frozen, plan, made)
+        shutil.move(made, output)
+    progress(1.0, "converted")
+    return Converted(output, plan.found.preprocess if plan.found else None, plan.aliases)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be translated.
+
+    Attributes:
+        inputs, outputs: tensors of the frozen graph.
+        found: the image preprocessing in front of it.
+        cut: where the model begins, as the worker takes it; None at its placeholders.
+        aliases: tensor name to the key in the signature.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    found: Recognised | None
+    cut: dict[str, Any] | None
+    aliases: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        graph: Graph,
+        keys: Mapping[str, Mapping[str, str]],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+    ) -> _Plan:
+        """From the names that the user gave, which may be keys of the signature.
+
+        Raises:
+            InputError, ModelError: as `convert`.
+        """
+        given, wanted = keys["inputs"], keys["outputs"]
         results = [wanted.get(name, name) for name in outputs] or list(wanted.values())
         named = [_Entrance.parse(text, given) for text in inputs]
         entrances = [entrance.tensor for entrance in named] or _entrances(graph, results)
-        shapes = {entrance.tensor: entrance.sample for entrance in named}
         _check_there(graph, [*entrances, *results])
         found = _recognised(graph, entrances, results)
-        progress(0.4, "translating to ONNX")
-        translation = {
-            "do": "onnx",
-            "graph": str(frozen),
-            "output": str(output.resolve()),
-            "cut": _cut(graph, entrances, found, shapes),
-            "inputs": entrances,
-            "outputs": results,
-        }
-        if found is None:
-            _worker(python, translation)
-        else:
-            pictures = _pictures(Path(folder))
-            made = Path(folder) / "made.npz"
-            trial = {
-                "do": "run",
-                "graph": str(frozen),
-                "tensor": found.tensor,
-                "feed": found.source,
-                "files": [str(picture) for picture in pictures],
-                "output": str(made),
-            }
-            _worker(python, translation, trial)
-            _compare(found, pictures, made)
-    progress(1.0, "converted")
-    known = {_full(tensor): key for key, tensor in {**given, **wanted}.items()}
-    used = {_full(name) for name in (*entrances, *results)}
-    aliases = {tensor: key for tensor, key in known.items() if tensor in used and key != tensor}
-    return Converted(output, found.preprocess if found else None, aliases)
+        shapes = {entrance.tensor: entrance.sample for entrance in named}
+        used = {_full(name) for name in (*entrances, *results)}
+        known = {_full(tensor): key for key, tensor in {**given, **wanted}.items()}
+        return cls(
+            tuple(entrances),
+            tuple(results),
+            found,
+            _cut(graph, entrances, found, shapes),
+            {tensor: key for tensor, key in known.items() if tensor in used and key != tensor},
+        )
+
+
+def _translate(python: str, frozen: Path, plan: _Plan, output: Path) -> None:
+    """Write the ONNX model; when it begins behind image preprocessing, try that on pictures.
+
+    Raises:
+        ModelError: an operator has no counterpart, or the preprocessing is not what it seems.
+    """
+    translation = {
+        "do": "onnx",
+        "graph": str(frozen),
+        "output": str(output),
+        "cut": plan.cut,
+        "inputs": plan.inputs,
+        "outputs": plan.outputs,
+    }
+    if plan.found is None:
+        _worker(python, translation)
+        return
+    pictures = _pictures(output.parent)
+    results = output.parent / "results.npz"
+    trial = {
+        "do": "run",
+        "graph": str(frozen),
+        "tensor": plan.found.tensor,
+        "feed": plan.found.source,
+        "files": [str(picture) for picture in pictures],
+        "output": str(results),
+    }
+    _worker(python, translation, trial)
+    _compare(plan.found, pictures, results)
 
 
 def _entrances(graph: Graph, outputs: Sequence[str]) -> list[str]:
