@@ -31,7 +31,6 @@ Samples = Mapping[str, npt.NDArray[Any]]
 _MAX_SAMPLES: Final = 256
 _SYNTHETIC_SAMPLES: Final = 16
 _SEED: Final = 0x6564676564
-_EXPECTED_SPREAD: Final = 2.0
 _MAX_SCALE: Final = 256.0
 _BINS: Final = 4096
 
@@ -200,8 +199,7 @@ def _expected_scale(graph: Graph, samples: Samples) -> float:
 
     Most networks were trained with batch norm, which is folded into the weights: what comes out of
     a convolution, before its bounds, has a standard deviation around 1 whatever the scale of the
-    inputs. Exponents that are one too coarse cost less than exponents that are one too fine, so the
-    scale is such that it becomes 2.
+    inputs.
 
     Raises:
         ModelError: the float model cannot be run.
@@ -209,16 +207,18 @@ def _expected_scale(graph: Graph, samples: Samples) -> float:
     first = next((node for node in graph.nodes if node.op in ("Conv", "Gemm")), None)
     if first is None or not graph.values[first.output].placeable:
         return 1.0
-    session = FloatSession(graph.onnx([first.output]), "run the first layer of the float model")
+    large = graph.large()
+    model = graph.onnx([first.output], large)
+    session = FloatSession(model, "run the first layer of the float model")
     results = [
-        session.run({name: array[index : index + 1] for name, array in samples.items()})[0]
+        session.run({**{name: a[index : index + 1] for name, a in samples.items()}, **large})[0]
         for index in range(len(next(iter(samples.values()))))
     ]
     found = np.concatenate(results)
     spread = np.median(found.std(axis=(0, *range(2, found.ndim)), dtype=np.float64))
     if not np.isfinite(spread) or spread <= 0:
         return 1.0
-    return float(np.clip(_EXPECTED_SPREAD / spread, 1.0, _MAX_SCALE))
+    return float(np.clip(1.0 / spread, 1.0, _MAX_SCALE))
 
 
 def _synthetic(rng: np.random.Generator, wanted: _Input) -> npt.NDArray[Any]:
