@@ -1,20 +1,33 @@
 """The driver: one device, reached through VFIO's terms, whatever carries them.
 
 :class:`Device` is for the one who manages it: banks, resets, health. :class:`InferenceQueue` is for
-the one who computes on it. :mod:`~edged.device.vfio_user` reaches the emulator.
+the one who computes on it; :class:`Monitor` keeps it fit for both. :mod:`~edged.device.vfio_user`
+reaches the emulator.
 """
 
 from edged.device import vfio_user
-from edged.device._device import BankState, Device, Identity, Readings
+from edged.device._device import BankState, Device, Identity, LinkState, Readings
+from edged.device._health import Bound, Level, Reading, Thresholds
 from edged.device._inference import InferenceQueue
+from edged.device._ladder import Resets, Step
+from edged.device._monitor import Monitor, Report
 from edged.device._transport import Transport
 
 __all__ = [
     "BankState",
+    "Bound",
     "Device",
     "Identity",
     "InferenceQueue",
+    "Level",
+    "LinkState",
+    "Monitor",
+    "Reading",
     "Readings",
+    "Report",
+    "Resets",
+    "Step",
+    "Thresholds",
     "Transport",
     "vfio_user",
 ]

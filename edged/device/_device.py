@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import secrets
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import google_crc32c
 import numpy as np
 
+from edged.device._ladder import Resets, Step
 from edged.device._memory import DmaBuffer
-from edged.device._ring import Ring, disable_queue, refusal
+from edged.device._ring import ALL_ONES, Ring, disable_queue, link_down, refusal
 from edged.device._transport import Transport
 from edged.errors import (
     DeadlineError,
@@ -29,6 +32,7 @@ from edged.npu import ABI, MAX_IMAGE_BYTES, Array, image_digest, parse_image
 from edged.npu.registers import (
     BANKS,
     MAGIC,
+    QUEUE_DATA,
     QUEUE_MANAGEMENT,
     Bank,
     BankStatus,
@@ -38,19 +42,31 @@ from edged.npu.registers import (
     DescriptorFlag,
     Fault,
     Operation,
+    Queue,
     Reg,
     ResetCause,
     State,
     Status,
     bank_offset,
+    queue_offset,
 )
 
-__all__ = ["BankState", "Device", "Identity", "Readings"]
+__all__ = ["BankState", "Device", "Identity", "LinkState", "Readings"]
+
+_LOG = logging.getLogger(__name__)
 
 _RING_IOVA: Final = 1 << 32
 _IMAGE_IOVA: Final = 1 << 40
 _LOG2_SIZE: Final = 4
 _NONE: Final = 0xFFFF_FFFF
+_EVENT: Final = 0
+"""Number of the interrupt vector of the device as a whole."""
+_ABORT_SECONDS: Final = 2.0
+_RESET_SECONDS: Final = 2.0
+_PROBE_SECONDS: Final = 2.0
+_CAPABILITIES_AT: Final = 0x34
+_CAPABILITY_EXPRESS: Final = 0x10
+_GIGATRANSFERS: Final = {1: 2.5, 2: 5.0, 3: 8.0, 4: 16.0, 5: 32.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +113,31 @@ class BankState:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkState:
+    """The PCI Express link, from the configuration space.
+
+    Attributes:
+        speed, max_speed: GT/s per lane, 0 where the device does not say.
+        width, max_width: lanes.
+    """
+
+    speed: float
+    width: int
+    max_speed: float
+    max_width: int
+
+    def __str__(self) -> str:
+        return f"{self.speed:g} GT/s ×{self.width}"
+
+
+@dataclass(frozen=True, slots=True)
 class Readings:
     """Health and counters, at one moment.
 
     Attributes:
         temperature: degrees Celsius.
         power: watts.
+        calibrated: whether the DRAM's interface is.
         cycles, busy_cycles, stall_cycles: periods of the array's clock.
     """
 
@@ -111,6 +146,7 @@ class Readings:
     ecc_corrected: int
     ecc_uncorrected: int
     seu_count: int
+    calibrated: bool
     fault: Fault
     fault_address: int
     timeouts: int
@@ -134,25 +170,41 @@ class Device:
         self._transport = transport
         self._lock = threading.Lock()
         self._memory = DmaBuffer(transport, _RING_IOVA, Ring.bytes_for(_LOG2_SIZE))
-        self._ring = Ring(transport, QUEUE_MANAGEMENT, self._memory, _LOG2_SIZE)
+        self._ring = Ring(transport, QUEUE_MANAGEMENT, self._memory, _LOG2_SIZE, start=False)
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     @classmethod
-    def open(cls, transport: Transport) -> Self:
+    def open(cls, transport: Transport, resets: Resets | None = None) -> Self:
         """Probe the device, then take its management queue.
 
         Args:
             transport: owned from here on, and closed if this fails.
+            resets: if given, whatever runs is aborted, and the reset ladder is climbed as far as
+                the device needs to be of use again; counted there.
 
         Raises:
             IncompatibleError: it is no such device, or of another ABI.
-            DeviceError: someone else manages it.
+            DeviceError: someone else manages it; or no reset helps.
             DeviceLostError: it is gone.
         """
+        device = None
         try:
-            return cls(transport, _identify(transport))
+            device = cls(transport, _identify(transport))
+            if resets is None:
+                device._start()
+            else:
+                device._make_fit(resets)
+            return device
         except BaseException:
             transport.close()
+            if device is not None:
+                device._close_descriptors()
             raise
+
+    @property
+    def event_fd(self) -> int:
+        """An eventfd that hints that something happened to the device as a whole."""
+        return self._event
 
     def fileno(self) -> int:
         """A descriptor that polls as POLLRDHUP or POLLHUP when the device is gone."""
@@ -163,7 +215,7 @@ class Device:
         self._ring.release()
         self._transport.close()
         with self._lock:
-            self._ring.close()
+            self._close_descriptors()
 
     def state(self) -> State:
         """What the device does now.
@@ -171,13 +223,7 @@ class Device:
         Raises:
             DeviceError: a state that this ABI does not have.
         """
-        value = self._transport.region_read(Reg.STATE)
-        try:
-            return State(value)
-        except ValueError as error:
-            raise DeviceError(
-                f"cannot tell the device's state: its register says {value}"
-            ) from error
+        return _known(State, self._transport.region_read(Reg.STATE))
 
     def banks(self) -> tuple[BankState, ...]:
         """Every bank, in order."""
@@ -190,7 +236,12 @@ class Device:
         return next(number for number in range(BANKS) if number != active)
 
     def readings(self) -> Readings:
-        """Health and counters."""
+        """Health and counters.
+
+        Raises:
+            DeviceLostError: the link is down.
+        """
+        self._check_link()
 
         def narrow(register: Reg) -> int:
             return self._transport.region_read(register)
@@ -205,16 +256,60 @@ class Device:
             ecc_corrected=narrow(Reg.ECC_CORRECTED),
             ecc_uncorrected=narrow(Reg.ECC_UNCORRECTED),
             seu_count=narrow(Reg.SEU_COUNT),
-            fault=Fault(narrow(Reg.FAULT_CODE)),
+            calibrated=bool(narrow(Reg.DRAM_CALIBRATED)),
+            fault=_known(Fault, narrow(Reg.FAULT_CODE)),
             fault_address=wide(Reg.FAULT_ADDRESS),
             timeouts=narrow(Reg.TIMEOUTS),
-            reset_cause=ResetCause(narrow(Reg.RESET_CAUSE)),
+            reset_cause=_known(ResetCause, narrow(Reg.RESET_CAUSE)),
             cycles=wide(Reg.CYCLES),
             busy_cycles=wide(Reg.BUSY_CYCLES),
             stall_cycles=wide(Reg.STALL_CYCLES),
             bytes_read=wide(Reg.BYTES_READ),
             bytes_written=wide(Reg.BYTES_WRITTEN),
         )
+
+    def link(self) -> LinkState:
+        """Speed and width of the link, now and at best.
+
+        Raises:
+            DeviceLostError: it is down.
+        """
+        self._check_link()
+        at = self._transport.config_read(_CAPABILITIES_AT, 1)
+        for _ in range(48):  # as many as fit: a list that goes in circles ends, too
+            if not 0x40 <= at <= 0xF0:
+                break
+            header = self._transport.config_read(at, 2)
+            if header & 0xFF == _CAPABILITY_EXPRESS:
+                best = self._transport.config_read(at + 0x0C, 4)
+                now = self._transport.config_read(at + 0x12, 2)
+                return LinkState(*_speed_and_width(now), *_speed_and_width(best))
+            at = header >> 8
+        return LinkState(0.0, 0, 0.0, 0)
+
+    def progress(self) -> tuple[int, int]:
+        """Descriptors of the data queue that were fetched, and that were produced."""
+        head = self._transport.region_read(queue_offset(QUEUE_DATA, Queue.HEAD))
+        return head, self._transport.region_read(queue_offset(QUEUE_DATA, Queue.TAIL))
+
+    def probe(self, timeout: float = _PROBE_SECONDS) -> float | None:
+        """Have the management queue pass a fence: rings, DMA and completions work.
+
+        It has priority over the data queue: a run, however long, does not delay it.
+
+        Returns:
+            the seconds that it took; None without asking, while a load or activation is under way.
+
+        Raises:
+            DeadlineError: not within *timeout* seconds.
+            DeviceError: the queue or the device refused.
+        """
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self._fence(timeout)
+        finally:
+            self._lock.release()
 
     def load(self, image: bytes, bank: int, timeout: float = 120.0) -> None:
         """Put a program image into a bank that is not active; the active one goes on running.
@@ -240,6 +335,8 @@ class Device:
                 crc=google_crc32c.value(image),
             )
             status = self._execute(descriptor, what, timeout)
+            if status == Status.BAD_CRC:  # an error on the link, which the next time may not have
+                status = self._execute(descriptor, what, timeout)
         if status != Status.OK:
             raise refusal(what, Operation.LOAD_IMAGE, status, self._why(image, bank, status))
         found, wanted = self._bank(bank, False).digest, image_digest(image)
@@ -281,27 +378,94 @@ class Device:
         self._transport.region_write(Reg.COMMAND, Command.CLEAR_FAULT)
 
     def soft_reset(self, timeout: float = 15.0) -> None:
-        """Abort every queue and empty both banks.
+        """Abort every queue and empty both banks. A load in another thread fails.
 
         Raises:
             DeadlineError: the device does not come back.
         """
+        # Not under the lock: whoever has it may wait for just this.
+        self._transport.region_write(Reg.COMMAND, Command.SOFT_RESET)
+        deadline = time.monotonic() + timeout
+        while (state := self.state()) is not State.CLEARED:
+            if time.monotonic() > deadline:
+                raise DeadlineError(
+                    f"cannot reset device: it is still {state.name} after {timeout:g} s"
+                )
+            time.sleep(0.0005)
         with self._lock:
-            self._transport.region_write(Reg.COMMAND, Command.SOFT_RESET)
-            deadline = time.monotonic() + timeout
-            while (state := self.state()) is not State.CLEARED:
-                if time.monotonic() > deadline:
-                    raise DeadlineError(
-                        f"cannot reset device: it is still {state.name} after {timeout:g} s"
-                    )
-                time.sleep(0.0005)
-            self._ring.start()
+            self._start()
 
     def function_level_reset(self) -> None:
         """Reset the whole function: as :meth:`soft_reset`, and counters and faults as well."""
+        self._transport.reset()
         with self._lock:
-            self._transport.reset()
-            self._ring.start()
+            self._start()
+
+    def _start(self, seconds: float = 15.0) -> None:
+        """Take the management queue, and the interrupt of the device as a whole."""
+        self._ring.start(seconds)
+        self._transport.set_interrupt(_EVENT, self._event)
+        enabled = self._transport.region_read(Reg.INTERRUPT_ENABLE)
+        self._transport.region_write(Reg.INTERRUPT_ENABLE, enabled | 1 << _EVENT)
+
+    def _close_descriptors(self) -> None:
+        self._ring.close()
+        if self._event >= 0:
+            os.close(self._event)
+            self._event = -1
+
+    def _check_link(self) -> None:
+        if self._transport.region_read(Reg.MAGIC) == ALL_ONES:
+            raise link_down()
+
+    # The reset ladder.
+
+    def _make_fit(self, resets: Resets) -> None:
+        """Abort what runs, and climb only as far as needed."""
+        faulted = self.state() is State.FAULTED
+        if faulted:
+            fault = _known(Fault, self._transport.region_read(Reg.FAULT_CODE))
+            _LOG.warning("the device is FAULTED (%s)", fault.name)
+        for step in Step:
+            why = self._taken(step)
+            if faulted or why or step is not Step.QUEUE_ABORT:
+                resets.count(step, why)
+                _LOG.warning("reset: %s: %s", step.value, why or "the device is fit again")
+            if not why:
+                return
+        raise DeviceError(
+            f"cannot use device: {why} after all resets that there are; power-cycle it"
+        )
+
+    def _taken(self, step: Step) -> str:
+        """Why the device is not fit after *step*; empty if it is."""
+        try:
+            match step:
+                case Step.QUEUE_ABORT:
+                    disable_queue(self._transport, QUEUE_DATA, _ABORT_SECONDS)
+                    self.clear_fault()
+                    self._start(_ABORT_SECONDS)
+                case Step.SOFT_RESET:
+                    self.soft_reset(_RESET_SECONDS)
+                case Step.FUNCTION_LEVEL_RESET:
+                    self.function_level_reset()
+            state = self.state()
+            if state not in (State.CLEARED, State.LOADING, State.READY):
+                return f"it is {state.name}"
+            self._fence(_PROBE_SECONDS)
+        except DeviceLostError:
+            raise
+        except (DeadlineError, DeviceError) as error:
+            return str(error)
+        return ""
+
+    def _fence(self, timeout: float) -> float:
+        begun = time.monotonic()
+        descriptor = Descriptor(Operation.FENCE, DescriptorFlag.INTERRUPT)
+        status = self._execute(descriptor, "probe device", timeout)
+        if status != Status.OK:
+            raise refusal("probe device", Operation.FENCE, status)
+        return time.monotonic() - begun
 
     def _execute(self, descriptor: Descriptor, what: str, timeout: float) -> int:
         """Run one descriptor on the management queue; its status."""
@@ -309,7 +473,7 @@ class Device:
             self._ring.submit([descriptor.pack()])
             (completion,) = self._ring.wait(time.monotonic() + timeout)
         except DeadlineError as error:
-            self._ring.start()
+            self._start(_ABORT_SECONDS)
             raise DeadlineError(f"cannot {what}: not done within {timeout:g} s") from error
         return completion.status
 
@@ -371,9 +535,29 @@ class Device:
         )
 
 
+_Known = TypeVar("_Known", State, Fault, ResetCause)
+
+
+def _known(kind: type[_Known], value: int) -> _Known:
+    """*value* as *kind*, if this ABI has it."""
+    if value == ALL_ONES:
+        raise link_down()
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise DeviceError(f"cannot tell the device's {kind.__name__}: it says {value}") from error
+
+
+def _speed_and_width(register: int) -> tuple[float, int]:
+    """Of the link capabilities, or of the link status."""
+    return _GIGATRANSFERS.get(register & 0xF, 0.0), register >> 4 & 0x3F
+
+
 def _identify(transport: Transport) -> Identity:
     """Probe the magic before anything else: PCI ids are shared."""
     magic = transport.region_read(Reg.MAGIC)
+    if magic == ALL_ONES:
+        raise link_down()
     if magic != MAGIC:
         raise IncompatibleError(
             f"cannot open device: its first register is {magic:#010x}, wanted {MAGIC:#010x}"

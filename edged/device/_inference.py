@@ -15,7 +15,14 @@ import numpy.typing as npt
 from edged.device._memory import DmaBuffer
 from edged.device._ring import Ring, refusal
 from edged.device._transport import Transport
-from edged.errors import DeadlineError, DeviceError, IncompatibleError, RequestError
+from edged.errors import (
+    DeadlineError,
+    DeviceError,
+    EdgedError,
+    IncompatibleError,
+    RequestError,
+    UnavailableError,
+)
 from edged.npu import ProgramImage, Tensor
 from edged.npu.registers import (
     BANKS,
@@ -117,6 +124,7 @@ class InferenceQueue:
             RequestError: number, shape or dtype of the inputs.
             DeadlineError: the device did not answer in time; the run was aborted.
             DeviceError: the device answered with another status than OK.
+            UnavailableError: it did so for a reason that goes away, such as a reset under way.
             DeviceLostError: the device is gone.
         """
         if len(inputs) != len(self._inputs):
@@ -131,7 +139,13 @@ class InferenceQueue:
             self._recover()
             for (_, view), value in zip(self._inputs, inputs, strict=True):
                 np.copyto(view, value)
-            self._execute(self._timeout if timeout is None else timeout)
+            timeout = self._timeout if timeout is None else timeout
+            operation, status = self._execute(timeout)
+            if status == Status.BAD_CRC:
+                # An error on the link. A run has no effect but its outputs: it is done again.
+                operation, status = self._execute(timeout)
+            if status != Status.OK:
+                raise _failure(operation, status)
             return [view.copy() for view in self._outputs]
 
     def close(self) -> None:
@@ -142,7 +156,8 @@ class InferenceQueue:
         with self._lock:
             self._ring.close()
 
-    def _execute(self, timeout: float) -> None:
+    def _execute(self, timeout: float) -> tuple[Operation, int]:
+        """Run; the first operation that failed with its status, or the last one."""
         self._stale = True
         try:
             self._ring.submit(self._packed)
@@ -154,7 +169,8 @@ class InferenceQueue:
         self._stale = False
         for operation, completion in zip(self._operations, completions, strict=True):
             if completion.status != Status.OK:
-                raise refusal("run", operation, completion.status)
+                return operation, completion.status
+        return self._operations[-1], Status.OK
 
     def _recover(self) -> None:
         """After a run that was given up, abort it: nothing may write into the buffers later."""
@@ -216,6 +232,16 @@ def _check(tensor: Tensor, value: npt.NDArray[Any]) -> None:
             f"cannot run: input {tensor.name!r} is {value.dtype} {list(value.shape)},"
             f" wanted {tensor.dtype.numpy} {list(shapes[1])}"
         )
+
+
+def _failure(operation: Operation, status: int) -> EdgedError:
+    error = refusal("run", operation, status)
+    if status in (Status.FAULT, Status.ABORTED):
+        # Not the run's doing, or not likely to be: whoever manages the device resets it.
+        return UnavailableError(f"{error}; it is being reset, try again in a second")
+    if status == Status.TIMEOUT:
+        return DeviceError(f"{error}: the run took longer than the device's watchdog allows")
+    return error
 
 
 def _active_base(transport: Transport, image: ProgramImage) -> int:

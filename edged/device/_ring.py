@@ -24,7 +24,11 @@ from edged.npu.registers import (
     queue_offset,
 )
 
-__all__ = ["Ring", "disable_queue", "refusal"]
+__all__ = ["ALL_ONES", "Ring", "disable_queue", "link_down", "refusal"]
+
+ALL_ONES: Final = 0xFFFF_FFFF
+"""What is read of a PCI device that does not answer."""
+DISABLE_SECONDS: Final = 15.0
 
 _MODULO: Final = 0xFFFF_FFFF
 _DESCRIPTOR_BYTES: Final = 32
@@ -87,9 +91,13 @@ class Ring:
         """What the rings take of their memory, a multiple of 64."""
         return (_DESCRIPTOR_BYTES + _COMPLETION_BYTES) << max(log2_size, 2)
 
-    def start(self) -> None:
-        """Take the queue, empty; what it was doing is aborted."""
-        disable_queue(self._transport, self._queue)
+    def start(self, seconds: float = DISABLE_SECONDS) -> None:
+        """Take the queue, empty; what it was doing is aborted.
+
+        Args:
+            seconds: longest wait for the end of that.
+        """
+        disable_queue(self._transport, self._queue, seconds)
         self._completions[:] = 0
         self._tail = self._seen = 0
         interrupts = self._transport.region_read(Reg.INTERRUPT_ENABLE)
@@ -179,13 +187,20 @@ class Ring:
 
     def _enabled(self) -> bool:
         control = self._transport.region_read(queue_offset(self._queue, Queue.CONTROL))
+        if control == ALL_ONES:
+            raise link_down()
         return bool(control & QueueControl.ENABLE)
 
     def _error(self) -> Status:
         return Status(self._transport.region_read(queue_offset(self._queue, Queue.ERROR)))
 
 
-def disable_queue(transport: Transport, queue: int, seconds: float = 15.0) -> None:
+def link_down() -> DeviceLostError:
+    """The error for registers that read as ones."""
+    return DeviceLostError("cannot reach device: its registers read as ones; its link is down")
+
+
+def disable_queue(transport: Transport, queue: int, seconds: float = DISABLE_SECONDS) -> None:
     """Abort a queue, and wait until the device has let go of its owner's memory.
 
     Args:
@@ -194,11 +209,14 @@ def disable_queue(transport: Transport, queue: int, seconds: float = 15.0) -> No
     Raises:
         DeadlineError: it does not let go.
         DeviceError: the queue is not ours to disable.
+        DeviceLostError: the device is gone.
     """
     control = queue_offset(queue, Queue.CONTROL)
     transport.region_write(control, 0)
     deadline = time.monotonic() + seconds
-    while transport.region_read(control) & QueueControl.ENABLE:
+    while (found := transport.region_read(control)) & QueueControl.ENABLE:
+        if found == ALL_ONES:
+            raise link_down()
         if time.monotonic() > deadline:
             raise DeadlineError(
                 f"cannot disable queue {queue}: it still works after {seconds:g} s;"

@@ -20,6 +20,9 @@ class Transport(Protocol):
     def region_write(self, offset: int, value: int, size: int = 4, *, posted: bool = False) -> None:
         """Write 4 or 8 bytes to BAR0. *posted* does not wait, and does not hear of a refusal."""
 
+    def config_read(self, offset: int, size: int) -> int:
+        """The value at *offset* of the PCI configuration space, 1, 2 or 4 bytes, little endian."""
+
     def dma_map(self, iova: int, fd: int, offset: int, size: int) -> None:
         """Let the device read and write *size* bytes of file *fd* at host address *iova*.
 

@@ -23,6 +23,7 @@ from edged._vfio_user import (
     MAX_TRANSFER,
     REGION_ACCESS,
     REGION_BAR0,
+    REGION_CONFIG,
     REGION_INFO,
     VERSION,
     VERSION_MAJOR,
@@ -87,12 +88,10 @@ class VfioUserTransport:
             raise
 
     def region_read(self, offset: int, size: int = 4) -> int:
-        reply = self._call(
-            Command.REGION_READ,
-            REGION_ACCESS.pack(offset, REGION_BAR0, size),
-            expect=REGION_ACCESS.size + size,
-        )
-        return int.from_bytes(reply[REGION_ACCESS.size :], "little")
+        return self._read(REGION_BAR0, offset, size)
+
+    def config_read(self, offset: int, size: int) -> int:
+        return self._read(REGION_CONFIG, offset, size)
 
     def region_write(self, offset: int, value: int, size: int = 4, *, posted: bool = False) -> None:
         access = REGION_ACCESS.pack(offset, REGION_BAR0, size)
@@ -128,6 +127,14 @@ class VfioUserTransport:
         with self._lock:
             self._lost = True
             self._socket.close()
+
+    def _read(self, region: int, offset: int, size: int) -> int:
+        reply = self._call(
+            Command.REGION_READ,
+            REGION_ACCESS.pack(offset, region, size),
+            expect=REGION_ACCESS.size + size,
+        )
+        return int.from_bytes(reply[REGION_ACCESS.size :], "little")
 
     def _negotiate(self) -> None:
         capabilities = {"max_msg_fds": MAX_MESSAGE_FDS, "max_data_xfer_size": MAX_TRANSFER}

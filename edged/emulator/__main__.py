@@ -7,9 +7,12 @@ import logging
 import re
 import signal
 import sys
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 from edged.emulator._core import Pace
+from edged.emulator._faults import KINDS, Faults, read_schedule
 from edged.emulator._gateware import Gateware
 from edged.emulator._selftest import exact_weight_encodings
 from edged.emulator._server import Server
@@ -19,6 +22,14 @@ from edged.npu import Array
 _DESCRIPTION = """\
 Emulates the NPU card: a vfio-user server on a UNIX socket, which any number of clients of the same
 user may open. Prints one line on standard output when it is ready; SIGTERM or SIGINT end it.
+
+--faults FILE reads what is to go wrong, and when, from a TOML file of tables like
+  [[fault]]
+  kind = "hang"     # {kinds}
+  after = 100       # events that pass unharmed before; times, chance: how many, how often
+  at_seconds = 5    # not armed before
+With --fault-injection, `edgectl device inject` does it by hand. docs/rehearsing-failures.md has
+more.
 """
 
 
@@ -44,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    schedule = read_schedule(options.faults) if options.faults else []
+    faults = Faults(options.seed)
     weights = exact_weight_encodings()
     device = Gateware(
         array=options.array,
@@ -51,9 +64,11 @@ def _serve(options: argparse.Namespace) -> int:
         weights=weights,
         threads=options.threads,
         pace=Pace(options.pace),
+        faults=faults,
+        injectable=options.fault_injection,
     )
     try:
-        server = Server(options.socket, device)
+        server = Server(options.socket, device, faults, schedule)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.stop())
         sys.stdout.write(
@@ -70,8 +85,8 @@ def _serve(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edged-emulator",
-        description=_DESCRIPTION,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=_DESCRIPTION.format(kinds=_wrapped(KINDS)),
+        formatter_class=_Formatter,
     )
     parser.add_argument(
         "--socket", type=Path, required=True, metavar="PATH", help="where to listen, mode 0600"
@@ -91,8 +106,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=_threads, default=1, metavar="N", help="threads that one run may use"
     )
+    parser.add_argument("--faults", type=Path, metavar="FILE", help="what is to go wrong, and when")
+    parser.add_argument(
+        "--fault-injection",
+        action="store_true",
+        help="take faults through the registers as well; whoever opens the device may write them",
+    )
+    parser.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="of faults that have a chance"
+    )
     parser.add_argument("--verbose", action="store_true", help="say why a descriptor was refused")
     return parser
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults beside the options, and the description as it is."""
+
+
+def _wrapped(kinds: Iterable[str]) -> str:
+    return textwrap.fill(", ".join(kinds), 76).replace("\n", "\n                    # ")
+
+
+def _seed(text: str) -> int:
+    return _number(text, 0, (1 << 63) - 1)
 
 
 def _array(text: str) -> Array:

@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from edged._onnxruntime import RunOptions
 from edged.emulator._executor import Executor, WeightEncodings
+from edged.emulator._faults import Faults
 from edged.emulator._memory import DmaFault, Dram, HostMemory
+from edged.emulator._thermal import TRIP, Thermal
 from edged.emulator._timing import CLOCK_KHZ, Cost, cost_of
 from edged.errors import DeviceError, ImageError
 from edged.faults import fault_point
@@ -29,11 +31,12 @@ from edged.npu.registers import (
     Descriptor,
     DescriptorFlag,
     Fault,
+    Injection,
     Operation,
     Status,
 )
 
-__all__ = ["Bank", "Cancellation", "Core", "Counters", "Pace"]
+__all__ = ["Bank", "Cancellation", "Core", "Counters", "Pace", "Push"]
 
 _LOG = logging.getLogger(__name__)
 _PAGE: Final = 4096
@@ -48,6 +51,16 @@ class Pace(enum.Enum):
     """As fast as they can be computed here."""
     MODELLED = "modelled"
     """At least as long as the gateware would take."""
+
+
+class Push(enum.IntEnum):
+    """What is done to end a run, the harder the higher; a hang says which one it obeys."""
+
+    WATCHDOG = 0
+    ABORT = 1
+    SOFT_RESET = 2
+    FUNCTION_LEVEL_RESET = 3
+    POWER_OFF = 4
 
 
 @dataclass(slots=True)
@@ -92,6 +105,9 @@ class Counters:
     read: int = 0
     written: int = 0
     timeouts: int = 0
+    ecc_corrected: int = 0
+    ecc_uncorrected: int = 0
+    seu: int = 0
 
     @property
     def cycles(self) -> int:
@@ -105,10 +121,29 @@ class Cancellation:
         self.options = RunOptions()
         self.cancelled = False
         self._ended = threading.Event()
+        self._push = threading.Condition()
+        self._hardest = -1
 
     def cancel(self) -> None:
         self.cancelled = True
         self.end_run()
+        self.push(Push.ABORT)
+
+    def push(self, push: Push) -> None:
+        """End the run under way if it hangs and obeys *push*."""
+        with self._push:
+            self._hardest = max(self._hardest, push)
+            self._push.notify_all()
+
+    def hang(self, obeys: int) -> None:
+        """Until pushed as hard.
+
+        Raises:
+            DeviceError: always.
+        """
+        with self._push:
+            self._push.wait_for(lambda: self._hardest >= obeys)
+        raise DeviceError("cannot finish the operation: it hung")
 
     def end_run(self) -> None:
         """End the run under way, and nothing else."""
@@ -118,6 +153,7 @@ class Cancellation:
     def rearm(self) -> None:
         """After :meth:`end_run`."""
         self.options.terminate = False
+        self._hardest = -1
         self._ended.clear()
         if self.cancelled:
             self.end_run()
@@ -145,6 +181,7 @@ class Core:
     excludes neither.
 
     Args:
+        faults: what is to go wrong.
         on_fault: called when a fault has been recorded.
     """
 
@@ -156,9 +193,12 @@ class Core:
         weights: WeightEncodings,
         threads: int,
         pace: Pace,
+        faults: Faults,
         on_fault: Callable[[], None],
     ) -> None:
         self.array = array
+        self.faults = faults
+        self.thermal = Thermal()
         self.dram = Dram(dram_bytes)
         size = dram_bytes // BANKS // _PAGE * _PAGE
         self.banks = tuple(Bank(base=i * size, size=size) for i in range(BANKS))
@@ -214,11 +254,13 @@ class Core:
         match descriptor.op:
             case Operation.DMA_IN:
                 data = self._device_range(descriptor, queue)
+                self._transfer()
                 memory.read(descriptor.host_address, data)
                 _check_crc(descriptor, data)
                 return len(data) // _HOST_BYTES_PER_CYCLE
             case Operation.DMA_OUT:
                 data = self._device_range(descriptor, queue)
+                self._transfer()
                 memory.write(descriptor.host_address, data)
                 return len(data) // _HOST_BYTES_PER_CYCLE
             case Operation.RUN:
@@ -226,10 +268,15 @@ class Core:
             case Operation.FENCE | Operation.FLUSH:
                 return 0  # each queue works in order, and its DRAM is memory
             case Operation.LOAD_IMAGE if queue == QUEUE_MANAGEMENT:
-                return self._load(descriptor, memory)
+                return self._load(descriptor, memory, cancellation)
             case Operation.ACTIVATE_BANK if queue == QUEUE_MANAGEMENT:
                 return self._activate(descriptor.device_address)
         raise _Refused(Status.BAD_OPERATION, f"operation {descriptor.op}")
+
+    def _transfer(self) -> None:
+        """Between host and device; its CRC is the link's, and found to be wrong by either end."""
+        if self.faults.strike(Injection.DMA_CRC):
+            raise _Refused(Status.BAD_CRC, "an injected error on the link")
 
     def _device_range(self, descriptor: Descriptor, queue: int) -> memoryview:
         """What a DMA may touch: the data queue, nothing but the active program's DRAM."""
@@ -254,7 +301,7 @@ class Core:
             raise _Refused(Status.BAD_ADDRESS, f"bank {number}")
         return self.banks[number]
 
-    def _load(self, descriptor: Descriptor, memory: HostMemory) -> int:
+    def _load(self, descriptor: Descriptor, memory: HostMemory, cancellation: Cancellation) -> int:
         bank = self._bank(descriptor.device_address)
         if descriptor.device_address == self.active:
             raise _Refused(Status.BANK_BUSY, f"bank {self.active} is active")
@@ -266,6 +313,9 @@ class Core:
         self.dram.scrub(bank.base, bank.size)  # of what the model before computed
         try:
             fault_point("emulator.loading")
+            self._transfer()
+            if slow := self.faults.strike(Injection.SLOW_LOAD):
+                cancellation.sleep(slow.milliseconds / 1000)
             digest, program = self._read_image(descriptor, bank, memory)
             fault_point("emulator.loaded")
         except BaseException:
@@ -319,6 +369,8 @@ class Core:
             if self.fault is not Fault.NONE:
                 raise _Refused(Status.FAULT, self.fault.name)
             bank, program = self._active_program()
+            self.faults.run_begins()
+            self._check_sound(bank)
             self.running = True
             try:
                 with _watchdog(self.watchdog_ms, cancellation) as expired:
@@ -343,6 +395,8 @@ class Core:
 
     def _run_program(self, bank: Bank, program: Program, cancellation: Cancellation) -> None:
         fault_point("emulator.running")
+        if hang := self.faults.strike(Injection.HANG):
+            cancellation.hang(hang.value)
         begun = time.monotonic()
         inputs = [self._tensor(bank, tensor) for tensor in program.inputs]
         outputs = program.executor.run(inputs, cancellation.options)
@@ -350,6 +404,28 @@ class Core:
             cancellation.sleep(program.cost.seconds - (time.monotonic() - begun))
         for tensor, value in zip(program.outputs, outputs, strict=True):
             np.copyto(self._tensor(bank, tensor), value)
+
+    def _check_sound(self, bank: Bank) -> None:
+        """What stands against a run; recorded, so that the device is FAULTED."""
+        fault = Fault.NONE
+        if self.thermal.celsius(running=False) >= TRIP:
+            fault = Fault.OVER_TEMPERATURE
+        elif bank.status is BankStatus.CORRUPT:
+            fault = Fault.IMAGE
+        elif self.faults.strike(Injection.ECC_UNCORRECTED):
+            self.counters.ecc_uncorrected += 1
+            fault = Fault.DRAM
+        if fault is not Fault.NONE:
+            self._record_fault(fault, bank.base)
+            raise _Refused(Status.FAULT, fault.name)
+
+    def corrupt(self, which: int) -> None:
+        """Flip a bit of the active bank (0) or the other one, and have the scrubber find it."""
+        number = self.active or 0
+        bank = self.banks[number if which == 0 else 1 - number]
+        if bank.status is BankStatus.VALID:
+            self.counters.seu += 1
+            bank.status = BankStatus.CORRUPT
 
     def _tensor(self, bank: Bank, tensor: Tensor) -> npt.NDArray[Any]:
         data = self.dram.slice(bank.base + tensor.address, tensor.nbytes)
@@ -371,6 +447,7 @@ def _watchdog(milliseconds: int, cancellation: Cancellation) -> Iterator[threadi
     def expire() -> None:
         expired.set()
         cancellation.end_run()
+        cancellation.push(Push.WATCHDOG)
 
     timer = threading.Timer(milliseconds / 1000, expire)
     timer.start()

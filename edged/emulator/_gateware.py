@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from edged.emulator._core import Bank, Core, Counters, Pace
+from edged.emulator._core import Bank, Core, Counters, Pace, Push
 from edged.emulator._executor import WeightEncodings
+from edged.emulator._faults import Armed, Faults
 from edged.emulator._interrupts import Interrupts
 from edged.emulator._memory import HostMemory
 from edged.emulator._pci import ConfigSpace
@@ -27,6 +28,8 @@ from edged.npu.registers import (
     Capability,
     Command,
     Fault,
+    Inject,
+    Injection,
     Queue,
     QueueControl,
     Reg,
@@ -40,8 +43,6 @@ __all__ = ["Busy", "Gateware"]
 _GATEWARE_ID: Final = hashlib.blake2s(b"edged emulator").digest()[:8]
 _ACTIVATION_BUFFER: Final = 2 << 20
 _WEIGHT_BUFFER: Final = 1 << 20
-_IDLE_TEMPERATURE_MC: Final = 41_000
-_RUN_TEMPERATURE_MC: Final = 52_000
 _IDLE_POWER_MW: Final = 21_500
 _RUN_POWER_MW: Final = 43_000
 _NO_BANK: Final = 0xFFFF_FFFF
@@ -67,6 +68,8 @@ class Gateware:
         weights: WeightEncodings,
         threads: int,
         pace: Pace,
+        faults: Faults,
+        injectable: bool = False,
     ) -> None:
         self.config = ConfigSpace()
         self._core = Core(
@@ -75,17 +78,51 @@ class Gateware:
             weights=weights,
             threads=threads,
             pace=pace,
+            faults=faults,
             on_fault=self._signal_event,
         )
+        self._faults = faults
         self._capabilities = Capability.MODELLED_PACE if pace is Pace.MODELLED else Capability(0)
+        self._injection: dict[int, int] = dict.fromkeys(_INJECT_ARGUMENTS, 0)
+        if injectable:
+            self._capabilities |= Capability.FAULT_INJECTION
+        self._link_is_up = True
         self._openings: tuple[Opening, ...] = ()
-        self._scratch = 0
-        self._cause = ResetCause.POWER_ON
+        self._scratch: int = 0
+        self._cause: ResetCause = ResetCause.POWER_ON
         self._idle = threading.Condition()
         self._resetting = False
         self._queues = tuple(
             QueueEngine(number, self._core, self._queue_idle) for number in range(QUEUES)
         )
+
+    def strike(self, fault: Armed) -> None:
+        """Carry out what is no matter of one operation, nor of the connections."""
+        match fault.kind:
+            case Injection.ECC_CORRECTED:
+                self._core.counters.ecc_corrected += max(1, fault.value)
+            case Injection.TEMPERATURE:
+                self._core.thermal.ramp(fault.value, fault.milliseconds / 1000)
+            case Injection.CORRUPT_BANK:
+                self._core.corrupt(fault.value)
+            case Injection.LINK_DOWN:
+                self._link_is_up = False
+                for each in self._queues:
+                    each.abort()
+
+    def link_up(self) -> None:
+        """After the link was down. The loss of it has reset the function."""
+        self._link_is_up = True
+        self.power_on()
+
+    def power_on(self) -> None:
+        """As new: nothing of what was loaded, counted or switched on is left."""
+        self._begin_reset(ResetCause.POWER_ON)
+        self._forget()
+
+    def read_config(self, offset: int, size: int) -> bytes:
+        """*size* bytes of the configuration space."""
+        return self.config.read(offset, size) if self._link_is_up else b"\xff" * size
 
     def open(self) -> Opening:
         """A new opening, with nothing mapped and no interrupts."""
@@ -123,15 +160,13 @@ class Gateware:
         self._begin_reset(ResetCause.FUNCTION_LEVEL)
         with self._idle:
             done = self._idle.wait_for(lambda: not self._resetting, _RESET_SECONDS)
-        self._scratch = 0
-        self._core.counters = Counters()
-        self.config.reset()
-        for other in self._openings:
-            other.interrupts.disable()
+        self._forget()
         return done
 
     def read(self, opening: Opening, offset: int, size: int) -> bytes:
         """*size* bytes of BAR0; the range is inside of it."""
+        if not self._link_is_up:
+            return b"\xff" * size
         first = offset & ~3
         last = -(-(offset + size) // 4) * 4
         words = b"".join(
@@ -146,7 +181,7 @@ class Gateware:
         Raises:
             Busy: another opening holds that register.
         """
-        if offset % 4 == 0 and len(data) in (4, 8):
+        if self._link_is_up and offset % 4 == 0 and len(data) in (4, 8):
             for at in range(0, len(data), 4):
                 value = int.from_bytes(data[at : at + 4], "little")
                 self._write_word(opening, offset + at, value)
@@ -164,6 +199,11 @@ class Gateware:
             return opening.interrupts.enabled
         if offset == Reg.INTERRUPT_PENDING:
             return opening.interrupts.pending
+        if self._is_injection(offset):
+            register = offset - Reg.FAULT_INJECTION
+            if register == Inject.STRUCK:
+                return self._faults.struck
+            return self._injection.get(register, 0)
         if offset - 4 in _WIDE:
             return _READERS[offset - 4](self) >> 32
         return _READERS[offset](self) if offset in _READERS else 0
@@ -234,6 +274,9 @@ class Gateware:
             if register == BankReg.OWNER:
                 self._write_lock(opening, self._core.banks[number], value)
             return
+        if self._is_injection(offset):
+            self._write_injection(Inject(offset - Reg.FAULT_INJECTION), value)
+            return
         match offset:
             case Reg.INTERRUPT_ENABLE:
                 opening.interrupts.enable(value)
@@ -254,7 +297,7 @@ class Gateware:
     def _write_queue(self, opening: Opening, queue: QueueEngine, register: int, value: int) -> None:
         if register == Queue.CONTROL and not value & QueueControl.ENABLE:
             # Whoever manages the device may take a queue from its owner.
-            if queue.owner not in (None, opening):
+            if self._owner(queue) not in (None, opening):
                 self._require_manager(opening)
             queue.abort()
             return
@@ -270,6 +313,29 @@ class Gateware:
         elif not queue.enabled:
             _set_up(queue, register, value)
 
+    def _is_injection(self, offset: int) -> bool:
+        known = offset - Reg.FAULT_INJECTION in Inject.__members__.values()
+        return known and Capability.FAULT_INJECTION in self._capabilities
+
+    def _write_injection(self, register: Inject, value: int) -> None:
+        if register in _INJECT_ARGUMENTS:
+            self._injection[register] = value
+        elif register is Inject.ARM and not value:
+            self._faults.disarm()
+        elif register is Inject.ARM and value in Injection.__members__.values():
+            values = self._injection
+            chance = values[Inject.CHANCE] / (1 << 32) or 1.0
+            self._faults.arm(
+                Armed(
+                    Injection(value),
+                    values[Inject.VALUE],
+                    values[Inject.MILLISECONDS],
+                    values[Inject.AFTER],
+                    values[Inject.TIMES],
+                    chance,
+                )
+            )
+
     def _write_lock(self, opening: Opening, bank: Bank, value: int) -> None:
         if value == 0 and bank.holder in (None, opening):
             bank.owner, bank.holder = 0, None
@@ -278,8 +344,12 @@ class Gateware:
 
     def _require_manager(self, opening: Opening) -> None:
         """While someone owns the management queue, the device as a whole is theirs."""
-        if self._queues[QUEUE_MANAGEMENT].owner not in (None, opening):
+        if self._owner(self._queues[QUEUE_MANAGEMENT]) not in (None, opening):
             raise Busy("another opening manages the device")
+
+    def _owner(self, queue: QueueEngine) -> Opening | None:
+        """Unless it is gone: what hangs may keep its queue longer than that."""
+        return queue.owner if queue.owner in self._openings else None
 
     # Resets
 
@@ -288,7 +358,16 @@ class Gateware:
         self._cause = cause
         for queue in self._queues:
             queue.abort()
+            queue.push(_PUSHES[cause])
         self._queue_idle()
+
+    def _forget(self) -> None:
+        """What a soft reset keeps."""
+        self._scratch = 0
+        self._core.counters = Counters()
+        self.config.reset()
+        for other in self._openings:
+            other.interrupts.disable()
 
     def _queue_idle(self) -> None:
         """Finish a reset once no queue works any more."""
@@ -317,6 +396,18 @@ def _set_up(queue: QueueEngine, register: int, value: int) -> None:
             queue.completion_base = queue.completion_base & _LOW | value << 32
 
 
+_INJECT_ARGUMENTS: Final = (
+    Inject.VALUE,
+    Inject.MILLISECONDS,
+    Inject.AFTER,
+    Inject.TIMES,
+    Inject.CHANCE,
+)
+_PUSHES: Final = {
+    ResetCause.SOFT: Push.SOFT_RESET,
+    ResetCause.FUNCTION_LEVEL: Push.FUNCTION_LEVEL_RESET,
+    ResetCause.POWER_ON: Push.POWER_OFF,
+}
 _QUEUE_SETUP: Final = {Queue.RING_BASE, 0x04, Queue.LOG2_SIZE, Queue.COMPLETION_BASE, 0x1C}
 _WIDE: Final = {
     Reg.GATEWARE_ID,
@@ -344,10 +435,13 @@ _READERS: Final[dict[int, Callable[[Gateware], int]]] = {
     Reg.STATE: lambda device: device._state(),
     Reg.RESET_CAUSE: lambda device: device._cause,
     Reg.WATCHDOG_MS: lambda device: device._core.watchdog_ms,
-    Reg.TEMPERATURE_MC: lambda device: (
-        _RUN_TEMPERATURE_MC if device._core.running else _IDLE_TEMPERATURE_MC
+    Reg.TEMPERATURE_MC: lambda device: int(
+        device._core.thermal.celsius(running=device._core.running) * 1000
     ),
     Reg.POWER_MW: lambda device: _RUN_POWER_MW if device._core.running else _IDLE_POWER_MW,
+    Reg.ECC_CORRECTED: lambda device: device._core.counters.ecc_corrected,
+    Reg.ECC_UNCORRECTED: lambda device: device._core.counters.ecc_uncorrected,
+    Reg.SEU_COUNT: lambda device: device._core.counters.seu,
     Reg.DRAM_CALIBRATED: lambda _: 1,
     Reg.FAULT_CODE: lambda device: device._core.fault,
     Reg.FAULT_ADDRESS: lambda device: device._core.fault_address,

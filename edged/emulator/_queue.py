@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from edged.emulator._core import Cancellation, Core
+from edged.emulator._core import Cancellation, Core, Push
 from edged.emulator._interrupts import Interrupts
 from edged.emulator._memory import DmaFault, HostMemory
 from edged.npu.registers import (
     Completion,
     Descriptor,
     DescriptorFlag,
+    Injection,
     Status,
     interrupt_of_queue,
 )
@@ -100,9 +101,14 @@ class QueueEngine:
             else:
                 self.owner = None
 
+    def push(self, push: Push) -> None:
+        """Push what the queue does; has no effect on what does not hang."""
+        self._cancellation.push(push)
+
     def stop(self) -> None:
         """Abort, and end the thread. Does not wait for an operation that cannot be cut short."""
         self.abort()
+        self.push(Push.POWER_OFF)
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -158,7 +164,9 @@ class QueueEngine:
         at = Completion.SEQUENCE_OFFSET
         opening.memory.write_ordered(address, entry[:at], entry[at:])
         self._sequence = (self._sequence + 1) & _MODULO
-        if descriptor.flags & DescriptorFlag.INTERRUPT:
+        if descriptor.flags & DescriptorFlag.INTERRUPT and not self._core.faults.strike(
+            Injection.LOST_INTERRUPT
+        ):
             opening.interrupts.trigger(interrupt_of_queue(self.number))
 
     def _finish_abort(self, opening: Opening) -> None:

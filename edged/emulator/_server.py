@@ -5,13 +5,18 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
+import heapq
+import itertools
 import json
 import logging
 import os
 import selectors
 import socket
 import stat
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -43,11 +48,12 @@ from edged._vfio_user import (
     IrqSetFlag,
     RegionFlag,
 )
+from edged.emulator._faults import Armed, Faults, Scheduled
 from edged.emulator._gateware import Busy, Gateware
 from edged.emulator._pci import CONFIG_SIZE, MSI_VECTORS
 from edged.emulator._queue import Opening
 from edged.errors import ConfigError
-from edged.npu.registers import BAR0_SIZE
+from edged.npu.registers import BAR0_SIZE, Injection
 
 __all__ = ["Server"]
 
@@ -67,42 +73,107 @@ _CAPABILITIES: Final = {
 class Server:
     """Listens on *path* (mode 0600) and serves *device* until stopped.
 
+    Args:
+        faults: those that strike are carried out here, in the loop.
+        schedule: armed when they are due, counted from the call of :meth:`serve`.
+
     Raises:
         ConfigError: the path cannot be listened on, or another emulator does.
     """
 
-    def __init__(self, path: Path, device: Gateware) -> None:
+    def __init__(
+        self, path: Path, device: Gateware, faults: Faults, schedule: Sequence[Scheduled] = ()
+    ) -> None:
         self._path = path
         self._device = device
+        self._faults = faults
+        self._schedule = schedule
+        self._struck: deque[Armed] = deque()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._stopping = False
+        self._away = 0
+        faults.on_strike = self._on_strike
         self._selector = selectors.DefaultSelector()
         self._connections: set[_Connection] = set()
-        self._listener = _listen(path)
-        self._inode = path.stat().st_ino
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._wake, selectors.EVENT_READ, None)
+        self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
+        self._appear()
 
     def serve(self) -> None:
         """Until :meth:`stop`; then every connection is closed and the socket file is gone."""
+        for fault in self._schedule:
+            self._after(fault.at_seconds, partial(self._faults.arm, fault.armed()))
         try:
-            while True:
-                for key, _ in self._selector.select():
-                    if key.data is None:
-                        return
+            while not self._stopping:
+                for key, _ in self._selector.select(self._next_timer()):
                     key.data()
+                while self._timers and self._timers[0][0] <= time.monotonic():
+                    heapq.heappop(self._timers)[2]()
         finally:
-            for connection in tuple(self._connections):
-                self._drop(connection)
+            if not self._away:
+                self._disappear()
             self._selector.close()
-            self._listener.close()
             os.close(self._wake)
-            with contextlib.suppress(FileNotFoundError):
-                if self._path.stat().st_ino == self._inode:
-                    self._path.unlink()
 
     def stop(self) -> None:
         """End :meth:`serve`. May be called from a signal handler."""
+        self._stopping = True
         os.eventfd_write(self._wake, 1)
+
+    # Faults.
+
+    def _on_strike(self, fault: Armed) -> None:
+        """From any thread."""
+        self._struck.append(fault)
+        os.eventfd_write(self._wake, 1)
+
+    def _woken(self) -> None:
+        os.eventfd_read(self._wake)
+        while self._struck:
+            fault = self._struck.popleft()
+            _LOG.warning("fault: %s", fault.kind.name)
+            if fault.kind is Injection.REMOVAL:
+                self._remove(fault.milliseconds / 1000)
+                continue
+            self._device.strike(fault)
+            if fault.kind is Injection.LINK_DOWN:
+                self._after(fault.milliseconds / 1000, self._device.link_up)
+
+    def _remove(self, seconds: float) -> None:
+        if not self._away:
+            self._disappear()
+        self._away += 1
+        self._after(seconds, self._return)
+
+    def _return(self) -> None:
+        self._away -= 1
+        if not self._away:
+            self._device.power_on()
+            self._appear()
+
+    def _appear(self) -> None:
+        self._listener = _listen(self._path)
+        self._inode = self._path.stat().st_ino
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def _disappear(self) -> None:
+        self._selector.unregister(self._listener)
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
+        with contextlib.suppress(OSError):  # until nobody waits any more
+            while True:
+                self._listener.accept()[0].close()
+        self._listener.close()
+        for connection in tuple(self._connections):
+            self._drop(connection)
+
+    def _after(self, seconds: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), act))
+
+    def _next_timer(self) -> float | None:
+        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
 
     def _accept(self) -> None:
         try:
@@ -121,6 +192,8 @@ class Server:
 
     def _turn(self, connection: _Connection) -> None:
         """Answer what has come, as long as the peer takes the answers."""
+        if connection not in self._connections:
+            return  # dropped by what was handled just before
         try:
             connection.turn()
         except (OSError, _Malformed) as error:
@@ -339,7 +412,7 @@ class _Connection:
         if region == REGION_BAR0:
             data = self._device.read(self._opening, offset, count)
         else:
-            data = self._device.config.read(offset, count)
+            data = self._device.read_config(offset, count)
         return payload + data
 
     def region_write(self, payload: bytes) -> bytes:

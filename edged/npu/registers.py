@@ -32,6 +32,8 @@ __all__ = [
     "Descriptor",
     "DescriptorFlag",
     "Fault",
+    "Inject",
+    "Injection",
     "Operation",
     "Queue",
     "QueueControl",
@@ -126,6 +128,7 @@ class Reg(enum.IntEnum):
     ACTIVE_BANK = 0x2400
     """Number of the active bank, ``0xFFFFFFFF`` with none."""
     FAULT_INJECTION = 0x8000
+    """The block :class:`Inject`, if :attr:`Capability.FAULT_INJECTION` is there."""
 
 
 class Queue(enum.IntEnum):
@@ -232,6 +235,57 @@ class Fault(enum.IntEnum):
     DRAM = 3
     IMAGE = 4
     OVER_TEMPERATURE = 5
+
+
+class Inject(enum.IntEnum):
+    """Offsets within the block at ``Reg.FAULT_INJECTION``: to rehearse what hardware may do.
+
+    Any opening may write it, the one of a model's container as well; so no device that serves in
+    earnest has the capability. What ``VALUE`` and ``MILLISECONDS`` mean is said at
+    :class:`Injection`.
+    """
+
+    VALUE = 0x00
+    MILLISECONDS = 0x04
+    AFTER = 0x08
+    """Events that pass unharmed before."""
+    TIMES = 0x0C
+    """Events that are struck; 0 is all of them."""
+    CHANCE = 0x10
+    """That an event is struck, in units of 2^-32; 0 is always."""
+    ARM = 0x14
+    """Write an :class:`Injection`: it is armed with the five above. 0 disarms all."""
+    STRUCK = 0x18
+    """How often any has struck. Read only."""
+
+
+class Injection(enum.IntEnum):
+    """``Inject.ARM``. A fault strikes at events of its own; where none is named, these are runs,
+    and without ``AFTER`` and ``CHANCE`` it strikes at once."""
+
+    HANG = 1
+    """A RUN does not end. What ends it, by ``VALUE``: 0 the watchdog or anything below, 1 the abort
+    of its queue, 2 a soft reset, 3 a function-level reset."""
+    LOST_INTERRUPT = 2
+    """A completion's interrupt is not signalled."""
+    ECC_CORRECTED = 3
+    """``ECC_CORRECTED`` grows by ``VALUE``, at least by 1."""
+    ECC_UNCORRECTED = 4
+    """A RUN reads what cannot be corrected: it fails, and the device is FAULTED with DRAM."""
+    DMA_CRC = 5
+    """A transfer, DMA_IN, DMA_OUT or LOAD_IMAGE, fails with BAD_CRC."""
+    TEMPERATURE = 6
+    """The temperature goes to ``VALUE`` degrees Celsius within ``MILLISECONDS`` and stays there; 0
+    lets it be."""
+    LINK_DOWN = 7
+    """For ``MILLISECONDS`` all reads give ones and writes are lost; then the function is reset."""
+    REMOVAL = 8
+    """The device is gone for ``MILLISECONDS``, and then as it is after power-on."""
+    SLOW_LOAD = 9
+    """A LOAD_IMAGE takes ``MILLISECONDS`` longer."""
+    CORRUPT_BANK = 10
+    """A bit of the active bank flips, of the other one if ``VALUE`` is 1. The scrubber finds it:
+    ``SEU_COUNT`` grows, the bank is CORRUPT, and it is not run."""
 
 
 class Operation(enum.IntEnum):

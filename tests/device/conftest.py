@@ -19,6 +19,7 @@ import pytest
 
 from edged.device import Device, InferenceQueue, vfio_user
 from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, parse_image, serialize_image
+from edged.npu.registers import State
 
 ARRAY = Array()
 SLOW_ARRAY = Array(1, 1, 1)
@@ -39,6 +40,9 @@ class Emulator:
 
     def queue(self, image: ProgramImage, **options: Any) -> InferenceQueue:
         return InferenceQueue(self.transport(), image, **options)
+
+    def wait_for_state(self, device: Device, state: State) -> None:
+        wait_until(lambda: device.state() is state, f"state {state.name}")
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -86,6 +90,14 @@ def emulator(_shared: Emulator) -> Iterator[Emulator]:
     device.close()
     yield _shared
     assert _shared.process.poll() is None, "the emulator died"
+
+
+@pytest.fixture(scope="session")
+def breakable_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """One that takes faults through its registers."""
+    path = tmp_path_factory.mktemp("emulator") / "npu.sock"
+    with running(path, "--fault-injection") as emulator:
+        yield emulator
 
 
 @pytest.fixture

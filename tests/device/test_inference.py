@@ -19,6 +19,7 @@ from edged.errors import (
     DeviceLostError,
     IncompatibleError,
     RequestError,
+    UnavailableError,
 )
 from edged.npu import numerics
 from edged.npu.registers import QUEUE_DATA, Queue, State, queue_offset
@@ -292,7 +293,7 @@ def test_closing_the_connection_aborts_its_run(
     def run() -> None:
         try:
             queue.run(slow_program.inputs)
-        except (DeviceError, DeviceLostError) as error:
+        except (UnavailableError, DeviceLostError) as error:
             errors.append(error)
 
     runner = threading.Thread(target=run)

@@ -1,0 +1,48 @@
+"""The reset ladder: what is done to a device that does not work, and how often it was."""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections import Counter
+
+__all__ = ["Resets", "Step"]
+
+
+class Step(enum.Enum):
+    """In the order in which they are taken, each only when the one before did not help.
+
+    What comes after them is for whoever owns the bus: bus reset, remove and rescan, golden image.
+    """
+
+    QUEUE_ABORT = "queue abort"
+    """Abort the data queue, clear the fault, take the management queue anew. Banks stay."""
+    SOFT_RESET = "soft reset"
+    """Banks are emptied."""
+    FUNCTION_LEVEL_RESET = "function-level reset"
+    """Counters and faults as well."""
+
+
+class Resets:
+    """Counts the steps taken, over all openings of a device. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[Step] = Counter()
+        self._failed: Counter[Step] = Counter()
+        self._lock = threading.Lock()
+
+    def count(self, step: Step, why: str) -> None:
+        """Note that *step* was taken; *why* it did not help, or an empty text if it did."""
+        with self._lock:
+            self._taken[step] += 1
+            self._failed[step] += bool(why)
+
+    def taken(self) -> dict[Step, int]:
+        """How often each step was."""
+        with self._lock:
+            return {step: self._taken[step] for step in Step}
+
+    def failed(self) -> dict[Step, int]:
+        """How often each step did not help."""
+        with self._lock:
+            return {step: self._failed[step] for step in Step}

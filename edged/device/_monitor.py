@@ -1,0 +1,199 @@
+"""Watches a device: reads its health, says what crosses a threshold, notices when it hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from edged.device._device import BankState, Device, Identity, LinkState
+from edged.device._health import Level, Reading, Thresholds, assess
+from edged.device._ladder import Resets
+from edged.device._transport import Transport
+from edged.errors import EdgedError, UnavailableError
+from edged.npu.registers import Fault, State
+
+__all__ = ["Monitor", "Report"]
+
+_LOG = logging.getLogger(__name__)
+_HUNG_AFTER: Final = 2.0
+"""Seconds beyond the device's own watchdog, which should have been first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that was read of a device at one moment.
+
+    Attributes:
+        at: seconds since the epoch.
+        probe: seconds that the last probe took; None if none was made.
+    """
+
+    at: float
+    identity: Identity
+    state: State
+    fault: Fault
+    link: LinkState
+    readings: tuple[Reading, ...]
+    banks: tuple[BankState, ...]
+    probe: float | None
+
+    def level(self, name: str = "") -> Level:
+        """The highest level, of all or of the reading *name*."""
+        return max(
+            (each.level for each in self.readings if not name or each.name == name),
+            default=Level.OK,
+        )
+
+
+class Monitor:
+    """Opens devices so that they are of use, and says when they no longer are.
+
+    Its reads take a thread of their own, and neither a run nor a load delays them.
+
+    Args:
+        poll_seconds: pause between looks. The device's interrupt calls for one at once.
+        watchdog_seconds: longest time a run may take; 0 is for ever.
+        on_throttle: told whether calls are to be slowed down, when that changes; from the loop.
+
+    Attributes:
+        resets: what was done so far to devices that did not work.
+        report: the last one, also of a device that is gone; None before the first.
+        present: whether a device is open.
+    """
+
+    def __init__(
+        self,
+        thresholds: Thresholds,
+        *,
+        poll_seconds: float = 1.0,
+        watchdog_seconds: float = 10.0,
+        on_throttle: Callable[[bool], None] = lambda _throttled: None,
+    ) -> None:
+        self.thresholds = thresholds
+        self.resets = Resets()
+        self.report: Report | None = None
+        self.present = False
+        self.on_throttle = on_throttle
+        self._poll_seconds = poll_seconds
+        self._watchdog_seconds = watchdog_seconds
+        self._throttled = False
+        self._levels: dict[str, Level] = {}
+        self._progress: tuple[int, int] | None = None
+        self._progressed = 0.0
+        self._thread = ThreadPoolExecutor(1, "device-monitor")
+
+    def open(self, transport: Transport) -> Device:
+        """Open a device, reset as far as needed; blocking.
+
+        Raises:
+            UnavailableError: a reading says that it must not be used now.
+            DeviceError, DeviceLostError: as :meth:`Device.open`.
+        """
+        device = Device.open(transport, self.resets)
+        try:
+            device.set_watchdog(int(self._watchdog_seconds * 1000))
+            self._look(device)
+            if stop := self._stop():
+                raise UnavailableError(f"cannot use device: {stop}; it is left alone until then")
+        except BaseException:
+            device.close()
+            raise
+        return device
+
+    async def unfit(self, device: Device) -> str:
+        """Watch *device* until it must not, or cannot, be used as it is; why.
+
+        To open it anew then resets it.
+        """
+        loop = asyncio.get_running_loop()
+        called = asyncio.Event()
+        event = device.event_fd
+        loop.add_reader(event, _drain, event, called)
+        self._progress = None
+        self.present = True
+        try:
+            while True:
+                called.clear()
+                why = await loop.run_in_executor(self._thread, self._check, device)
+                self._throttle()
+                if why:
+                    return why
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._poll_seconds):
+                        await called.wait()
+        finally:
+            self.present = False
+            loop.remove_reader(event)
+
+    def _check(self, device: Device) -> str:
+        """Why *device* is of no use as it is; empty if it is."""
+        try:
+            self._look(device)
+            assert self.report is not None
+            if stop := self._stop():
+                return stop
+            if self.report.state is State.FAULTED:
+                return f"it is FAULTED ({self.report.fault.name})"
+            return self._hung(device)
+        except (EdgedError, OSError) as error:
+            return str(error)
+
+    def _look(self, device: Device) -> None:
+        state, readings, link = device.state(), device.readings(), device.link()
+        assessed = assess(readings, link, device.identity.clock_khz, self.thresholds, self._levels)
+        for reading in assessed:
+            before = self._levels.get(reading.name, Level.OK)
+            if reading.level is not before:
+                log = _LOG.warning if reading.level > before else _LOG.info
+                log("device: %s: %s, was %s", reading, reading.level.name, before.name)
+            self._levels[reading.name] = reading.level
+        probe = device.probe()
+        self.report = Report(
+            time.time(),
+            device.identity,
+            state,
+            readings.fault,
+            link,
+            assessed,
+            device.banks(),
+            probe,
+        )
+
+    def _stop(self) -> str:
+        assert self.report is not None
+        stops = [str(each) for each in self.report.readings if each.level is Level.STOP]
+        return f"its {' and its '.join(stops)} must not be" if stops else ""
+
+    def _hung(self, device: Device) -> str:
+        """Whether the data queue stands still for longer than any run may take."""
+        progress = device.progress()
+        now = time.monotonic()
+        if progress != self._progress or progress[0] == progress[1]:
+            self._progress, self._progressed = progress, now
+        limit = self._watchdog_seconds + _HUNG_AFTER
+        if self._watchdog_seconds and now - self._progressed > limit:
+            return f"a run hangs: nothing has come of it for {limit:g} s, and its watchdog sleeps"
+        return ""
+
+    def _throttle(self) -> None:
+        assert self.report is not None or not self._throttled
+        throttled = self.report is not None and self.report.level() >= Level.THROTTLE
+        if throttled != self._throttled:
+            self._throttled = throttled
+            _LOG.warning(
+                "device: calls are %s", "slowed down" if throttled else "no longer slowed down"
+            )
+            self.on_throttle(throttled)
+
+
+def _drain(event: int, called: asyncio.Event) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.eventfd_read(event)
+    called.set()
