@@ -124,6 +124,8 @@ def perform(case: Case, ground: Ground) -> Result:
             run.run()
         except Failure as failure:
             result.violations.append(str(failure))
+        except Exception as error:  # one case that cannot be performed is no end of the campaign
+            result.violations.append(f"could not be performed: {error!r}")
         finally:
             run.close()
         if not result.ok:
@@ -291,7 +293,9 @@ class _Run:
         match deed:
             case Deed.KILL_NEW_CONTAINER | Deed.KILL_OLD_CONTAINER:
                 old = deed is Deed.KILL_OLD_CONTAINER
-                assert len(containers) == 2, containers
+                # One that was started a moment ago may not be what it will be yet.
+                eventually(lambda: len(rig.containers()) == 2, "both containers")
+                containers = rig.containers()
                 os.kill(containers[0 if old else 1], signal.SIGKILL)
                 if old or self.case.point == "slot.opened":
                     self._allowed.add("UNAVAILABLE")
