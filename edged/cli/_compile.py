@@ -76,7 +76,7 @@ def compile(
             measured=measured if report else 0,
         )
     if output is not None:
-        made.write(output)
+        _write(made, output)
     seconds = time.monotonic() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     if as_json:
@@ -111,6 +111,17 @@ def _samples(path: Path | None) -> Samples | None:
             " photographs, pack a bundle with --calibration and compile that"
         )
     return bundle.read_arrays(path, max_bytes=_MAX_CALIBRATION_BYTES)
+
+
+def _write(made: CompiledModel, output: Path) -> None:
+    """All files or none: what fails has failed before the first takes its place."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".edgectl-", dir=output) as folder:
+            made.write(Path(folder))
+            for file in Path(folder).iterdir():
+                file.replace(output / file.name)
+    except OSError as error:
+        raise InputError(f"cannot write to {output}: {error.strerror}") from error
 
 
 def _json(made: CompiledModel, report: bool) -> dict[str, object]:
