@@ -116,7 +116,7 @@ def _adversary(rng: np.random.Generator, case: _Case) -> ProgramImage:
 
 
 def _extreme(rng: np.random.Generator, size: tuple[int, ...]) -> npt.NDArray[np.int8]:
-    return rng.choice([-128, -127, 126, 127], size).astype(np.int8)
+    return np.asarray(rng.choice([-128, -127, 126, 127], size), np.int8)
 
 
 def _small(rng: np.random.Generator, size: tuple[int, ...]) -> npt.NDArray[np.int8]:
