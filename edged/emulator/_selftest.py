@@ -124,7 +124,8 @@ def _small(rng: np.random.Generator, size: tuple[int, ...]) -> npt.NDArray[np.in
     count = math.prod(size[1:])
     first = rng.integers(0, 2, (size[0], 1))
     magnitudes = np.where((np.arange(count) + first) % 2, 127, 1)
-    return (magnitudes * rng.choice([-1, 1], magnitudes.shape)).astype(np.int8).reshape(size)
+    weights = magnitudes * rng.choice([-1, 1], magnitudes.shape)
+    return np.asarray(weights.reshape(size), np.int8)
 
 
 def _cpu_flags(cpuinfo: Path) -> set[str]:
