@@ -7,21 +7,22 @@ import contextlib
 import fcntl
 import logging
 import signal
-import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from edged import __version__, compiler
 from edged.config import Activation, Address, Config, reloaded
 from edged.console import Console
 from edged.container import ProcessLauncher
 from edged.deploy import Deployer
-from edged.device import Device, vfio_user
+from edged.device import Bound, Monitor, Thresholds, vfio_user
 from edged.errors import ConfigError
 from edged.host import CallRate, Notifier, set_level
 from edged.intake import Intake
+from edged.management import DeviceBank, DeviceReading, DeviceReport
 from edged.metrics import Metrics, MetricsServer
 from edged.notices import Notice, about
 from edged.serving import GrpcFront, ServingLimits
@@ -41,6 +42,10 @@ from edged.wire import requested_model
 __all__ = ["run"]
 
 _log = logging.getLogger(__name__)
+
+# By how much a reading has to fall below a threshold to be under it again: degrees, watts.
+_COOLER: Final = 3.0
+_LESS_POWER: Final = 3.0
 
 
 async def run(config: Config, read_again: Callable[[], Config]) -> None:
@@ -80,6 +85,7 @@ async def _serve(
     config: Config, store: Store, asked_to_stop: asyncio.Event, reload: _Reload
 ) -> None:
     bubblewrap = config.container.sandbox.value
+    monitor = _monitor(config)
     standbys = Standbys(
         store,
         ProcessLauncher(
@@ -95,9 +101,15 @@ async def _serve(
         store,
         standbys,
         DeviceLink(
-            lambda: vfio_user.connect(config.device.socket), _open, config.device.retry_seconds
+            lambda: vfio_user.connect(config.device.socket),
+            lambda connection: monitor.open(vfio_user.VfioUserTransport(connection)),
+            config.device.retry_seconds,
+            monitor.unfit,
         ),
         _slot_limits(config),
+    )
+    monitor.on_throttle = lambda throttled: slot.slow_down(
+        config.device.throttle_interval_seconds if throttled else 0.0
     )
     rate = CallRate()
     metrics = Metrics(__version__, lambda: slot.held)
@@ -124,6 +136,7 @@ async def _serve(
         deployer,
         config.console.socket,
         config.console.mode.bits,
+        lambda: _device_report(monitor, slot.status.problem),
     )
     intake = Intake(
         config.drop.directory,
@@ -245,8 +258,51 @@ def _answer(
     return answer
 
 
-def _open(connection: socket.socket) -> Device:
-    return Device.open(vfio_user.VfioUserTransport(connection))
+def _monitor(config: Config) -> Monitor:
+    device = config.device
+    return Monitor(
+        Thresholds(
+            Bound(
+                device.temperature_warn,
+                device.temperature_throttle,
+                device.temperature_stop,
+                _COOLER,
+            ),
+            Bound(device.power_warn, hysteresis=_LESS_POWER),
+            Bound(device.ecc_corrected_warn),
+        ),
+        poll_seconds=device.poll_seconds,
+        watchdog_seconds=device.watchdog_seconds,
+    )
+
+
+def _device_report(monitor: Monitor, problem: str) -> DeviceReport:
+    """What the monitor knows, as the management API says it."""
+    report = monitor.report
+    resets = {step.value: count for step, count in monitor.resets.taken().items()}
+    failed = {step.value: count for step, count in monitor.resets.failed().items()}
+    if report is None:
+        return DeviceReport(False, problem, resets=resets, resets_failed=failed)
+    return DeviceReport(
+        monitor.present,
+        "" if monitor.present else problem,
+        report.at,
+        report.state.name,
+        report.fault.name,
+        str(report.identity),
+        str(report.link),
+        report.probe,
+        tuple(
+            DeviceReading(each.name, each.value, each.unit, each.level.name.lower(), each.text)
+            for each in report.readings
+        ),
+        tuple(
+            DeviceBank(bank.status.name.lower(), bank.digest.hex(), bank.active)
+            for bank in report.banks
+        ),
+        resets,
+        failed,
+    )
 
 
 def _serving(status: SlotStatus) -> str | None:

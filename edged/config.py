@@ -228,6 +228,59 @@ class DeviceConfig(Struct, frozen=True):
         float,
         Meta(gt=0, description="Pause between attempts to open a device that is away."),
     ] = 0.2
+    poll_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="How often its health is read. What it says by an interrupt is read at"
+            " once.",
+        ),
+    ] = 1.0
+    watchdog_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=9,
+            description="A run that takes longer is given up, its call fails, and the device is"
+            " reset as far as it needs to be. 0 is never.",
+        ),
+    ] = 8.0
+    temperature_warn: Annotated[
+        float,
+        Meta(ge=0, description="Degrees Celsius from which on the log warns."),
+    ] = 85.0
+    temperature_throttle: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Degrees Celsius from which on calls are slowed down, until it is 3"
+            " degrees cooler again.",
+        ),
+    ] = 95.0
+    temperature_stop: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Degrees Celsius from which on the device is not used and calls are"
+            " answered UNAVAILABLE, until it is 3 degrees cooler again.",
+        ),
+    ] = 100.0
+    throttle_interval_seconds: Annotated[
+        float,
+        Meta(gt=0, description="While calls are slowed down, one is let in this often."),
+    ] = 0.1
+    power_warn: Annotated[
+        float,
+        Meta(gt=0, description="Watts from which on the log warns."),
+    ] = 70.0
+    ecc_corrected_warn: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Corrected memory errors since power-on from which on the log warns. A"
+            " single one that cannot be corrected does as well.",
+        ),
+    ] = 100
 
 
 class SlotConfig(Struct, frozen=True):

@@ -15,6 +15,9 @@ __all__ = [
     "Activate",
     "Cancelled",
     "Change",
+    "DeviceBank",
+    "DeviceReading",
+    "DeviceReport",
     "Failure",
     "ModelInfo",
     "Pin",
@@ -78,6 +81,65 @@ class Status(Struct, frozen=True):
     problem: str
     pinned: bool
     store_problems: tuple[str, ...] = ()
+
+
+class DeviceReading(Struct, frozen=True):
+    """One value of the device's health.
+
+    Attributes:
+        unit: empty for a count.
+        level: ``ok``, ``warn``, ``throttle`` (calls are slowed down) or ``stop`` (it is not used).
+        text: the value as a person reads it.
+    """
+
+    name: str
+    value: float
+    unit: str
+    level: str
+    text: str
+
+
+class DeviceBank(Struct, frozen=True):
+    """One of the places for a program.
+
+    Attributes:
+        status: ``empty``, ``loading``, ``valid`` or ``corrupt``.
+        digest: of the program image, in hex.
+        active: it is the one that runs.
+    """
+
+    status: str
+    digest: str
+    active: bool
+
+
+class DeviceReport(Struct, frozen=True):
+    """The device.
+
+    Attributes:
+        present: whether it is in use; if not, what follows is what was read last.
+        at: when that was; None if never, and all that follows is empty then.
+        problem: why it is not in use, or empty.
+        state, fault: as it says itself, in a word.
+        identity: gateware, array, clock and memory, in a line.
+        link: speed and width.
+        probe_seconds: what a round trip over the management queue took.
+        resets: steps of the reset ladder, how often each was taken since edged started.
+        resets_failed: how often each did not help.
+    """
+
+    present: bool
+    problem: str = ""
+    at: float | None = None
+    state: str = ""
+    fault: str = ""
+    identity: str = ""
+    link: str = ""
+    probe_seconds: float | None = None
+    readings: tuple[DeviceReading, ...] = ()
+    banks: tuple[DeviceBank, ...] = ()
+    resets: dict[str, int] = {}
+    resets_failed: dict[str, int] = {}
 
 
 class Swap(Struct, frozen=True):

@@ -39,6 +39,7 @@ _COMMANDS: Final = {
     "unpin": "_manage",
     "remove": "_manage",
     "history": "_manage",
+    "device": "_device",
     "logs": "_logs",
     "doctor": "_doctor",
     "config": "_config",

@@ -19,6 +19,7 @@ from edged.management import (
     Activate,
     Cancelled,
     Change,
+    DeviceReport,
     Failure,
     ModelInfo,
     Pin,
@@ -75,6 +76,7 @@ class Console:
         control: changes it.
         path: of the socket.
         mode: its permissions.
+        device_report: what is known of the device.
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class Console:
         control: Control,
         path: Path,
         mode: int = 0o660,
+        device_report: Callable[[], DeviceReport] = lambda: DeviceReport(present=False),
     ) -> None:
         self._store = store
         self._slot_status = slot_status
         self._control = control
         self._path = path
         self._mode = mode
+        self._device_report = device_report
         self._changes: set[asyncio.Task[Deployed]] = set()
         self._runner: web.AppRunner | None = None
 
@@ -105,6 +109,7 @@ class Console:
                 web.get("/v1/status", self._get_status),
                 web.get("/v1/models", self._get_models),
                 web.get("/v1/history", self._get_history),
+                web.get("/v1/device", self._get_device),
                 web.post("/v1/activate", self._post_activate),
                 web.post("/v1/rollback", self._post_rollback),
                 web.post("/v1/cancel", self._post_cancel),
@@ -166,6 +171,9 @@ class Console:
             )
         commits = await asyncio.to_thread(self._store.history, int(text))
         return _json([Swap(c.at, c.model, str(c.digest), c.cause, c.gate_closed) for c in commits])
+
+    async def _get_device(self, _request: web.Request) -> web.Response:
+        return _json(self._device_report())
 
     def _models(self) -> list[ModelInfo]:
         status = self._slot_status()

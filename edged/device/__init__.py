@@ -9,6 +9,7 @@ from edged.device import vfio_user
 from edged.device._device import BankState, Device, Identity, LinkState, Readings
 from edged.device._health import Bound, Level, Reading, Thresholds
 from edged.device._inference import InferenceQueue
+from edged.device._inject import disarm, inject
 from edged.device._ladder import Resets, Step
 from edged.device._monitor import Monitor, Report
 from edged.device._transport import Transport
@@ -29,5 +30,7 @@ __all__ = [
     "Step",
     "Thresholds",
     "Transport",
+    "disarm",
+    "inject",
     "vfio_user",
 ]

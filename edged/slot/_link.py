@@ -6,7 +6,7 @@ import asyncio
 import logging
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from edged.device import Device
 from edged.errors import EdgedError
@@ -23,6 +23,7 @@ class DeviceLink:
         connect: opens one more connection to the device; blocking.
         open_device: takes such a connection for the control plane; blocking.
         retry_seconds: pause between attempts while the device is away.
+        unfit: ends with the reason when the device is there and of no use as it is.
     """
 
     def __init__(
@@ -30,10 +31,12 @@ class DeviceLink:
         connect: Callable[[], socket.socket],
         open_device: Callable[[socket.socket], Device],
         retry_seconds: float = 0.2,
+        unfit: Callable[[Device], Awaitable[str]] | None = None,
     ) -> None:
         self._connect = connect
         self._open_device = open_device
         self._retry_seconds = retry_seconds
+        self._unfit = unfit
 
     async def opened(self) -> Device:
         """Wait for the device, however long it takes, and open it."""
@@ -51,7 +54,21 @@ class DeviceLink:
         """One more connection, to be handed to the container that may use the data queue."""
         return await asyncio.to_thread(self._connect)
 
-    async def gone(self, device: Device) -> None:
+    async def gone(self, device: Device) -> str:
+        """Wait until the device is of no use; why. Opened again, it is, or will be."""
+        waits: list[asyncio.Task[str]] = [asyncio.create_task(self._hung_up(device))]
+        if self._unfit is not None:
+            waits.append(asyncio.create_task(_said(self._unfit(device))))
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        # A lost device is both.
+        return waits[0].result() if waits[0] in done else waits[-1].result()
+
+    async def _hung_up(self, device: Device) -> str:
         """Wait until the other end of the device's connection is closed."""
         loop = asyncio.get_running_loop()
         event = asyncio.Event()
@@ -63,3 +80,8 @@ class DeviceLink:
                 await event.wait()
             finally:
                 loop.remove_reader(hangup.fileno())
+        return "the device is gone"
+
+
+async def _said(unfit: Awaitable[str]) -> str:
+    return f"the device cannot go on: {await unfit}"

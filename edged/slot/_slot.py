@@ -30,6 +30,7 @@ from edged.npu.registers import QUEUE_DATA, BankStatus
 from edged.slot._demand import Demand
 from edged.slot._gate import Gate
 from edged.slot._link import DeviceLink
+from edged.slot._pace import Pace
 from edged.slot._standby import Model, Standbys, Tell, log_only
 from edged.slot._states import TRANSITIONS, Event, State
 from edged.slot._stopwatch import Stopwatch
@@ -123,6 +124,7 @@ class Slot:
         self._link = link
         self._limits = limits
         self._gate = Gate(limits.max_held, limits.max_held_bytes)
+        self._pace = Pace()
         self._demand = Demand(limits.max_held)
         self._state = State.ABSENT
         self._problem = "the device has not been found yet"
@@ -163,6 +165,10 @@ class Slot:
         self._gate.max_held, self._gate.max_held_bytes = limits.max_held, limits.max_held_bytes
         self._demand.max_waiting = limits.max_held
         self._losses = deque(self._losses, limits.failures)
+
+    def slow_down(self, interval: float) -> None:
+        """Let calls in one by one, *interval* seconds apart; 0 lets them in as they come."""
+        self._pace.interval = interval
 
     @property
     def in_use(self) -> set[Digest]:
@@ -216,6 +222,7 @@ class Slot:
         """
         deadline = time.monotonic() + seconds
         watch = watch or Stopwatch()
+        await self._pace.turn(seconds)
         arrival = None
         while True:
             if self._limits.on_demand and model is not None and model.name:
@@ -404,24 +411,27 @@ class Slot:
             )
             self._found.set()
             self._start_recovery(device)
+            why = ""
             try:
-                await self._link.gone(device)
+                why = await self._link.gone(device)
             finally:
-                self._lose(device)
+                self._lose(device, why)
                 for recovery in self._recoveries:
                     recovery.cancel()
                 await asyncio.gather(*self._recoveries, return_exceptions=True)
                 await asyncio.to_thread(device.close)
 
-    def _lose(self, device: Device) -> None:
+    def _lose(self, device: Device, why: str) -> None:
         self._device = None
         self._found.clear()
         if self._state is State.STOPPED:
             return
-        self._problem = "the device is gone; serving resumes by itself when it is back"
+        why = why or "the device is gone"
+        self._problem = f"{why}; serving resumes by itself when it is back"
         _log.error(
-            "lost device %s",
+            "lost device %s: %s",
             device.identity,
+            why,
             extra=about(Notice.DEVICE_LOST, device=device.identity),
         )
         refusal = DeviceLostError(f"cannot answer: {self._problem}; try again in a second")

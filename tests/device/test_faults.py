@@ -15,12 +15,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edged.device import Bound, Device, Level, Monitor, Resets, Step, Thresholds, vfio_user
+from edged.device import (
+    Bound,
+    Device,
+    Level,
+    Monitor,
+    Resets,
+    Step,
+    Thresholds,
+    disarm,
+    inject,
+    vfio_user,
+)
 from edged.errors import (
     DeadlineError,
     DeviceError,
     DeviceLostError,
     EdgedError,
+    IncompatibleError,
     UnavailableError,
 )
 from edged.npu import numerics
@@ -70,16 +82,12 @@ class Rig:
 
     def inject(self, kind: Injection, **arguments: int) -> None:
         transport = self.emulator.transport()
-        for name in ("value", "milliseconds", "after", "times", "chance"):
-            default = 1 if name == "times" else 0
-            offset = Reg.FAULT_INJECTION + Inject[name.upper()]
-            transport.region_write(offset, arguments.get(name, default))
-        transport.region_write(Reg.FAULT_INJECTION + Inject.ARM, kind)
+        inject(transport, kind, **arguments)
         transport.close()
 
     def disarm(self) -> None:
         transport = self.emulator.transport()
-        transport.region_write(Reg.FAULT_INJECTION + Inject.ARM, 0)
+        disarm(transport)
         transport.close()
 
     def run_for_ever(self, queue: Any) -> None:
@@ -116,6 +124,8 @@ def test_the_block_is_there_only_if_the_capability_is(emulator: Any) -> None:
     assert transport.region_read(Reg.FAULT_INJECTION + Inject.VALUE) == 0
     transport.region_write(Reg.FAULT_INJECTION + Inject.ARM, Injection.ECC_CORRECTED)
     assert transport.region_read(Reg.ECC_CORRECTED) == 0
+    with pytest.raises(IncompatibleError, match="started with --fault-injection"):
+        inject(transport, Injection.HANG)
     transport.close()
 
 

@@ -1,0 +1,104 @@
+"""A user rehearses failures against a whole appliance: what the client sees, and what is said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from integration.appliance import Appliance, eventually, keywords
+
+from edged import wire
+
+
+@pytest.fixture
+def breakable(tmp_path: Path) -> Iterator[Appliance]:
+    appliance = Appliance(tmp_path)
+    text = appliance.config.read_text()
+    appliance.config.write_text(
+        text.replace("[device]\n", "[device]\nwatchdog_seconds = 1\npoll_seconds = 0.1\n")
+    )
+    try:
+        appliance.emulator = appliance.spawn(
+            "edged.emulator", "--socket", str(appliance.device), "--fault-injection"
+        )
+        appliance.start_daemon()
+        yield appliance
+    finally:
+        appliance.close()
+
+
+def ask(appliance: Appliance, wait: bool = False) -> grpc.StatusCode:
+    x, _ = keywords()
+    try:
+        appliance.predict({"input_1": wire.from_array(x[:1])}, wait=wait)
+    except grpc.RpcError as error:
+        code = error.code()
+        assert isinstance(code, grpc.StatusCode)
+        return code
+    return grpc.StatusCode.OK
+
+
+def report(appliance: Appliance) -> Any:
+    done = appliance.edgectl("device", "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def inject(appliance: Appliance, *words: str) -> None:
+    command = [sys.executable, "-m", "edged.cli", "device", "inject", *words]
+    command += ["--device", str(appliance.device)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def serves(appliance: Appliance) -> None:
+    eventually(lambda: ask(appliance) is grpc.StatusCode.OK, "an answer")
+
+
+def test_failures_are_rehearsed(breakable: Appliance, kws: Path) -> None:
+    assert breakable.put(kws).startswith("serving since")
+    shown = report(breakable)
+    assert shown["present"] and shown["state"] in ("READY", "RUNNING")
+    assert shown["link"] == "8 GT/s ×8"
+    assert [bank["status"] for bank in shown["banks"] if bank["active"]] == ["valid"]
+    assert set(shown["resets"].values()) == {0}
+
+    # A hung run fails, with a reason; what follows is served by the recovered device.
+    inject(breakable, "hang")
+    begun = time.monotonic()
+    assert ask(breakable) is grpc.StatusCode.INTERNAL
+    assert time.monotonic() - begun < 10
+    serves(breakable)
+    assert report(breakable)["resets"]["queue abort"] == 1
+
+    # Heat: slowed down, then stopped, then back.
+    inject(breakable, "temperature", "--value", "97", "--seconds", "0")
+    eventually(
+        lambda: any(r["level"] == "throttle" for r in report(breakable)["readings"]), "throttling"
+    )
+    assert ask(breakable) is grpc.StatusCode.OK
+    begun = time.monotonic()
+    assert {ask(breakable) for _ in range(4)} == {grpc.StatusCode.OK}
+    assert time.monotonic() - begun > 0.25
+    inject(breakable, "temperature", "--value", "104", "--seconds", "0")
+    eventually(lambda: ask(breakable) is grpc.StatusCode.UNAVAILABLE, "the stop")
+    eventually(lambda: "temperature" in report(breakable)["problem"], "the reason")
+    inject(breakable, "temperature", "--value", "0")
+    serves(breakable)
+
+    inject(breakable, "corrupt-bank")
+    serves(breakable)
+    inject(breakable, "link-down", "--seconds", "1")
+    eventually(lambda: ask(breakable) is grpc.StatusCode.UNAVAILABLE, "the loss")
+    serves(breakable)
+    inject(breakable, "removal", "--seconds", "1")
+    eventually(lambda: ask(breakable) is grpc.StatusCode.UNAVAILABLE, "the loss")
+    serves(breakable)
+    assert breakable.edgectl("device").stdout.startswith("device   in use")
