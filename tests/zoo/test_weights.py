@@ -15,8 +15,9 @@ import onnx
 import pytest
 
 from edged import zoo
+from edged._onnxfile import read_onnx_bytes
 from edged._onnxruntime import InferenceSession
-from edged.errors import InputError, ModelError, NotFoundError
+from edged.errors import InputError, LimitError, ModelError, NotFoundError
 
 NETWORK = "densenet-121"
 Arrays = dict[str, npt.NDArray[Any]]
@@ -101,6 +102,17 @@ def test_external_data_cut_short_are_refused(model: zoo.ZooModel, tmp_path: Path
     (tmp_path / "weights.bin").write_bytes(data[: len(data) // 2])
     with pytest.raises(ModelError, match=r"bytes of which it has .*; it is cut short"):
         zoo.build(NETWORK, weights=tmp_path / "model.onnx", classes=3)
+
+
+def test_data_beyond_the_bound_are_not_read(model: zoo.ZooModel, tmp_path: Path) -> None:
+    proto = onnx.load_model_from_string(model.onnx())
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="weights.bin")
+    inside, outside = path.stat().st_size, (tmp_path / "weights.bin").stat().st_size
+    assert len(read_onnx_bytes(path, inside + outside)) > outside
+    for bound in (inside - 1, inside + outside // 2):
+        with pytest.raises(LimitError, match="are left of what a model may have"):
+            read_onnx_bytes(path, bound)
 
 
 def test_all_that_does_not_fit_is_named_at_once(variables: Arrays, tmp_path: Path) -> None:
