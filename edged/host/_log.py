@@ -86,7 +86,7 @@ class _Journal(logging.Handler):
                 SYSLOG_IDENTIFIER="edged",
                 LOGGER=record.name,
                 CODE_FILE=record.pathname,
-                CODE_LINE=str(record.lineno),
+                CODE_LINE=record.lineno,
                 CODE_FUNC=record.funcName or "",
                 **fields,
             )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from edged.bundle import Digest
-from edged.errors import EdgedError, LimitError, StoreError
+from edged.errors import ConfigError, EdgedError, LimitError, StoreError
 from edged.faults import fault_point
 from edged.store._durable import DISK_FULL, sync_file, sync_folder
 
@@ -86,6 +86,9 @@ class UnreadableError(StoreError):
 
 class NewerSchemaError(StoreError):
     """The file was written by a newer edged, and is not touched."""
+
+    # As for a configuration: starting once more does not help, and systemd does not do it.
+    exit_status = ConfigError.exit_status
 
 
 @dataclass(frozen=True, slots=True)

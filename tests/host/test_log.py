@@ -72,6 +72,7 @@ def test_in_the_journal_a_message_has_its_fields(tmp_path, root, monkeypatch):
     assert fields["MESSAGE_ID"] == Notice.SERVES.value.message_id
     assert (fields["MODEL"], fields["DIGEST"]) == ("kws 1.0.0", "sha256:0")
     assert (fields["PRIORITY"], fields["LOGGER"]) == ("4", "edged.test")
+    assert isinstance(fields["CODE_LINE"], int)  # as systemd-python wants it, alone of all
 
 
 def test_why_edged_ends_is_an_error_in_the_journal_and_a_line_elsewhere(

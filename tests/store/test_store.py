@@ -221,8 +221,10 @@ def test_a_newer_catalogue_is_refused_and_not_touched(store: Store, root: Path) 
         db.execute("PRAGMA user_version = 99")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"schema 99, this edged knows up to 2; .* newer edged"):
+    message = r"schema 99, this edged knows up to 2; .* newer edged"
+    with pytest.raises(StoreError, match=message) as refusal:
         Store(root)
+    assert refusal.value.exit_status == 78  # upon which systemd does not start it again
     assert path.read_bytes() == before
     assert quarantined(root) == {}
 

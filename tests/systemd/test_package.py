@@ -1,0 +1,428 @@
+"""The package in a machine, from its installation to its purge, in this order.
+
+Each test leaves the machine with edged installed and the keyword model serving, but for the last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from edged import wire
+from edged.notices import Notice
+from edged.store._catalogue import SCHEMA_VERSION
+
+pytestmark = pytest.mark.systemd
+
+DATA = Path(__file__).parent.parent / "data"
+DROP = "/var/lib/edged/drop"
+UNITS = ("edged.service", "edged-emulator.service")
+INPUT = np.linspace(-40, 40, 490, dtype=np.float32).reshape(1, 49, 10, 1)
+
+
+def install(machine, package: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    inside = machine.path(f"/var/tmp/{package.name}")
+    shutil.copy(package, inside)
+    try:
+        return machine.run("dpkg", "--install", *words, f"/var/tmp/{package.name}", check=False)
+    finally:
+        inside.unlink()
+
+
+class Client:
+    """Calls the model from outside, over the UNIX socket of the service."""
+
+    def __init__(self, machine) -> None:
+        options = [
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 100),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        address = f"unix:{machine.path('/run/edged/edged.sock')}"
+        self._channel = grpc.insecure_channel(address, options)
+        self._call = self._channel.unary_unary(f"/{wire.PREDICT}")
+        self._metadata = self._channel.unary_unary(f"/{wire.GET_MODEL_METADATA}")
+        self._request = wire.PredictRequest(
+            inputs={"input_1": wire.from_array(INPUT)}
+        ).SerializeToString()
+
+    def call(self) -> str:
+        """The gRPC status of one call."""
+        try:
+            self._call(self._request, timeout=20)
+        except grpc.RpcError as error:
+            return error.code().name
+        return "OK"
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+@pytest.fixture
+def client(machine) -> Iterator[Client]:
+    client = Client(machine)
+    yield client
+    client.close()
+
+
+@contextlib.contextmanager
+def load(machine) -> Iterator[list[tuple[float, str]]]:
+    """Two clients that call all the time; when each call ended, and how."""
+    calls: list[tuple[float, str]] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        client = Client(machine)
+        while not ended.wait(0.02):
+            code = client.call()
+            calls.append((time.monotonic(), code))
+        client.close()
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield calls
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    calls.sort()
+
+
+def again(machine, client: Client) -> float:
+    """Seconds until a call is answered."""
+    return machine.eventually(lambda: client.call() == "OK", "an answer")
+
+
+def gap(calls: list[tuple[float, str]]) -> tuple[int, float]:
+    """How many were refused, and for how long none was answered; nothing else may have happened."""
+    assert {code for _, code in calls} <= {"OK", "UNAVAILABLE"}, Counter(c for _, c in calls)
+    answered = [at for at, code in calls if code == "OK"]
+    longest = max((later - at for at, later in itertools.pairwise(answered)), default=0.0)
+    return sum(code == "UNAVAILABLE" for _, code in calls), longest
+
+
+def processes(machine) -> dict[str, int]:
+    """What runs of edged, by what it is."""
+    found = {}
+    for line in machine.ask("pgrep", "-af", "edged").splitlines():
+        pid, _, command = line.partition(" ")
+        if "edged.container.worker" in command:
+            found["container"] = int(pid)
+        elif "/usr/bin/edged-emulator" in command:
+            found["emulator"] = int(pid)
+        elif "/usr/bin/edged " in command:
+            found["daemon"] = int(pid)
+    return found
+
+
+def files(machine) -> set[str]:
+    """All that there is on the machine's disk, without what others keep about the past."""
+    skipped = ("/var/log", "/var/lib/dpkg", "/var/cache", "/var/tmp", "/tmp", "/root")
+    prune = " -o ".join(f"-path {path}" for path in (*skipped, "/proc", "/sys", "/run", "/dev"))
+    found = machine.run("sh", "-c", f"find / -xdev \\( {prune} \\) -prune -o -print")
+    return set(found.stdout.splitlines())
+
+
+def test_installed_and_started(machine, package, report) -> None:
+    machine.run("sh", "-c", "passwd -S root; ldconfig")  # what others leave behind at first use
+    machine.before = files(machine)
+    machine.users = machine.path("/etc/passwd").read_text()
+    began = time.monotonic()
+    done = install(machine, package)
+    assert done.returncode == 0, done.stderr
+    took = time.monotonic() - began
+    machine.eventually(lambda: machine.show("ActiveState") == "active", "the daemon")
+    ready = (
+        int(machine.show("ActiveEnterTimestampMonotonic"))
+        - int(machine.show("InactiveExitTimestampMonotonic"))
+    ) / 1e6
+    assert ready < 30
+    assert machine.show("User") == "edged"
+    assert machine.ask("systemctl", "--failed", "--no-legend") == ""
+    for unit in UNITS:
+        assert machine.ask("systemctl", "is-enabled", unit) == "enabled"
+    report("install", f"{took:.1f} s, without a network")
+    report("start to ready", f"{ready:.1f} s")
+
+
+def test_exposure_is_bounded(machine, report) -> None:
+    for unit in UNITS:
+        said = machine.ask("systemd-analyze", "security", "--no-pager", unit)
+        score = float(re.search(r"Overall exposure level for \S+: ([\d.]+)", said)[1])
+        assert score <= 2.0
+        report(f"exposure of {unit}", f"{score} of 10")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    """Keyword spotting, calibrated."""
+    folder = tmp_path_factory.mktemp("bundle")
+    with np.load(DATA / "kws01_accuracy_set.npz") as data:
+        inputs = (data["x"][:128].astype(np.float32) - 83) * np.float32(0.5847029089927673)
+    np.savez(folder / "calibration.npz", input_1=inputs)
+    made = folder / "kws-1.0.0.edgemodel"
+    command = [sys.executable, "-m", "edged.cli", "pack", DATA / "models" / "kws_dscnn.onnx"]
+    command += ["--name", "kws", "--version", "1.0.0", "-o", made]
+    subprocess.run([*command, "--calibration", folder / "calibration.npz"], check=True)
+    return made
+
+
+def test_a_member_of_the_group_drops_a_model_and_it_serves(machine, client, bundle, report) -> None:
+    machine.run("useradd", "-G", "edged", "alice")
+    machine.run("useradd", "mallory")
+    shutil.copy(bundle, machine.path(f"/var/tmp/{bundle.name}"))
+    machine.path(f"/var/tmp/{bundle.name}").chmod(0o644)
+    began = time.monotonic()
+    machine.run("runuser", "-u", "alice", "--", "cp", f"/var/tmp/{bundle.name}", DROP)
+    status = machine.path(f"{DROP}/{bundle.name}.status.txt")
+    machine.eventually(
+        lambda: status.exists() and status.read_text().startswith(("serving since", "rejected")),
+        "the model to serve",
+    )
+    took = time.monotonic() - began
+    assert status.read_text().startswith("serving since"), status.read_text()
+    assert client.call() == "OK"
+    assert machine.show("StatusText").startswith("serving kws 1.0.0")
+    assert "emulated" in machine.show("StatusText")
+    # Alice may read what became of it; Mallory may not, nor drop anything.
+    assert machine.ask("runuser", "-u", "alice", "--", "cat", f"{DROP}/{bundle.name}.status.txt")
+    assert machine.run("runuser", "-u", "mallory", "--", "ls", DROP, check=False).returncode
+    assert "kws" in machine.run("runuser", "-u", "alice", "--", "edgectl", "status").stdout
+    refused = machine.run("runuser", "-u", "mallory", "--", "edgectl", "status", check=False)
+    assert refused.returncode
+    assert refused.stderr.startswith("edgectl: cannot")
+    report("dropped by a user to serving", f"{took:.1f} s, compiled meanwhile")
+
+
+def test_the_journal_has_fields_and_explains(machine, report) -> None:
+    (line,) = machine.journal(
+        "-o", "json", f"MESSAGE_ID={Notice.SERVES.value.message_id}"
+    ).splitlines()
+    entry = json.loads(line)
+    assert entry["MODEL"].startswith("kws 1.0.0")
+    assert entry["DIGEST"].startswith("sha256:")
+    assert entry["SYSLOG_IDENTIFIER"] == "edged"
+    assert entry["_SYSTEMD_UNIT"] == "edged.service"
+    explained = machine.journal("-x", f"MESSAGE_ID={Notice.SERVES.value.message_id}")
+    assert f"Subject: Model {entry['MODEL']} serves" in explained
+    kinds = machine.ask("journalctl", "--list-catalog")
+    assert all(notice.value.message_id in kinds for notice in Notice)
+    report("kinds of message that journalctl -x explains", str(len(Notice)))
+
+
+def test_idle_costs_little(machine, report) -> None:
+    clock = 100  # ticks a second, as getconf CLK_TCK says on every Debian
+    pids = processes(machine)
+    assert set(pids) == {"daemon", "container", "emulator"}
+
+    def sample() -> dict[str, tuple[int, int]]:
+        found = {}
+        for name, pid in pids.items():
+            stat = machine.path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            switches = 0
+            for task in machine.path(f"/proc/{pid}/task").iterdir():
+                text = (task / "status").read_text()
+                switches += int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", text, re.M)[1])
+            found[name] = int(stat[11]) + int(stat[12]), switches
+        return found
+
+    time.sleep(2)  # what the calls before have left to be done is none of it
+    before, seconds = sample(), 20
+    time.sleep(seconds)
+    after = sample()
+    for name, pid in pids.items():
+        ticks = after[name][0] - before[name][0]
+        wakeups = (after[name][1] - before[name][1]) / seconds
+        status = machine.path(f"/proc/{pid}/status").read_text()
+        memory = int(re.search(r"^RssAnon:\s+(\d+)", status, re.M)[1]) >> 10
+        percent = 100 * ticks / clock / seconds
+        report(
+            f"idle {name}",
+            f"{percent:.2f} % of a core, {wakeups:.1f} wake-ups/s, {memory} MiB of its own",
+        )
+        assert percent < 5
+
+
+@pytest.mark.parametrize("name", ["daemon", "container", "emulator"])
+def test_each_process_may_be_killed(machine, client, report, name: str) -> None:
+    before = processes(machine)
+    assert again(machine, client) < 30
+    machine.run("kill", "-9", str(before[name]))
+    machine.eventually(lambda: processes(machine).get(name) != before[name], "its end")
+    took = again(machine, client)
+    assert processes(machine)[name] != before[name]
+    report(f"{name} killed: answers again after", f"{took:.1f} s")
+
+
+def test_a_daemon_that_hangs_is_ended_by_the_watchdog(machine, client, report) -> None:
+    again(machine, client)
+    before = processes(machine)["daemon"]
+    machine.run("kill", "-STOP", str(before))
+    took = machine.eventually(
+        lambda: processes(machine).get("daemon", before) != before, "the watchdog", 90
+    )
+    machine.eventually(lambda: machine.show("ActiveState") == "active", "the daemon")
+    took += again(machine, client)
+    assert "Watchdog timeout" in machine.journal("-u", "edged", "-b")
+    report("daemon stopped by SIGSTOP: answers again after", f"{took:.1f} s (WatchdogSec=30)")
+
+
+def test_stop_is_bounded_and_leaves_nothing_running(machine, client, report) -> None:
+    again(machine, client)
+    with load(machine) as calls:
+        time.sleep(1)
+        began = time.monotonic()
+        machine.run("systemctl", "stop", *UNITS)
+        took = time.monotonic() - began
+        assert processes(machine) == {}
+    refused, _ = gap(calls)
+    assert took < 60
+    assert machine.show("Result") == "success"
+    machine.run("systemctl", "start", *reversed(UNITS))
+    back = again(machine, client)
+    report("stop under load", f"{took:.1f} s; then {refused} calls UNAVAILABLE, none lost")
+    report("start: the model serves after", f"{back:.1f} s")
+
+
+def test_configuration_is_read_again_and_a_wrong_one_ends_the_attempts(machine, client) -> None:
+    again(machine, client)
+    folder = machine.path("/etc/edged/edged.toml.d")
+    (folder / "50-test.toml").write_text("[drop]\nsettle_seconds = 0.5\n")
+    machine.run("systemctl", "reload", "edged")
+    reloaded = f"MESSAGE_ID={Notice.RELOADED.value.message_id}"
+    machine.eventually(lambda: "settle_seconds" in machine.journal(reloaded), "the reload")
+    assert client.call() == "OK"
+    (folder / "50-test.toml").write_text("[drop]\nsetle_seconds = 0.5\n")
+    assert machine.run("systemctl", "restart", "edged", check=False).returncode
+    machine.eventually(lambda: machine.show("ActiveState") == "failed", "it to give up")
+    assert machine.show("ExecMainStatus") == "78"
+    failed = machine.journal("-o", "json", f"MESSAGE_ID={Notice.FAILED.value.message_id}")
+    assert "setle_seconds" in json.loads(failed.splitlines()[-1])["MESSAGE"]
+    (folder / "50-test.toml").unlink()
+    machine.run("systemctl", "start", "edged")
+    again(machine, client)
+
+
+def test_the_emulator_is_not_for_a_machine_with_a_card(machine, client, report) -> None:
+    card = machine.path("/var/lib/card/0000:01:00.0")
+    card.mkdir(parents=True)
+    (card / "class").write_text("0x120000\n")
+    changes = machine.path("/etc/systemd/system/edged-emulator.service.d/card.conf")
+    changes.parent.mkdir()
+    bind = "BindReadOnlyPaths=/var/lib/card:/sys/bus/pci/devices\n"
+    changes.write_text(f"[Service]\n{bind}")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", "edged-emulator")
+    assert machine.show("ActiveState", "edged-emulator.service") == "inactive"
+    machine.eventually(lambda: client.call() == "UNAVAILABLE", "the device to be missed")
+    machine.eventually(lambda: "device" in machine.show("StatusText"), "it to say so")
+    said = machine.show("StatusText")
+    # Unless it is asked for.
+    changes.write_text(f"[Service]\n{bind}ExecCondition=\n")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", "edged-emulator")
+    assert machine.show("ActiveState", "edged-emulator.service") == "active"
+    changes.unlink()
+    changes.parent.rmdir()
+    shutil.rmtree(card.parent)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", "edged-emulator")
+    again(machine, client)
+    report("with a card there is no emulator; STATUS", said)
+
+
+def repacked(package: Path, folder: Path, version: str, schema: int) -> Path:
+    """The package as it would be under another version, with another version of the tables."""
+    subprocess.run(["dpkg-deb", "--raw-extract", package, folder / "content"], check=True)
+    control = folder / "content" / "DEBIAN" / "control"
+    control.write_text(re.sub(r"(?m)^Version: .*", f"Version: {version}", control.read_text()))
+    (module,) = folder.glob("content/usr/lib/edged/lib/python*/site-packages/edged/__init__.py")
+    module.write_text(
+        re.sub(r"(?m)^__version__ = .*", f'__version__ = "{version}"', module.read_text())
+    )
+    script = folder / "content" / "DEBIAN" / "preinst"
+    script.write_text(re.sub(r"(?m)^SCHEMA=.*", f"SCHEMA={schema}", script.read_text()))
+    made = folder / f"edged_{version}.deb"
+    build = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build"]
+    subprocess.run([*build, folder / "content", made], check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(folder / "content")
+    return made
+
+
+def test_upgraded_under_load(machine, client, package, report, tmp_path) -> None:
+    again(machine, client)
+    newer = repacked(package, tmp_path, "99.0.0", SCHEMA_VERSION)
+    serving = machine.show("StatusText").split(",")[0]
+    with load(machine) as calls:
+        began = time.monotonic()
+        done = install(machine, newer)
+        took = time.monotonic() - began
+        assert done.returncode == 0, done.stderr
+        again(machine, client)
+        time.sleep(1)
+    refused, longest = gap(calls)
+    assert machine.ask("edged", "--version") == "edged 99.0.0"
+    assert machine.show("StatusText").split(",")[0] == serving
+    answered = len(calls) - refused
+    report(
+        "upgrade under load",
+        f"{took:.1f} s; {answered} calls answered, {refused} UNAVAILABLE, nothing else;"
+        f" longest time without an answer {longest:.1f} s",
+    )
+
+
+def test_an_edged_that_cannot_read_the_catalogue_is_not_installed(
+    machine, client, package, report, tmp_path
+) -> None:
+    older = repacked(package, tmp_path, "0.0.1", SCHEMA_VERSION - 1)
+    done = install(machine, older, "--force-downgrade")
+    assert done.returncode
+    assert "cannot install this version of edged" in done.stderr
+    assert machine.ask("edged", "--version") == "edged 99.0.0"
+    assert machine.ask("dpkg-query", "-Wf", "${Status}", "edged") == "install ok installed"
+    assert client.call() == "OK"
+    report("downgrade over a newer catalogue", "refused with the reason; what served serves on")
+
+
+def test_completion_and_manual_pages_are_there(machine) -> None:
+    for page in ("edgectl", "edged", "edged-emulator"):
+        machine.run("man", "--where", page)
+    completed = machine.run(
+        "bash",
+        "-ic",
+        "source /usr/share/bash-completion/bash_completion; _completion_loader edgectl;"
+        " COMP_WORDS=(edgectl rollb); COMP_CWORD=1; _edgectl edgectl; echo ${COMPREPLY[@]}",
+    )
+    assert completed.stdout.split() == ["rollback"]
+
+
+def test_removed_it_keeps_its_state_and_purged_it_leaves_nothing(machine, report) -> None:
+    machine.run("dpkg", "--remove", "edged")
+    assert processes(machine) == {}
+    assert machine.path("/var/lib/edged/catalogue.db").exists()
+    machine.run("dpkg", "--purge", "edged")
+    machine.run("userdel", "alice")
+    machine.run("userdel", "mallory")
+    left = {path for path in files(machine) - machine.before if not path.startswith("/var/mail")}
+    left -= {"/etc/passwd-", "/etc/shadow-", "/etc/group-", "/etc/gshadow-"}  # of useradd itself
+    assert sorted(left) == []
+    assert machine.path("/etc/passwd").read_text() == machine.users
+    assert not machine.path("/run/edged").exists()
+    assert machine.ask("systemctl", "--failed", "--no-legend") == ""
+    report("purge leaves behind", "nothing: no file, no user, no group, no unit")
