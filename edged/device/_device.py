@@ -489,7 +489,7 @@ class Device:
             digest=b"".join(wide(at).to_bytes(8, "little") for at in range(0, 32, 8)),
             base=wide(Bank.BASE),
             size=wide(Bank.SIZE),
-            status=BankStatus(narrow(Bank.STATUS)),
+            status=_known(BankStatus, narrow(Bank.STATUS)),
             generation=narrow(Bank.GENERATION),
             active=active,
         )
@@ -535,7 +535,7 @@ class Device:
         )
 
 
-_Known = TypeVar("_Known", State, Fault, ResetCause)
+_Known = TypeVar("_Known", State, Fault, ResetCause, BankStatus)
 
 
 def _known(kind: type[_Known], value: int) -> _Known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import resource
 import signal
 import sys
 import textwrap
@@ -58,6 +59,7 @@ def _serve(options: argparse.Namespace) -> int:
     schedule = read_schedule(options.faults) if options.faults else []
     faults = Faults(options.seed)
     weights = exact_weight_encodings()
+    _limit_memory(options.dram + options.memory)
     device = Gateware(
         array=options.array,
         dram_bytes=options.dram << 20,
@@ -82,6 +84,14 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
+def _limit_memory(mebibytes: int) -> None:
+    """An image comes from anyone, and may need far more than it brings: it fails, and not we."""
+    limit = mebibytes << 20
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edged-emulator",
@@ -102,6 +112,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dram", type=_dram, default=4096, metavar="MIB", help="device memory, taken when used"
+    )
+    parser.add_argument(
+        "--memory",
+        type=_dram,
+        default=4096,
+        metavar="MIB",
+        help="the most that it takes for itself and to execute programs, beside the DRAM",
     )
     parser.add_argument(
         "--threads", type=_threads, default=1, metavar="N", help="threads that one run may use"

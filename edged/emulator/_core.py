@@ -316,7 +316,7 @@ class Core:
             self._transfer()
             if slow := self.faults.strike(Injection.SLOW_LOAD):
                 cancellation.sleep(slow.milliseconds / 1000)
-            digest, program = self._read_image(descriptor, bank, memory)
+            digest, program = self._read_image(descriptor, bank, memory, cancellation)
             fault_point("emulator.loaded")
         except BaseException:
             bank.status = BankStatus.CORRUPT
@@ -326,7 +326,11 @@ class Core:
         return descriptor.length // _HOST_BYTES_PER_CYCLE
 
     def _read_image(
-        self, descriptor: Descriptor, bank: Bank, memory: HostMemory
+        self,
+        descriptor: Descriptor,
+        bank: Bank,
+        memory: HostMemory,
+        cancellation: Cancellation,
     ) -> tuple[bytes, Program]:
         """Copy the image to the end of the bank's DRAM and build the program from that copy."""
         room = bank.size - -(-descriptor.length // _PAGE) * _PAGE
@@ -340,9 +344,15 @@ class Core:
             image = parse_image(data)
             self._check_fit(image, room)
             executor = Executor(image, weights=self._weights, threads=self._threads)
-            executor.warm_up()
-        except ImageError as error:
+            executor.warm_up(cancellation.options)
+        except (ImageError, DeviceError) as error:
+            if cancellation.cancelled:
+                raise
             raise _Refused(Status.BAD_IMAGE, str(error)) from error
+        except (MemoryError, ValueError) as error:
+            # The limit of main(), and that of protobuf: an image may ask for more than it brings.
+            reason = "its working memory is beyond the emulator's --memory"
+            raise _Refused(Status.BAD_IMAGE, reason) from error
         program = Program(
             executor, image.input_tensors, image.output_tensors, image.dram_bytes, cost_of(image)
         )

@@ -125,13 +125,17 @@ class Executor:
         values = self._run(inputs, options)
         return [values[index] for index in self._outputs]
 
-    def warm_up(self) -> None:
-        """Run on zeros, twice: the first runs pay for memory that the later ones find there."""
+    def warm_up(self, options: RunOptions | None = None) -> None:
+        """Run on zeros, twice: the first runs pay for memory that the later ones find there.
+
+        Raises:
+            DeviceError: terminated through *options*, or there is not enough memory.
+        """
         zeros = [
             np.zeros(self._tensors[i].shape, self._tensors[i].dtype.numpy) for i in self._inputs
         ]
         for _ in range(2):
-            self._run(zeros, None)
+            self._run(zeros, options)
 
     def run_all(self, inputs: Sequence[_Array]) -> dict[int, _Array]:
         """Run once; every tensor by its index, like :func:`edged.npu.numerics.run_all`."""
