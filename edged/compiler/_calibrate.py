@@ -23,6 +23,7 @@ __all__ = [
     "Statistics",
     "calibrate",
     "checked_samples",
+    "supplemented",
     "synthetic_samples",
 ]
 
@@ -30,6 +31,7 @@ Samples = Mapping[str, npt.NDArray[Any]]
 
 _MAX_SAMPLES: Final = 256
 _SYNTHETIC_SAMPLES: Final = 16
+_FEW: Final = 8
 _SEED: Final = 0x6564676564
 _MAX_SCALE: Final = 256.0
 _BINS: Final = 4096
@@ -167,6 +169,25 @@ def checked_samples(graph: Graph, given: Samples) -> Samples:
     (count,) = counts
     chosen = np.unique(np.linspace(0, count - 1, min(count, _MAX_SAMPLES)).astype(np.int64))
     return {name: array[chosen] for name, array in given.items()}
+
+
+def supplemented(graph: Graph, samples: Samples) -> Samples:
+    """*samples*, and made-up ones where they are few 8-bit images.
+
+    One or two photographs do not show every channel its range. Made-up images of 8 bits have the
+    range of real ones; of floats that is not known, and they are left alone.
+    """
+    inputs = _inputs(graph)
+    missing = _FEW - len(samples[inputs[0].name])
+    if missing <= 0 or any(len(i.shape) != 4 or i.dtype.itemsize > 1 for i in inputs):
+        return samples
+    rng = np.random.default_rng(_SEED)
+    return {
+        i.name: np.concatenate(
+            [samples[i.name], *(_synthetic(rng, i)[np.newaxis] for _ in range(missing))]
+        )
+        for i in inputs
+    }
 
 
 def synthetic_samples(graph: Graph, techniques: Techniques) -> Samples:

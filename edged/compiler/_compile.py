@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edged.compiler._calibrate import Samples, calibrate, checked_samples, synthetic_samples
+from edged.compiler._calibrate import (
+    Samples,
+    calibrate,
+    checked_samples,
+    supplemented,
+    synthetic_samples,
+)
 from edged.compiler._emit import emit
 from edged.compiler._fold import fold
 from edged.compiler._import import load_graph
@@ -102,7 +108,7 @@ def compile_model(
     seen = calibrate(
         graph,
         cut,
-        samples,
+        supplemented(graph, samples) if techniques.supplemented else samples,
         techniques,
         lambda part: progress(0.15 + 0.65 * part, "calibrating"),
     )

@@ -17,6 +17,7 @@ class Techniques:
         stretch: tensors with an upper bound, such as ReLU6, are scaled to fill their integers.
         compensated: weights of depthwise convolutions are rounded so that their errors cancel out.
         scaled_input: synthetic samples for float inputs are as large as the first layer expects.
+        supplemented: made-up images stand beside calibration images that are fewer than 8.
     """
 
     least_error: bool = True
@@ -24,3 +25,4 @@ class Techniques:
     stretch: bool = True
     compensated: bool = True
     scaled_input: bool = True
+    supplemented: bool = True
