@@ -112,7 +112,11 @@ async def _serve(
         config.device.throttle_interval_seconds if throttled else 0.0
     )
     rate = CallRate()
-    metrics = Metrics(__version__, lambda: slot.held)
+
+    def device_report() -> DeviceReport:
+        return _device_report(monitor, slot.status.problem)
+
+    metrics = Metrics(__version__, lambda: slot.held, device_report)
     slot.on_event(metrics.slot_event)
     front = GrpcFront(
         rate.counting(metrics.timed(_answer(slot, config.slot.activation is Activation.ON_DEMAND))),
@@ -136,7 +140,7 @@ async def _serve(
         deployer,
         config.console.socket,
         config.console.mode.bits,
-        lambda: _device_report(monitor, slot.status.problem),
+        device_report,
     )
     intake = Intake(
         config.drop.directory,

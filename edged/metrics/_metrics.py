@@ -18,6 +18,8 @@ from prometheus_client import (
 )
 
 from edged.errors import EdgedError
+from edged.management import DeviceReport
+from edged.metrics._device import DeviceCollector
 from edged.slot import Event, SlotStatus, State, Stopwatch
 
 __all__ = ["Metrics"]
@@ -37,10 +39,14 @@ class Metrics:
     Args:
         version: of edged.
         held: how many calls wait at the gate now.
+        device_report: what is known of the device now.
     """
 
-    def __init__(self, version: str, held: Callable[[], int]) -> None:
+    def __init__(
+        self, version: str, held: Callable[[], int], device_report: Callable[[], DeviceReport]
+    ) -> None:
         self._registry = registry = CollectorRegistry()
+        registry.register(DeviceCollector(device_report))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         Info("edged_build", "What runs here.", registry=registry).info({"version": version})

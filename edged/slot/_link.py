@@ -7,6 +7,7 @@ import logging
 import select
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from edged.device import Device
 from edged.errors import EdgedError
@@ -14,6 +15,7 @@ from edged.errors import EdgedError
 __all__ = ["DeviceLink"]
 
 _log = logging.getLogger(__name__)
+_GONE: Final = "the device is gone"
 
 
 class DeviceLink:
@@ -65,8 +67,8 @@ class DeviceLink:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
-        # A lost device is both.
-        return waits[0].result() if waits[0] in done else waits[-1].result()
+        # One that hung up is of no use either, and who watches it may notice first.
+        return waits[-1].result() if waits[-1] in done and not _is_hung_up(device) else _GONE
 
     async def _hung_up(self, device: Device) -> str:
         """Wait until the other end of the device's connection is closed."""
@@ -80,7 +82,13 @@ class DeviceLink:
                 await event.wait()
             finally:
                 loop.remove_reader(hangup.fileno())
-        return "the device is gone"
+        return _GONE
+
+
+def _is_hung_up(device: Device) -> bool:
+    poll = select.poll()
+    poll.register(device.fileno(), select.POLLRDHUP | select.POLLHUP)
+    return bool(poll.poll(0))
 
 
 async def _said(unfit: Awaitable[str]) -> str:

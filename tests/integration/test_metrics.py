@@ -68,6 +68,10 @@ def test_what_is_counted_is_what_happened(appliance: Appliance, kws: Path, mobil
     assert found["edged_slot_state state=serving"] == 1
     assert found["edged_slot_state state=swapping"] == 0
     assert found["edged_calls_running"] == found["edged_calls_held"] == 0
+    assert found["edged_device_present"] == 1
+    assert 20 < found["edged_device_reading reading=temperature unit=°C"] < 90
+    assert found["edged_device_level reading=temperature"] == 0
+    assert found["edged_device_resets_total step=soft reset"] == 0
     (loaded,) = (name for name in found if name.startswith("edged_model_loaded"))
     assert "model=mobilenet-v2 version=1.0.0" in loaded
 
@@ -76,6 +80,7 @@ def test_what_is_counted_is_what_happened(appliance: Appliance, kws: Path, mobil
     assert "the device is gone" in get(appliance, "/readyz")[1]
     found = numbers(appliance)
     assert found["edged_slot_events_total event=device lost"] == 1
+    assert found["edged_device_present"] == 0
     assert not [name for name in found if name.startswith("edged_model_loaded")]
 
 
