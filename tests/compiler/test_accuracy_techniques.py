@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from compiler.pipeline import Arrays, Pipeline, make_model, node, run_float
+from onnx import TensorProto, helper
 
 from edged.compiler import CompiledModel, Techniques, compile_model
+from edged.compiler._calibrate import supplemented
 from edged.compiler._fold import fold
 from edged.compiler._import import load_graph
 from edged.compiler._partition import Partition, partition
@@ -320,3 +322,32 @@ def test_synthetic_samples_of_a_first_layer_of_zeros_keep_their_scale() -> None:
         {"w": np.zeros((3, 2, 1, 1), np.float32)},
     )
     assert compile_model(model).image.input_tensors[0].dtype is DType.S8
+
+
+def pixels(dtype: int = TensorProto.UINT8) -> bytes:
+    """A convolution of an image of that type."""
+    cast = node("Cast", "x", "f", to=TensorProto.FLOAT)
+    nodes = [cast, node("Conv", "f w", "y", pads=[1] * 4)]
+    weights = np.random.default_rng(11).standard_normal((2, 3, 3, 3)).astype(np.float32)
+    return make_model(nodes, {"x": [1, 3, 8, 8]}, ["y"], {"w": weights}, dtype=dtype)
+
+
+@pytest.mark.parametrize(("given", "used"), [(1, 8), (7, 8), (8, 8), (9, 9)])
+def test_few_images_have_made_up_ones_beside_them(given: int, used: int) -> None:
+    images = np.full((given, 3, 8, 8), 7, np.uint8)
+    found = supplemented(fold(load_graph(pixels())), {"x": images})["x"]
+    assert (found.shape, found.dtype) == ((used, 3, 8, 8), np.uint8)
+    np.testing.assert_array_equal(found[:given], images)
+    assert all(np.ptp(image) > 100 for image in found[given:])
+
+
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.INT32])
+def test_few_images_of_unknown_range_are_left_alone(dtype: int) -> None:
+    images = np.zeros((1, 3, 8, 8), helper.tensor_dtype_to_np_dtype(dtype))
+    assert supplemented(fold(load_graph(pixels(dtype))), {"x": images})["x"] is images
+
+
+def test_the_report_counts_the_samples_that_were_given() -> None:
+    report = compile_model(pixels(), calibration={"x": np.full((2, 3, 8, 8), 9, np.uint8)}).report
+    assert (report.calibration, report.samples) == ("samples", 2)
+    assert "only 2 calibration samples" in report.warnings[0]
