@@ -174,13 +174,16 @@ class Device:
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     @classmethod
-    def open(cls, transport: Transport, resets: Resets | None = None) -> Self:
+    def open(
+        cls, transport: Transport, resets: Resets | None = None, *, suspect: bool = False
+    ) -> Self:
         """Probe the device, then take its management queue.
 
         Args:
             transport: owned from here on, and closed if this fails.
             resets: if given, whatever runs is aborted, and the reset ladder is climbed as far as
                 the device needs to be of use again; counted there.
+            suspect: whether something is known to hang, so that aborting it counts as a step.
 
         Raises:
             IncompatibleError: it is no such device, or of another ABI.
@@ -193,7 +196,7 @@ class Device:
             if resets is None:
                 device._start()
             else:
-                device._make_fit(resets)
+                device._make_fit(resets, suspect)
             return device
         except BaseException:
             transport.close()
@@ -420,15 +423,15 @@ class Device:
 
     # The reset ladder.
 
-    def _make_fit(self, resets: Resets) -> None:
+    def _make_fit(self, resets: Resets, suspect: bool) -> None:
         """Abort what runs, and climb only as far as needed."""
-        faulted = self.state() is State.FAULTED
-        if faulted:
+        if self.state() is State.FAULTED:
+            suspect = True
             fault = _known(Fault, self._transport.region_read(Reg.FAULT_CODE))
             _LOG.warning("the device is FAULTED (%s)", fault.name)
         for step in Step:
             why = self._taken(step)
-            if faulted or why or step is not Step.QUEUE_ABORT:
+            if suspect or why or step is not Step.QUEUE_ABORT:
                 resets.count(step, why)
                 _LOG.warning("reset: %s: %s", step.value, why or "the device is fit again")
             if not why:

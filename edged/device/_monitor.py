@@ -87,6 +87,7 @@ class Monitor:
         self._levels: dict[str, Level] = {}
         self._progress: tuple[int, int] | None = None
         self._progressed = 0.0
+        self._suspect = False
         self._thread = ThreadPoolExecutor(1, "device-monitor")
 
     def open(self, transport: Transport) -> Device:
@@ -96,12 +97,13 @@ class Monitor:
             UnavailableError: a reading says that it must not be used now.
             DeviceError, DeviceLostError: as :meth:`Device.open`.
         """
-        device = Device.open(transport, self.resets)
+        device = Device.open(transport, self.resets, suspect=self._suspect)
+        self._suspect = False
         try:
             device.set_watchdog(int(self._watchdog_seconds * 1000))
             self._look(device)
             if stop := self._stop():
-                raise UnavailableError(f"cannot use device: {stop}; it is left alone until then")
+                raise UnavailableError(f"cannot use device: {stop}")
         except BaseException:
             device.close()
             raise
@@ -168,8 +170,9 @@ class Monitor:
 
     def _stop(self) -> str:
         assert self.report is not None
-        stops = [str(each) for each in self.report.readings if each.level is Level.STOP]
-        return f"its {' and its '.join(stops)} must not be" if stops else ""
+        # Without the values: each new one would be one more line in the log.
+        stops = [each.name for each in self.report.readings if each.level is Level.STOP]
+        return f"its {' and '.join(stops)} says stop; edgectl device shows it" if stops else ""
 
     def _hung(self, device: Device) -> str:
         """Whether the data queue stands still for longer than any run may take."""
@@ -179,6 +182,7 @@ class Monitor:
             self._progress, self._progressed = progress, now
         limit = self._watchdog_seconds + _HUNG_AFTER
         if self._watchdog_seconds and now - self._progressed > limit:
+            self._suspect = True
             return f"a run hangs: nothing has come of it for {limit:g} s, and its watchdog sleeps"
         return ""
 

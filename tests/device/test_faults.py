@@ -415,22 +415,24 @@ async def test_the_monitor_hears_of_a_fault_at_once(rig: Rig) -> None:
     assert monitor.resets.taken()[Step.SOFT_RESET] == 0
 
 
+@pytest.mark.parametrize(("obeys", "soft_resets"), [(1, 0), (2, 1)])
 async def test_the_monitor_finds_a_hang_that_no_watchdog_ends(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, obeys: int, soft_resets: int
 ) -> None:
     monkeypatch.setattr("edged.device._monitor._HUNG_AFTER", 0.2)
     rig.device.close()
     monitor = Monitor(THRESHOLDS, poll_seconds=0.05, watchdog_seconds=0.1)
     rig.device, unfit = await watched(monitor, rig.emulator)
     queue = await asyncio.to_thread(rig.load)
-    rig.inject(Injection.HANG, value=2)
+    rig.inject(Injection.HANG, value=obeys)
     run = asyncio.create_task(asyncio.to_thread(queue.run, rig.program.inputs, 30))
     async with asyncio.timeout(20):
         assert "a run hangs: nothing has come of it" in await unfit
     rig.device.close()
     rig.device = await asyncio.to_thread(lambda: monitor.open(rig.emulator.transport()))
-    assert monitor.resets.taken()[Step.SOFT_RESET] == 1
-    assert monitor.resets.failed()[Step.QUEUE_ABORT] == 1
+    assert monitor.resets.taken()[Step.QUEUE_ABORT] == 1
+    assert monitor.resets.taken()[Step.SOFT_RESET] == soft_resets
+    assert monitor.resets.failed()[Step.QUEUE_ABORT] == soft_resets
     with pytest.raises(EdgedError):
         await run
     queue.close()
