@@ -542,6 +542,9 @@ class Slot:
                     await asyncio.to_thread(self._store.clear_attempts, record.digest)
             raise
         self._serve(model, Event.LOADED)
+        _log.info(
+            "%s serves", record, extra=about(Notice.SERVES, model=record, digest=record.digest)
+        )
 
     # Models change places.
 

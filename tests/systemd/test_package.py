@@ -391,10 +391,11 @@ def test_an_edged_that_cannot_read_the_catalogue_is_not_installed(
     machine, client, package, report, tmp_path
 ) -> None:
     older = repacked(package, tmp_path, "0.0.1", SCHEMA_VERSION - 1)
+    version = machine.ask("edged", "--version")
     done = install(machine, older, "--force-downgrade")
     assert done.returncode
     assert "cannot install this version of edged" in done.stderr
-    assert machine.ask("edged", "--version") == "edged 99.0.0"
+    assert machine.ask("edged", "--version") == version
     assert machine.ask("dpkg-query", "-Wf", "${Status}", "edged") == "install ok installed"
     assert client.call() == "OK"
     report("downgrade over a newer catalogue", "refused with the reason; what served serves on")
