@@ -59,7 +59,6 @@ def _serve(options: argparse.Namespace) -> int:
     schedule = read_schedule(options.faults) if options.faults else []
     faults = Faults(options.seed)
     weights = exact_weight_encodings()
-    _limit_memory(options.dram + options.memory)
     device = Gateware(
         array=options.array,
         dram_bytes=options.dram << 20,
@@ -71,6 +70,7 @@ def _serve(options: argparse.Namespace) -> int:
     )
     try:
         server = Server(options.socket, device, faults, schedule)
+        _limit_memory(options.dram + options.memory)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.stop())
         sys.stdout.write(
