@@ -183,7 +183,8 @@ def main() -> None:
     print("\n| calibrated with | tested on | mean / largest | without supplement |")
     print("|---|---|---|---|")
     print(
-        f"| the other eight | each of nine | {_shown(photographs.held_out(ALL, 9))} |", flush=True
+        f"| the other eight | each of nine | {_shown(photographs.held_out(ALL, 9))} | – |",
+        flush=True,
     )
     for count, augmented in ((1, False), (1, True), (3, False), (4, False), (4, True)):
         cells = []
