@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,6 +10,8 @@ from datetime import UTC, datetime
 from campaign.perform import Result
 
 __all__ = ["document"]
+
+_FOLDER = re.compile(r"\S*/ec-\w+/")
 
 _HEAD = """\
 # What happens when things fail
@@ -66,4 +69,5 @@ def document(results: Sequence[Result], seconds: float) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    # The folder of the case is another one each time.
+    return " ".join(_FOLDER.sub("", text).replace("|", "\\|").split())
