@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 import textwrap
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from edged.emulator._selftest import exact_weight_encodings
 from edged.emulator._server import Server
 from edged.errors import EdgedError
 from edged.npu import Array
+
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 _DESCRIPTION = """\
 Emulates the NPU card: a vfio-user server on a UNIX socket, which any number of clients of the same
@@ -58,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _serve(options: argparse.Namespace) -> int:
     schedule = read_schedule(options.faults) if options.faults else []
     faults = Faults(options.seed)
+    # Blocked before there are threads, and waited for in one of them: a handler in Python that
+    # comes just before the server's loop waits would run after that only.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     weights = exact_weight_encodings()
     device = Gateware(
         array=options.array,
@@ -71,8 +77,7 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         server = Server(options.socket, device, faults, schedule)
         _limit_memory(options.dram + options.memory)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: server.stop())
+        threading.Thread(target=_stop_when_told, args=(server,), name="end", daemon=True).start()
         sys.stdout.write(
             f"ready: {options.socket}: array {options.array}, {options.dram} MiB of DRAM,"
             f" pace {options.pace}, weights {weights}\n"
@@ -81,7 +86,15 @@ def _serve(options: argparse.Namespace) -> int:
         server.serve()
     finally:
         device.stop()
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     return 0
+
+
+def _stop_when_told(server: Server) -> None:
+    signal.sigwait(_ENDING)
+    server.stop()
+    while True:  # once is enough
+        signal.sigwait(_ENDING)
 
 
 def _limit_memory(mebibytes: int) -> None:

@@ -117,7 +117,7 @@ class Server:
             os.close(self._wake)
 
     def stop(self) -> None:
-        """End :meth:`serve`. May be called from a signal handler."""
+        """End :meth:`serve`. May be called from any thread."""
         self._stopping = True
         os.eventfd_write(self._wake, 1)
 
