@@ -220,11 +220,9 @@ CASES: list[Case] = _cases()
 
 SUBSET: tuple[str, ...] = (
     "drop intake.removing:exit",
-    "drop store.add.linked:exit",
     "drop slot.activated:exit@2",
     "drop store.commit.after:exit",
     "drop slot.tested:raise@2",
-    "drop slot.opened:raise",
     "drop slot.attached:pause@2 kill_new_container",
     "boot slot.load.entered:exit",
 )

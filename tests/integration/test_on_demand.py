@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
-from integration.appliance import DATA, Appliance, eventually, keywords
+from integration.appliance import DATA, Appliance, keywords
 
 from edged import wire
 
@@ -33,19 +34,29 @@ def ask(appliance: Appliance, name: str, seconds: float = 20) -> wire.PredictRes
     return answer
 
 
-@pytest.fixture
-def both(appliance: Appliance, kws: Path, mobilenet: Path) -> Appliance:
-    """Both models stored, mobilenet loaded, on-demand loading on."""
-    appliance.put(kws)
-    appliance.put(mobilenet)
-    assert appliance.daemon is not None
-    appliance.daemon.terminate()
-    assert appliance.daemon.wait(30) == 0
+@pytest.fixture(scope="module")
+def on_demand(
+    tmp_path_factory: pytest.TempPathFactory, kws: Path, mobilenet: Path
+) -> Iterator[Appliance]:
+    """Both models stored, on-demand loading on."""
+    appliance = Appliance(tmp_path_factory.mktemp("d"))
     with appliance.config.open("a") as config:
         config.write(f'[slot]\nactivation = "on-demand"\nresidence_seconds = {RESIDENCE}\n')
-    appliance.start_daemon()
-    eventually(appliance.answers, "the model after the restart")
-    return appliance
+    try:
+        appliance.start_emulator()
+        appliance.start_daemon()
+        appliance.put(kws)
+        appliance.put(mobilenet)
+        yield appliance
+    finally:
+        appliance.close()
+
+
+@pytest.fixture
+def both(on_demand: Appliance) -> Appliance:
+    """The same, with mobilenet loaded."""
+    ask(on_demand, "mobilenet-v2")
+    return on_demand
 
 
 def test_a_call_by_name_has_the_model_loaded(both: Appliance) -> None:
