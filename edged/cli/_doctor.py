@@ -245,7 +245,8 @@ def _port(config: Config, status: Status | None) -> Finding:
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
             cure = (
-                f"`ss -ltnp sport = :{address.port}` says by whom; stop that, or set serving.listen"
+                f"`ss -ltnp sport = :{address.port}` says by whom: edged itself, if this user may"
+                " only not ask it; else stop that one, or set serving.listen"
                 if taken
                 else "set serving.listen to an address of this machine"
             )

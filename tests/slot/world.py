@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from slot.instant import MOMENT, Clock, InstantLoop
 
@@ -540,12 +539,6 @@ class FakeStore:
     def get(self, digest: Digest) -> BundleRecord:
         self._operate()
         return self.record(self._name(digest))
-
-    def find(self, name: str, version: Any = None) -> BundleRecord:
-        self._operate()
-        if name not in self._shelf.entries:
-            raise NotFoundError(f"cannot find a model {name!r}")
-        return self.record(name)
 
     def list(self) -> list[BundleRecord]:
         self._operate()
