@@ -84,7 +84,7 @@ class GrpcFront:
             ],
         )
         server.add_generic_rpc_handlers((_Methods(self._call),))
-        await self._health.start(server)
+        self._health.add_to(server)
         add_reflection(server, (*_SERVICES, HEALTH))
         ports = [_bind(server, address) for address in self._addresses]
         await server.start()
@@ -94,7 +94,7 @@ class GrpcFront:
     async def stop(self, grace: float) -> None:
         """Take no new calls, and give those that run *grace* seconds."""
         if self._server is not None:
-            await self._health.stop()
+            self._health.stop()
             await self._server.stop(grace)
 
     async def _call(

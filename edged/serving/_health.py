@@ -8,90 +8,96 @@ from typing import Any, Final
 
 import grpc.aio
 from google.protobuf import descriptor_pool
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from edged import wire
 
 __all__ = ["HEALTH", "Health", "add_reflection"]
 
-HEALTH: Final = health.SERVICE_NAME
+HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_SERVING: Final[int] = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final[int] = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN: Final[int] = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-class Health:
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc ships no types
     """grpc.health.v1: SERVING while a model serves, and not before or after.
 
     Asked about by the empty name, by the name of a service, or by that of a model. A model that was
     loaded once is NOT_SERVING later; one that never was is unknown.
+
+    Not the servicer of grpcio-health-checking: it writes to a watcher under a lock that every
+    change takes, so one that does not read would hold up all, and its watches cannot be ended.
 
     Args:
         services: full names of the services that answer as the model does.
     """
 
     def __init__(self, services: Iterable[str]) -> None:
-        self._servicer = _Servicer()
-        self._services = ("", *services)
+        self._services = frozenset(("", *services))
         self._models: set[str] = set()
         self._model: str | None = None
+        self._stopping = False
         self._changed = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
 
-    async def start(self, server: grpc.aio.Server) -> None:
+    def add_to(self, server: grpc.aio.Server) -> None:
         """Answer on *server*, which has not started yet."""
-        await self._show()
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
-        self._keeper = asyncio.create_task(self._keep(), name="health")
-
-    async def stop(self) -> None:
-        """Be NOT_SERVING from now on: whoever watches goes elsewhere while calls finish."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-        await self._servicer.enter_graceful_shutdown()
-        self._servicer.stopping.set()
+        health_pb2_grpc.add_HealthServicer_to_server(self, server)
 
     def serves(self, model: str | None) -> None:
         """Be told the name of the model that serves, None for none."""
         self._model = model
-        self._changed.set()
-
-    async def _keep(self) -> None:
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            await self._show()
-
-    async def _show(self) -> None:
-        model = self._model
-        for service in self._services:
-            await self._servicer.set(service, _SERVING if model else _NOT_SERVING)
         if model is not None:
             self._models.add(model)
-        for name in self._models:
-            await self._servicer.set(name, _SERVING if name == model else _NOT_SERVING)
+        self._tell()
 
+    def stop(self) -> None:
+        """Be NOT_SERVING from now on: whoever watches goes elsewhere while calls finish."""
+        self._stopping = True
+        self._tell()
 
-class _Servicer(health.aio.HealthServicer):  # type: ignore[misc]  # grpc ships no types
-    """Whose watches end when the server does, which else would wait for them as long as it may."""
+    async def Check(  # noqa: N802  (gRPC calls it so)
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> health_pb2.HealthCheckResponse:
+        status = self._status(request.service)
+        if status == _UNKNOWN:
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"cannot tell the health of {request.service[:200]!r}: there is no such service,"
+                " and no model of that name was loaded since edged started",
+            )
+        return health_pb2.HealthCheckResponse(status=status)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.stopping = asyncio.Event()
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
+        """Tell the status now and whenever it is another; who reads slowly misses some."""
+        told = None
+        while True:
+            changed = self._changed
+            status = self._status(request.service)
+            if status != told:
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                told = status
+            elif self._stopping:
+                # Else the server would wait for the stream for as long as it may.
+                return
+            else:
+                await changed.wait()
 
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802  (gRPC calls it so)
-        watching = asyncio.create_task(super().Watch(request, context))
-        stopping = asyncio.create_task(self.stopping.wait())
-        try:
-            await asyncio.wait((watching, stopping), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            watching.cancel()
-            stopping.cancel()
-            await asyncio.gather(watching, stopping, return_exceptions=True)
-        if self.stopping.is_set():
-            await context.write(health_pb2.HealthCheckResponse(status=_NOT_SERVING))
+    def _status(self, service: str) -> int:
+        if service in self._services:
+            healthy = self._model is not None
+        elif service in self._models:
+            healthy = service == self._model
+        else:
+            return _UNKNOWN
+        return _SERVING if healthy and not self._stopping else _NOT_SERVING
+
+    def _tell(self) -> None:
+        """Wake everybody who watches."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:

@@ -28,6 +28,7 @@ from edged.container._messages import (
     Detach,
     Failure,
     Free,
+    FromFront,
     Prepare,
     SelfTest,
     Span,
@@ -92,6 +93,7 @@ class Server:
         self._call_seconds = call_seconds
         self._control = ThreadPoolExecutor(1, "control")
         self._ended = threading.Event()
+        self._receiving = threading.Lock()
         self._turn = threading.Lock()
         self._running = 0
         self._queued: dict[int, Call] = {}
@@ -129,50 +131,55 @@ class Server:
     def _receive_all(self) -> None:
         decoder = front_decoder()
         while True:
-            packet, descriptors = _receive(self._sock)
-            if not packet:
-                return
-            match decoder.decode(packet):
-                case Call() as call:
-                    self._work(call)
-                case Cancel(number):
-                    # One that has begun is answered in its time.
-                    with self._turn:
-                        called_off = self._queued.pop(number, None)
-                    if called_off is not None:
-                        self._say(Failure(number, CANCELLED, ""))
-                case CallBack():
-                    with self._turn:
-                        given_back = list(self._queued)
-                        self._queued.clear()
-                    for number in given_back:
-                        self._say(Failure(number, CANCELLED, ""))
-                case Free(offset):
-                    with self._room:
-                        self._responses.release(offset)
-                        self._room.notify_all()
-                case Prepare(number):
-                    self._control.submit(
-                        self._do, number, partial(self._device.prepare, *descriptors)
-                    )
-                case Attach(number):
-                    self._control.submit(self._do, number, self._device.attach)
-                case Detach(number):
-                    self._control.submit(self._do, number, self._device.detach)
-                case SelfTest(number, seconds):
-                    self._control.submit(
-                        self._do, number, partial(self._service.self_test, seconds)
-                    )
-                case Stop():
+            # What came first is begun first, and nothing overtakes the call that it cancels.
+            with self._receiving:
+                packet, descriptors = _receive(self._sock)
+                if not packet:
                     return
+                message = decoder.decode(packet)
+                if isinstance(message, Stop):
+                    return
+                call = self._taken(message, descriptors)
+            if call is not None:
+                self._work(call)
+
+    def _taken(self, message: FromFront, descriptors: list[int]) -> Call | None:
+        """Act on *message*; the call that it is, if that is to be answered now."""
+        match message:
+            case Call() as call:
+                with self._turn:
+                    if self._running < CALLS_AT_ONCE:
+                        self._running += 1
+                        return call
+                    self._queued[call.id] = call
+            case Cancel(number):
+                # One that has begun is answered in its time.
+                with self._turn:
+                    called_off = self._queued.pop(number, None)
+                if called_off is not None:
+                    self._say(Failure(number, CANCELLED, ""))
+            case CallBack():
+                with self._turn:
+                    given_back = list(self._queued)
+                    self._queued.clear()
+                for number in given_back:
+                    self._say(Failure(number, CANCELLED, ""))
+            case Free(offset):
+                with self._room:
+                    self._responses.release(offset)
+                    self._room.notify_all()
+            case Prepare(number):
+                self._control.submit(self._do, number, partial(self._device.prepare, *descriptors))
+            case Attach(number):
+                self._control.submit(self._do, number, self._device.attach)
+            case Detach(number):
+                self._control.submit(self._do, number, self._device.detach)
+            case SelfTest(number, seconds):
+                self._control.submit(self._do, number, partial(self._service.self_test, seconds))
+        return None
 
     def _work(self, call: Call) -> None:
-        """Answer *call* and those that queue up meanwhile, or queue it up."""
-        with self._turn:
-            if self._running == CALLS_AT_ONCE:
-                self._queued[call.id] = call
-                return
-            self._running += 1
+        """Answer *call*, then those that queued up meanwhile."""
         while True:
             self._answer(call)
             with self._turn:
