@@ -7,13 +7,14 @@ import contextlib
 import fcntl
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from edged import __version__, compiler
+from edged.calls import Answer, Call
 from edged.config import Activation, Address, Config, reloaded
 from edged.console import Console
 from edged.container import ProcessLauncher
@@ -34,7 +35,6 @@ from edged.slot import (
     SlotStatus,
     Standbys,
     State,
-    Stopwatch,
 )
 from edged.store import Store
 from edged.wire import requested_model
@@ -251,13 +251,11 @@ async def _reload_when_asked(
             )
 
 
-def _answer(
-    slot: Slot, by_name: bool
-) -> Callable[[str, bytes, float, Stopwatch], Awaitable[bytes]]:
-    async def answer(method: str, payload: bytes, seconds: float, watch: Stopwatch) -> bytes:
+def _answer(slot: Slot, by_name: bool) -> Answer:
+    async def answer(call: Call) -> bytes:
         # The name costs a look into the message, which only on-demand loading needs.
-        model = requested_model(payload) if by_name else None
-        return await slot.call(method, payload, seconds, model, watch)
+        call.model = requested_model(call.payload) if by_name else None
+        return await slot.call(call)
 
     return answer
 

@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from edged.calls import Answer, Call
+
 __all__ = ["CallRate"]
 
-_Answer = Callable[[str, bytes, float], Awaitable[bytes]]
 _WINDOW: Final = 60.0
 _STEP: Final = 1.0
 
@@ -40,11 +41,11 @@ class CallRate:
         counted = sum(count for at, count in self._counts if now - at < _WINDOW)
         return counted * _WINDOW / min(_WINDOW, max(now - self._began, _STEP))
 
-    def counting(self, answer: _Answer) -> _Answer:
+    def counting(self, answer: Answer) -> Answer:
         """*answer*, with each call counted."""
 
-        def call(method: str, payload: bytes, seconds: float) -> Awaitable[bytes]:
+        def counted(call: Call) -> Awaitable[bytes]:
             self.count()
-            return answer(method, payload, seconds)
+            return answer(call)
 
-        return call
+        return counted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import (
@@ -17,10 +17,11 @@ from prometheus_client import (
     generate_latest,
 )
 
+from edged.calls import Answer, Call
 from edged.errors import EdgedError
 from edged.management import DeviceReport
 from edged.metrics._device import DeviceCollector
-from edged.slot import Event, SlotStatus, State, Stopwatch
+from edged.slot import Event, SlotStatus, State
 
 __all__ = ["Metrics"]
 
@@ -28,9 +29,6 @@ _MOST_MODELS: Final = 50
 """Names of models that are told apart; those that come after are "other"."""
 
 _SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-
-_Timed = Callable[[str, bytes, float, Stopwatch], Awaitable[bytes]]
-_Answer = Callable[[str, bytes, float], Awaitable[bytes]]
 
 
 class Metrics:
@@ -115,17 +113,16 @@ class Metrics:
         """All of it, in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def timed(self, answer: _Timed) -> _Answer:
-        """*answer*, which tells its stages to a stopwatch, with each call counted and timed."""
+    def timed(self, answer: Answer) -> Answer:
+        """*answer*, with each call counted, and timed by the stages that its watch was told."""
 
-        async def call(method: str, payload: bytes, seconds: float) -> bytes:
-            watch = Stopwatch()
+        async def timed(call: Call) -> bytes:
             began = time.monotonic()
             code = "INTERNAL"
             self._running.inc()
-            self._bytes.labels("request").inc(len(payload))
+            self._bytes.labels("request").inc(len(call.payload))
             try:
-                response = await answer(method, payload, seconds, watch)
+                response = await answer(call)
                 code = "OK"
             except EdgedError as error:
                 code = error.grpc_status
@@ -135,15 +132,15 @@ class Metrics:
                 raise
             finally:
                 self._running.dec()
-                short = method.rpartition("/")[2]
+                short = call.method.rpartition("/")[2]
                 self._calls.labels(short, self._serving, code).inc()
                 self._call_seconds.labels(short).observe(time.monotonic() - began)
-                for stage, took in watch.steps.items():
+                for stage, took in call.watch.steps.items():
                     self._stage_seconds.labels(stage).observe(took)
             self._bytes.labels("response").inc(len(response))
             return response
 
-        return call
+        return timed
 
     def slot_event(self, event: Event, status: SlotStatus) -> None:
         """Note what happened to the slot; see :meth:`edged.slot.Slot.on_event`."""

@@ -1,5 +1,5 @@
 """The front: what clients talk to. It reads the envelope of a call and nothing inside it."""
 
-from edged.serving._grpc import METHODS, Answer, GrpcFront, ServingLimits
+from edged.serving._grpc import METHODS, GrpcFront, ServingLimits
 
-__all__ = ["METHODS", "Answer", "GrpcFront", "ServingLimits"]
+__all__ = ["METHODS", "GrpcFront", "ServingLimits"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,13 @@ import grpc
 import grpc.aio
 
 from edged import wire
+from edged.calls import Answer, Call
 from edged.errors import ConfigError, EdgedError, UnavailableError
 from edged.serving._health import HEALTH, Health, add_reflection
 
-__all__ = ["METHODS", "Answer", "GrpcFront", "ServingLimits"]
+__all__ = ["METHODS", "GrpcFront", "ServingLimits"]
 
 _log = logging.getLogger(__name__)
-
-Answer = Callable[[str, bytes, float], Awaitable[bytes]]
-"""(method, request bytes, seconds left) → response bytes; raises EdgedError."""
 
 METHODS = (wire.PREDICT, wire.GET_MODEL_METADATA, wire.GET_MODEL_STATUS)
 """What is served, by full names. All of it is answered where the model is."""
@@ -103,7 +102,7 @@ class GrpcFront:
         left = context.time_remaining()
         timeout = self._limits.call_seconds if left is None else min(left, 86_400.0)
         try:
-            return await self._answer(method, payload, timeout)
+            return await self._answer(Call(method, payload, time.monotonic() + timeout))
         except EdgedError as error:
             await _abort(context, error)
             raise  # abort() raises by itself; this line tells the type checker

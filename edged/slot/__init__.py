@@ -10,7 +10,6 @@ from edged.slot._link import DeviceLink
 from edged.slot._slot import Deployed, Slot, SlotLimits, SlotStatus
 from edged.slot._standby import Standbys, Tell
 from edged.slot._states import TRANSITIONS, Event, State
-from edged.slot._stopwatch import Stopwatch
 
 __all__ = [
     "TRANSITIONS",
@@ -24,6 +23,5 @@ __all__ = [
     "SlotStatus",
     "Standbys",
     "State",
-    "Stopwatch",
     "Tell",
 ]

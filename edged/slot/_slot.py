@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edged.bundle import Digest
+from edged.calls import Call, Stopwatch
 from edged.container import CalledBack
 from edged.device import Device
 from edged.errors import (
@@ -33,7 +34,6 @@ from edged.slot._link import DeviceLink
 from edged.slot._pace import Pace
 from edged.slot._standby import Model, Standbys, Tell, log_only
 from edged.slot._states import TRANSITIONS, Event, State
-from edged.slot._stopwatch import Stopwatch
 from edged.slot._to_its_end import to_its_end
 from edged.store import BundleRecord, Store
 from edged.wire import RequestedModel
@@ -196,23 +196,11 @@ class Slot:
         if self._limits.on_demand:
             self._server_of_demand = asyncio.create_task(self._meet_demand(), name="demand")
 
-    async def call(
-        self,
-        method: str,
-        payload: bytes,
-        seconds: float,
-        model: RequestedModel | None = None,
-        watch: Stopwatch | None = None,
-    ) -> bytes:
+    async def call(self, call: Call) -> bytes:
         """Answer one call by the loaded model.
 
-        Args:
-            method: full name of the gRPC method.
-            payload: the request's bytes, unparsed.
-            seconds: how long the caller still waits.
-            model: the one that the call names. Without on-demand loading it changes nothing: the
-                container compares it with what it holds.
-            watch: is told what the stages took, *gate* and *container*.
+        The model that it names changes nothing without on-demand loading: the container compares
+        it with what it holds. Its watch is told what the stages took, *gate* and *container*.
 
         Returns:
             the response's bytes.
@@ -220,29 +208,27 @@ class Slot:
         Raises:
             EdgedError: the class says what the caller should do about it.
         """
-        deadline = time.monotonic() + seconds
-        watch = watch or Stopwatch()
-        await self._pace.turn(seconds)
+        size = len(call.payload)
+        await self._pace.turn(call.left)
         arrival = None
         while True:
-            if self._limits.on_demand and model is not None and model.name:
-                await self._enter_on_demand(model, deadline, len(payload))
+            if self._limits.on_demand and call.model is not None and call.model.name:
+                await self._enter_on_demand(call.model, call.deadline, size)
             else:
-                left = deadline - time.monotonic()
-                arrival = await self._gate.enter(left, len(payload), arrival)
-            watch.lap("gate")
+                arrival = await self._gate.enter(call.left, size, arrival)
+            call.watch.lap("gate")
             try:
                 loaded = self._loaded
                 if loaded is None:
                     raise UnavailableError(
                         "cannot answer: no model is loaded; try again in a second"
                     )
-                return await loaded.container.call(method, payload, deadline - time.monotonic())
+                return await loaded.container.call(call.method, call.payload, call.left)
             except CalledBack:
                 # Models change, and it had not begun: it waits for what comes.
                 continue
             finally:
-                watch.lap("container")
+                call.watch.lap("container")
                 self._gate.leave()
 
     async def deploy(self, record: BundleRecord, tell: Tell, cause: str = "") -> Deployed:

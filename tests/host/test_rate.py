@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edged.calls import Call
 from edged.host import CallRate
 
 
@@ -39,8 +40,8 @@ def test_in_the_first_minute_the_rate_is_what_it_would_be():
 async def test_each_call_is_counted_and_passed_on():
     rate = CallRate(Clock())
 
-    async def answer(method: str, payload: bytes, seconds: float) -> bytes:
-        return payload * 2
+    async def answer(call: Call) -> bytes:
+        return call.payload * 2
 
-    assert await rate.counting(answer)("m", b"x", 1.0) == b"xx"
+    assert await rate.counting(answer)(Call("m", b"x", 1.0)) == b"xx"
     assert rate.per_minute() > 0

@@ -9,6 +9,7 @@ from typing import Any
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from edged.calls import Call
 from edged.errors import UnavailableError
 from edged.serving import GrpcFront
 
@@ -16,7 +17,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-async def refuse(method: str, payload: bytes, seconds: float) -> bytes:
+async def refuse(call: Call) -> bytes:
     raise UnavailableError("cannot answer: nothing is loaded")
 
 

@@ -35,6 +35,7 @@ from slot.world import (
     previous,
 )
 
+from edged import calls
 from edged.container import Launcher
 from edged.errors import (
     DeadlineError,
@@ -166,7 +167,8 @@ class SlotMachine(RuleBasedStateMachine):
             self.world.demanded.add(name)
         payload = name.encode() + (HANG if hangs else b"")
         asked = RequestedModel(name) if name else None
-        task = self.daemon.loop.spawn(self.daemon.slot.call("Predict", payload, seconds, asked))
+        sent = calls.Call("Predict", payload, now + seconds, asked)
+        task = self.daemon.loop.spawn(self.daemon.slot.call(sent))
         absent = not hardware.present and hardware.changed + NOTICED < now
         call = Call(name, seconds, hangs, now, self.settled, absent, task)
         self.calls.append(call)
@@ -337,7 +339,7 @@ class SlotMachine(RuleBasedStateMachine):
         """What a call gets: its error's nearest of three classes and no answer, or none and it."""
         loop = self.daemon.loop
         before = self.world.clock.now
-        task = loop.spawn(self.daemon.slot.call("Predict", b"", seconds))
+        task = loop.spawn(self.daemon.slot.call(calls.Call("Predict", b"", loop.time() + seconds)))
         loop.run_for(seconds + MOMENT)
         assert task.done(), f"a call of {before} s is not done"
         error = task.exception()
