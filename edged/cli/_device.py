@@ -51,6 +51,11 @@ class _Kind(enum.StrEnum):
     REMOVAL = "removal"
     SLOW_LOAD = "slow-load"
     CORRUPT_BANK = "corrupt-bank"
+    LINK_WIDTH = "link-width"
+    LINK_SPEED = "link-speed"
+    AER_CORRECTABLE = "aer-correctable"
+    AER_UNCORRECTABLE = "aer-uncorrectable"
+    DRAM_CALIBRATION = "dram-calibration"
     NONE = "none"
 
 

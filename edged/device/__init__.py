@@ -6,12 +6,13 @@ reaches the emulator.
 """
 
 from edged.device import vfio_user
-from edged.device._device import BankState, Device, Identity, LinkState, Readings
+from edged.device._device import BankState, Device, Identity, Readings
 from edged.device._health import Bound, Level, Reading, Thresholds
 from edged.device._inference import InferenceQueue
 from edged.device._inject import disarm, inject
 from edged.device._ladder import Resets, Step
 from edged.device._monitor import Monitor, Report
+from edged.device._pci import LinkErrors, LinkState
 from edged.device._transport import Transport
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Identity",
     "InferenceQueue",
     "Level",
+    "LinkErrors",
     "LinkState",
     "Monitor",
     "Reading",

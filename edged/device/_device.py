@@ -17,6 +17,7 @@ import numpy as np
 
 from edged.device._ladder import Resets, Step
 from edged.device._memory import DmaBuffer
+from edged.device._pci import LinkErrors, LinkState, link_state, take_errors
 from edged.device._ring import ALL_ONES, Ring, disable_queue, link_down, refusal
 from edged.device._transport import Transport
 from edged.errors import (
@@ -51,7 +52,7 @@ from edged.npu.registers import (
     queue_offset,
 )
 
-__all__ = ["BankState", "Device", "Identity", "LinkState", "Readings"]
+__all__ = ["BankState", "Device", "Identity", "Readings"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,9 +65,6 @@ _EVENT: Final = 0
 _ABORT_SECONDS: Final = 2.0
 _RESET_SECONDS: Final = 2.0
 _PROBE_SECONDS: Final = 2.0
-_CAPABILITIES_AT: Final = 0x34
-_CAPABILITY_EXPRESS: Final = 0x10
-_GIGATRANSFERS: Final = {1: 2.5, 2: 5.0, 3: 8.0, 4: 16.0, 5: 32.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +108,6 @@ class BankState:
     status: BankStatus
     generation: int
     active: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LinkState:
-    """The PCI Express link, from the configuration space.
-
-    Attributes:
-        speed, max_speed: GT/s per lane, 0 where the device does not say.
-        width, max_width: lanes.
-    """
-
-    speed: float
-    width: int
-    max_speed: float
-    max_width: int
-
-    def __str__(self) -> str:
-        return f"{self.speed:g} GT/s ×{self.width}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,17 +258,16 @@ class Device:
             DeviceLostError: it is down.
         """
         self._check_link()
-        at = self._transport.config_read(_CAPABILITIES_AT, 1)
-        for _ in range(48):  # as many as fit: a list that goes in circles ends, too
-            if not 0x40 <= at <= 0xF0:
-                break
-            header = self._transport.config_read(at, 2)
-            if header & 0xFF == _CAPABILITY_EXPRESS:
-                best = self._transport.config_read(at + 0x0C, 4)
-                now = self._transport.config_read(at + 0x12, 2)
-                return LinkState(*_speed_and_width(now), *_speed_and_width(best))
-            at = header >> 8
-        return LinkState(0.0, 0, 0.0, 0)
+        return link_state(self._transport)
+
+    def link_errors(self) -> LinkErrors:
+        """Errors on the link since this was last asked; each is told once.
+
+        Raises:
+            DeviceLostError: it is down.
+        """
+        self._check_link()
+        return take_errors(self._transport)
 
     def progress(self) -> tuple[int, int]:
         """Descriptors of the data queue that were fetched, and that were produced."""
@@ -455,6 +434,8 @@ class Device:
             state = self.state()
             if state not in (State.CLEARED, State.LOADING, State.READY):
                 return f"it is {state.name}"
+            if not self._transport.region_read(Reg.DRAM_CALIBRATED):
+                return "its DRAM is not calibrated"
             self._fence(_PROBE_SECONDS)
         except DeviceLostError:
             raise
@@ -549,11 +530,6 @@ def _known(kind: type[_Known], value: int) -> _Known:
         return kind(value)
     except ValueError as error:
         raise DeviceError(f"cannot tell the device's {kind.__name__}: it says {value}") from error
-
-
-def _speed_and_width(register: int) -> tuple[float, int]:
-    """Of the link capabilities, or of the link status."""
-    return _GIGATRANSFERS.get(register & 0xF, 0.0), register >> 4 & 0x3F
 
 
 def _identify(transport: Transport) -> Identity:

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edged.device._device import LinkState, Readings
+from edged.device._device import Readings
+from edged.device._pci import LinkState
 
 __all__ = ["Bound", "Level", "Reading", "Thresholds", "assess"]
 
@@ -55,11 +56,13 @@ class Thresholds:
         temperature: degrees Celsius.
         power: watts.
         ecc_corrected: errors in memory since power-on.
+        link_corrected: kinds of errors on the link that it made good, each counted once a look.
     """
 
     temperature: Bound = Bound(85.0, 95.0, 100.0, 3.0)
     power: Bound = Bound(70.0, hysteresis=3.0)
     ecc_corrected: Bound = Bound(100.0)
+    link_corrected: Bound = Bound(100.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ _ANY = Bound(1.0)
 def assess(
     readings: Readings,
     link: LinkState,
+    link_errors: tuple[int, int],
     clock_khz: int,
     thresholds: Thresholds,
     before: Mapping[str, Level],
@@ -95,6 +99,7 @@ def assess(
     """Each reading with its level.
 
     Args:
+        link_errors: counts of the correctable and of the uncorrectable ones.
         before: the levels by name, as they were until now.
     """
 
@@ -122,4 +127,6 @@ def assess(
         ),
         reading("link width", link.width, "lanes", narrow),
         reading("link speed", link.speed, "GT/s", slow),
+        reading("correctable link errors", link_errors[0], "", thresholds.link_corrected),
+        reading("uncorrectable link errors", link_errors[1], "", _ANY),
     )

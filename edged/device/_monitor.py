@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from edged.device._device import BankState, Device, Identity, LinkState
+from edged.device._device import BankState, Device, Identity
 from edged.device._health import Level, Reading, Thresholds, assess
 from edged.device._ladder import Resets
+from edged.device._pci import LinkErrors, LinkState
 from edged.device._transport import Transport
 from edged.errors import EdgedError, UnavailableError
 from edged.npu.registers import Fault, State
@@ -85,6 +86,8 @@ class Monitor:
         self._watchdog_seconds = watchdog_seconds
         self._throttled = False
         self._levels: dict[str, Level] = {}
+        self._link_errors = [0, 0]
+        self._seen_on_link: set[str] = set()
         self._progress: tuple[int, int] | None = None
         self._progressed = 0.0
         self._suspect = False
@@ -149,7 +152,14 @@ class Monitor:
 
     def _look(self, device: Device) -> None:
         state, readings, link = device.state(), device.readings(), device.link()
-        assessed = assess(readings, link, device.identity.clock_khz, self.thresholds, self._levels)
+        assessed = assess(
+            readings,
+            link,
+            self._counted(device.link_errors()),
+            device.identity.clock_khz,
+            self.thresholds,
+            self._levels,
+        )
         for reading in assessed:
             before = self._levels.get(reading.name, Level.OK)
             if reading.level is not before:
@@ -167,6 +177,16 @@ class Monitor:
             device.banks(),
             probe,
         )
+
+    def _counted(self, errors: LinkErrors) -> tuple[int, int]:
+        """How many errors on the link there were, these included; told of by kind, once each."""
+        for index, kinds in enumerate((errors.correctable, errors.uncorrectable)):
+            self._link_errors[index] += len(kinds)
+            for kind in set(kinds) - self._seen_on_link:
+                self._seen_on_link.add(kind)
+                log = _LOG.warning if index else _LOG.info
+                log("device: the link reports: %s", kind)
+        return self._link_errors[0], self._link_errors[1]
 
     def _stop(self) -> str:
         assert self.report is not None

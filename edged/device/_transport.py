@@ -23,6 +23,9 @@ class Transport(Protocol):
     def config_read(self, offset: int, size: int) -> int:
         """The value at *offset* of the PCI configuration space, 1, 2 or 4 bytes, little endian."""
 
+    def config_write(self, offset: int, value: int, size: int) -> None:
+        """Write 1, 2 or 4 bytes to the PCI configuration space."""
+
     def dma_map(self, iova: int, fd: int, offset: int, size: int) -> None:
         """Let the device read and write *size* bytes of file *fd* at host address *iova*.
 

@@ -94,13 +94,16 @@ class VfioUserTransport:
         return self._read(REGION_CONFIG, offset, size)
 
     def region_write(self, offset: int, value: int, size: int = 4, *, posted: bool = False) -> None:
-        access = REGION_ACCESS.pack(offset, REGION_BAR0, size)
-        message = access + value.to_bytes(size, "little")
+        message = _write(REGION_BAR0, offset, value, size)
         if posted:
             with self._lock:
                 self._send(Command.REGION_WRITE, message, HeaderFlag.NO_REPLY)
         else:
             self._call(Command.REGION_WRITE, message, expect=REGION_ACCESS.size)
+
+    def config_write(self, offset: int, value: int, size: int) -> None:
+        message = _write(REGION_CONFIG, offset, value, size)
+        self._call(Command.REGION_WRITE, message, expect=REGION_ACCESS.size)
 
     def dma_map(self, iova: int, fd: int, offset: int, size: int) -> None:
         flags = DmaFlag.READ | DmaFlag.WRITE
@@ -236,6 +239,10 @@ class VfioUserTransport:
         """After this nothing on the connection can be trusted to be in step."""
         self._lost = True
         return DeviceLostError(f"cannot reach device: {reason}")
+
+
+def _write(region: int, offset: int, value: int, size: int) -> bytes:
+    return REGION_ACCESS.pack(offset, region, size) + value.to_bytes(size, "little")
 
 
 def _refusal(command: Command, number: int) -> DeviceError:

@@ -97,7 +97,11 @@ class Program:
 
 @dataclass(slots=True)
 class Counters:
-    """Since power-on or the last function-level reset."""
+    """Since power-on or the last function-level reset.
+
+    Attributes:
+        calibrated: whether the DRAM's interface is, as it then was.
+    """
 
     started: float = field(default_factory=time.monotonic)
     busy: int = 0
@@ -108,6 +112,7 @@ class Counters:
     ecc_corrected: int = 0
     ecc_uncorrected: int = 0
     seu: int = 0
+    calibrated: bool = True
 
     @property
     def cycles(self) -> int:

@@ -47,6 +47,8 @@ _IDLE_POWER_MW: Final = 21_500
 _RUN_POWER_MW: Final = 43_000
 _NO_BANK: Final = 0xFFFF_FFFF
 _RESET_SECONDS: Final = 10.0
+_COMPLETION_TIMEOUT: Final = 14
+"""Its bit in the status of uncorrectable errors."""
 _LOW: Final = 0xFFFF_FFFF
 
 
@@ -105,6 +107,16 @@ class Gateware:
                 self._core.thermal.ramp(fault.value, fault.milliseconds / 1000)
             case Injection.CORRUPT_BANK:
                 self._core.corrupt(fault.value)
+            case Injection.LINK_WIDTH:
+                self.config.train(width=fault.value)
+            case Injection.LINK_SPEED:
+                self.config.train(speed=fault.value)
+            case Injection.AER_CORRECTABLE:
+                self.config.note_error(fault.value, correctable=True)
+            case Injection.AER_UNCORRECTABLE:
+                self.config.note_error(fault.value or _COMPLETION_TIMEOUT, correctable=False)
+            case Injection.DRAM_CALIBRATION:
+                self._core.counters.calibrated = False
             case Injection.LINK_DOWN:
                 self._link_is_up = False
                 for each in self._queues:
@@ -442,7 +454,7 @@ _READERS: Final[dict[int, Callable[[Gateware], int]]] = {
     Reg.ECC_CORRECTED: lambda device: device._core.counters.ecc_corrected,
     Reg.ECC_UNCORRECTED: lambda device: device._core.counters.ecc_uncorrected,
     Reg.SEU_COUNT: lambda device: device._core.counters.seu,
-    Reg.DRAM_CALIBRATED: lambda _: 1,
+    Reg.DRAM_CALIBRATED: lambda device: int(device._core.counters.calibrated),
     Reg.FAULT_CODE: lambda device: device._core.fault,
     Reg.FAULT_ADDRESS: lambda device: device._core.fault_address,
     Reg.TIMEOUTS: lambda device: device._core.counters.timeouts,

@@ -286,6 +286,18 @@ class Injection(enum.IntEnum):
     CORRUPT_BANK = 10
     """A bit of the active bank flips, of the other one if ``VALUE`` is 1. The scrubber finds it:
     ``SEU_COUNT`` grows, the bank is CORRUPT, and it is not run."""
+    LINK_WIDTH = 11
+    """The link comes up with ``VALUE`` lanes; 0 is all of them."""
+    LINK_SPEED = 12
+    """The link comes up at the speed that PCI Express numbers ``VALUE``; 0 is its best."""
+    AER_CORRECTABLE = 13
+    """Bit ``VALUE`` of the correctable errors' status is set: 0 receiver error, 6 bad TLP, 7 bad
+    DLLP, 8 replay rollover, 12 replay timeout."""
+    AER_UNCORRECTABLE = 14
+    """Bit ``VALUE`` of the uncorrectable errors' status is set: 4 data link protocol, 12 poisoned
+    TLP, 14 completion timeout, 18 malformed TLP, 20 unsupported request; 0 is 14."""
+    DRAM_CALIBRATION = 15
+    """The DRAM's interface loses its calibration, until a function-level reset."""
 
 
 class Operation(enum.IntEnum):

@@ -519,7 +519,7 @@ def test_configuration_space_is_that_of_the_card(emulator: Any) -> None:
             capabilities.append(config[at])
             at = config[at + 1]
         assert capabilities == [0x05, 0x10]
-        assert client.call(Command.REGION_READ, REGION_ACCESS.pack(250, 7, 8))[0] == errno.EINVAL
+        assert client.call(Command.REGION_READ, REGION_ACCESS.pack(4090, 7, 8))[0] == errno.EINVAL
         control = config[0x34] + 0x20 + 8
         device = emulator.device()
         device.close()
