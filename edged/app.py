@@ -85,7 +85,11 @@ async def _serve(
     config: Config, store: Store, asked_to_stop: asyncio.Event, reload: _Reload
 ) -> None:
     bubblewrap = config.container.sandbox.value
-    monitor = _monitor(config)
+    monitor = Monitor(
+        _thresholds(config),
+        poll_seconds=config.device.poll_seconds,
+        watchdog_seconds=config.device.watchdog_seconds,
+    )
     standbys = Standbys(
         store,
         ProcessLauncher(
@@ -108,9 +112,12 @@ async def _serve(
         ),
         _slot_limits(config),
     )
-    monitor.on_throttle = lambda throttled: slot.slow_down(
-        config.device.throttle_interval_seconds if throttled else 0.0
-    )
+    interval = config.device.throttle_interval_seconds
+
+    def slow_down(throttled: bool) -> None:
+        slot.slow_down(interval if throttled else 0.0)
+
+    monitor.on_throttle = slow_down
     rate = CallRate()
 
     def device_report() -> DeviceReport:
@@ -159,7 +166,11 @@ async def _serve(
     slot.on_change(lambda status: front.serves(_serving(status)))
 
     def apply(config: Config) -> None:
+        nonlocal interval
         slot.limits = _slot_limits(config)
+        monitor.thresholds = _thresholds(config)
+        interval = config.device.throttle_interval_seconds
+        slow_down(monitor.throttled)
         deployer.keep = config.state.keep_bundles
         deployer.attempts = config.slot.attempts
         intake.rescan_seconds = config.drop.rescan_seconds
@@ -260,21 +271,15 @@ def _answer(slot: Slot, by_name: bool) -> Answer:
     return answer
 
 
-def _monitor(config: Config) -> Monitor:
+def _thresholds(config: Config) -> Thresholds:
     device = config.device
-    return Monitor(
-        Thresholds(
-            Bound(
-                device.temperature_warn,
-                device.temperature_throttle,
-                device.temperature_stop,
-                _COOLER,
-            ),
-            Bound(device.power_warn, hysteresis=_LESS_POWER),
-            Bound(device.ecc_corrected_warn),
+    return Thresholds(
+        Bound(
+            device.temperature_warn, device.temperature_throttle, device.temperature_stop, _COOLER
         ),
-        poll_seconds=device.poll_seconds,
-        watchdog_seconds=device.watchdog_seconds,
+        Bound(device.power_warn, hysteresis=_LESS_POWER),
+        Bound(device.ecc_corrected_warn),
+        Bound(device.link_corrected_warn),
     )
 
 

@@ -247,11 +247,12 @@ class DeviceConfig(Struct, frozen=True):
     ] = 8.0
     temperature_warn: Annotated[
         float,
-        Meta(ge=0, description="Degrees Celsius from which on the log warns."),
+        Meta(extra=_LIVE, ge=0, description="Degrees Celsius from which on the log warns."),
     ] = 85.0
     temperature_throttle: Annotated[
         float,
         Meta(
+            extra=_LIVE,
             ge=0,
             description="Degrees Celsius from which on calls are slowed down, until it is 3"
             " degrees cooler again.",
@@ -260,6 +261,7 @@ class DeviceConfig(Struct, frozen=True):
     temperature_stop: Annotated[
         float,
         Meta(
+            extra=_LIVE,
             ge=0,
             description="Degrees Celsius from which on the device is not used and calls are"
             " answered UNAVAILABLE, until it is 3 degrees cooler again.",
@@ -267,18 +269,32 @@ class DeviceConfig(Struct, frozen=True):
     ] = 100.0
     throttle_interval_seconds: Annotated[
         float,
-        Meta(gt=0, description="While calls are slowed down, one is let in this often."),
+        Meta(
+            extra=_LIVE,
+            gt=0,
+            description="While calls are slowed down, one is let in this often.",
+        ),
     ] = 0.1
     power_warn: Annotated[
         float,
-        Meta(gt=0, description="Watts from which on the log warns."),
+        Meta(extra=_LIVE, gt=0, description="Watts from which on the log warns."),
     ] = 70.0
     ecc_corrected_warn: Annotated[
         int,
         Meta(
+            extra=_LIVE,
             ge=1,
             description="Corrected memory errors since power-on from which on the log warns. A"
             " single one that cannot be corrected does as well.",
+        ),
+    ] = 100
+    link_corrected_warn: Annotated[
+        int,
+        Meta(
+            extra=_LIVE,
+            ge=1,
+            description="Correctable errors on the link, seen since edged started, from which on"
+            " the log warns. A single one that is not correctable does as well.",
         ),
     ] = 100
 

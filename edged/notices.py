@@ -105,6 +105,51 @@ class Notice(enum.Enum):
             "PCIe, and `edgectl doctor`."
         ),
     )
+    DEVICE_LEVEL = Kind(
+        "bf5b9c230a1c4cd4af518f9be982c42c",
+        "A reading of device @DEVICE@ crossed a threshold",
+        (
+            "The message says which, where it is now and what that means: OK, WARN, THROTTLE "
+            "(calls are slowed down) or STOP (the device is not used until it is better)."
+        ),
+        (
+            "`edgectl device` shows all readings; the thresholds are in the configuration's table "
+            "device. For heat: fans, airflow, the room. For the link: the slot, the riser."
+        ),
+    )
+    DEVICE_SLOWED = Kind(
+        "65168ade67b946a080087073ba327659",
+        "Calls are slowed down, or no longer",
+        (
+            "The device is near to what it bears. One call is let in every "
+            "device.throttle_interval_seconds, so that it need not be stopped."
+        ),
+        "`edgectl device` says which reading it is.",
+    )
+    DEVICE_RESET = Kind(
+        "cf0e3ee9be314d4bb842cc6a53fdfb52",
+        "Device @DEVICE@ was reset",
+        (
+            "A run hung or the device reported a fault. edged resets it only as far as needed, "
+            "and the message says which step that was and whether it helped."
+        ),
+        (
+            "Once is no cause for alarm. If it comes again: `edgectl device` counts the steps, and "
+            "a model whose runs hang should not serve (`edgectl rollback`)."
+        ),
+    )
+    LINK_ERROR = Kind(
+        "5c64ad83cad5486e87be5a15945b70ec",
+        "The link of device @DEVICE@ reports an error",
+        (
+            "PCI Express noted an error of the kind that the message names; each kind is told of "
+            "once. Correctable ones were made good by the link itself."
+        ),
+        (
+            "Many of them, or one that is not correctable: seat the card anew, try another slot "
+            "or riser, and see `dmesg`. `edgectl device` counts them."
+        ),
+    )
     SERVES = Kind(
         "1f14ada0bf154d00a1d2927e07248f49",
         "Model @MODEL@ serves",

@@ -29,6 +29,7 @@ from edged.errors import (
     IncompatibleError,
     LimitError,
 )
+from edged.notices import Notice, about
 from edged.npu import ABI, MAX_IMAGE_BYTES, Array, image_digest, parse_image
 from edged.npu.registers import (
     BANKS,
@@ -412,7 +413,12 @@ class Device:
             why = self._taken(step)
             if suspect or why or step is not Step.QUEUE_ABORT:
                 resets.count(step, why)
-                _LOG.warning("reset: %s: %s", step.value, why or "the device is fit again")
+                _LOG.warning(
+                    "reset: %s: %s",
+                    step.value,
+                    why or "the device is fit again",
+                    extra=about(Notice.DEVICE_RESET, device=self.identity),
+                )
             if not why:
                 return
         raise DeviceError(

@@ -15,9 +15,10 @@ from typing import Final
 from edged.device._device import BankState, Device, Identity
 from edged.device._health import Level, Reading, Thresholds, assess
 from edged.device._ladder import Resets
-from edged.device._pci import LinkErrors, LinkState
+from edged.device._pci import LinkState
 from edged.device._transport import Transport
 from edged.errors import EdgedError, UnavailableError
+from edged.notices import Notice, about
 from edged.npu.registers import Fault, State
 
 __all__ = ["Monitor", "Report"]
@@ -67,6 +68,8 @@ class Monitor:
         resets: what was done so far to devices that did not work.
         report: the last one, also of a device that is gone; None before the first.
         present: whether a device is open.
+        throttled: whether calls are to be slowed down.
+        thresholds: may be replaced at any time; they hold from the next look on.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Monitor:
         self.on_throttle = on_throttle
         self._poll_seconds = poll_seconds
         self._watchdog_seconds = watchdog_seconds
-        self._throttled = False
+        self.throttled = False
         self._levels: dict[str, Level] = {}
         self._link_errors = [0, 0]
         self._seen_on_link: set[str] = set()
@@ -155,7 +158,7 @@ class Monitor:
         assessed = assess(
             readings,
             link,
-            self._counted(device.link_errors()),
+            self._counted(device),
             device.identity.clock_khz,
             self.thresholds,
             self._levels,
@@ -164,7 +167,13 @@ class Monitor:
             before = self._levels.get(reading.name, Level.OK)
             if reading.level is not before:
                 log = _LOG.warning if reading.level > before else _LOG.info
-                log("device: %s: %s, was %s", reading, reading.level.name, before.name)
+                log(
+                    "device: %s: %s, was %s",
+                    reading,
+                    reading.level.name,
+                    before.name,
+                    extra=about(Notice.DEVICE_LEVEL, device=device.identity),
+                )
             self._levels[reading.name] = reading.level
         probe = device.probe()
         self.report = Report(
@@ -178,14 +187,19 @@ class Monitor:
             probe,
         )
 
-    def _counted(self, errors: LinkErrors) -> tuple[int, int]:
-        """How many errors on the link there were, these included; told of by kind, once each."""
+    def _counted(self, device: Device) -> tuple[int, int]:
+        """How many errors on the link there were; told of by kind, once each."""
+        errors = device.link_errors()
         for index, kinds in enumerate((errors.correctable, errors.uncorrectable)):
             self._link_errors[index] += len(kinds)
             for kind in set(kinds) - self._seen_on_link:
                 self._seen_on_link.add(kind)
                 log = _LOG.warning if index else _LOG.info
-                log("device: the link reports: %s", kind)
+                log(
+                    "device: the link reports: %s",
+                    kind,
+                    extra=about(Notice.LINK_ERROR, device=device.identity),
+                )
         return self._link_errors[0], self._link_errors[1]
 
     def _stop(self) -> str:
@@ -207,12 +221,14 @@ class Monitor:
         return ""
 
     def _throttle(self) -> None:
-        assert self.report is not None or not self._throttled
+        assert self.report is not None or not self.throttled
         throttled = self.report is not None and self.report.level() >= Level.THROTTLE
-        if throttled != self._throttled:
-            self._throttled = throttled
+        if throttled != self.throttled:
+            self.throttled = throttled
             _LOG.warning(
-                "device: calls are %s", "slowed down" if throttled else "no longer slowed down"
+                "device: calls are %s",
+                "slowed down" if throttled else "no longer slowed down",
+                extra=about(Notice.DEVICE_SLOWED),
             )
             self.on_throttle(throttled)
 

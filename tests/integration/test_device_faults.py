@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -102,3 +103,12 @@ def test_failures_are_rehearsed(breakable: Appliance, kws: Path) -> None:
     eventually(lambda: ask(breakable) is grpc.StatusCode.UNAVAILABLE, "the loss")
     serves(breakable)
     assert breakable.edgectl("device").stdout.startswith("device   in use")
+
+    # A threshold changes while edged runs.
+    text = breakable.config.read_text()
+    breakable.config.write_text(text.replace("[device]\n", "[device]\ntemperature_warn = 30\n"))
+    assert breakable.daemon is not None
+    breakable.daemon.send_signal(signal.SIGHUP)
+    eventually(
+        lambda: any(r["level"] == "warn" for r in report(breakable)["readings"]), "the warning"
+    )
