@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import threading
 from collections.abc import Callable
 from typing import Final
 
+from edged._vfio_user_server import Busy
 from edged.emulator._core import Bank, Core, Counters, Pace, Push
 from edged.emulator._executor import WeightEncodings
 from edged.emulator._faults import Armed, Faults
 from edged.emulator._interrupts import Interrupts
 from edged.emulator._memory import HostMemory
-from edged.emulator._pci import ConfigSpace
+from edged.emulator._pci import CONFIG_SIZE, MSI_VECTORS, ConfigSpace
 from edged.emulator._queue import Opening, QueueEngine
 from edged.emulator._timing import CLOCK_KHZ
 from edged.npu.registers import (
@@ -38,7 +40,7 @@ from edged.npu.registers import (
 )
 from edged.npu.registers import Bank as BankReg
 
-__all__ = ["Busy", "Gateware"]
+__all__ = ["Gateware"]
 
 _GATEWARE_ID: Final = hashlib.blake2s(b"edged emulator").digest()[:8]
 _ACTIVATION_BUFFER: Final = 2 << 20
@@ -52,15 +54,15 @@ _COMPLETION_TIMEOUT: Final = 14
 _LOW: Final = 0xFFFF_FFFF
 
 
-class Busy(Exception):  # noqa: N818  (becomes EBUSY)
-    """Another opening holds what was written to; never leaves the emulator."""
-
-
 class Gateware:
     """One device with several openings, as ADR 2 has it.
 
     The message loop calls everything here; the queues' threads work behind it.
     """
+
+    bar0_size = BAR0_SIZE
+    config_size = CONFIG_SIZE
+    msi_vectors = MSI_VECTORS
 
     def __init__(
         self,
@@ -135,6 +137,11 @@ class Gateware:
     def read_config(self, offset: int, size: int) -> bytes:
         """*size* bytes of the configuration space."""
         return self.config.read(offset, size) if self._link_is_up else b"\xff" * size
+
+    def write_config(self, opening: Opening, offset: int, data: bytes) -> None:
+        """Change what can be changed of the configuration space; that can start a reset."""
+        if self.config.write(offset, data) and not self.function_level_reset(opening):
+            raise OSError(errno.ETIMEDOUT, "an operation does not end")
 
     def open(self) -> Opening:
         """A new opening, with nothing mapped and no interrupts."""

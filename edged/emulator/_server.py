@@ -1,73 +1,20 @@
-"""The vfio-user server: one loop over all connections, each an opening of the one device."""
+"""The emulator as a process has it: the device over vfio-user, and its faults carried out."""
 
 from __future__ import annotations
 
-import array
-import contextlib
-import errno
-import heapq
-import itertools
-import json
 import logging
-import os
-import selectors
-import socket
-import stat
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
 
-from edged._vfio_user import (
-    DEVICE_INFO,
-    DMA_MAP,
-    DMA_UNMAP,
-    IRQ_INFO,
-    IRQ_SET,
-    MAX_MESSAGE,
-    MAX_MESSAGE_FDS,
-    MAX_TRANSFER,
-    NUM_IRQS,
-    NUM_REGIONS,
-    REGION_ACCESS,
-    REGION_BAR0,
-    REGION_CONFIG,
-    REGION_INFO,
-    VERSION,
-    VERSION_MAJOR,
-    VERSION_MINOR,
-    Command,
-    DeviceFlag,
-    DmaFlag,
-    Header,
-    HeaderFlag,
-    IrqFlag,
-    IrqIndex,
-    IrqSetFlag,
-    RegionFlag,
-)
+from edged import _vfio_user_server as vfio_user
 from edged.emulator._faults import Armed, Faults, Scheduled
-from edged.emulator._gateware import Busy, Gateware
-from edged.emulator._pci import CONFIG_SIZE, MSI_VECTORS
-from edged.emulator._queue import Opening
-from edged.errors import ConfigError
-from edged.npu.registers import BAR0_SIZE, Injection
+from edged.emulator._gateware import Gateware
+from edged.npu.registers import Injection
 
 __all__ = ["Server"]
 
 _LOG = logging.getLogger(__name__)
-_MAX_CONNECTIONS: Final = 16
-_MESSAGES_PER_TURN: Final = 16
-"""Handled for one connection before the others have their turn."""
-_MAX_PATH: Final = 107
-_CAPABILITIES: Final = {
-    "max_msg_fds": MAX_MESSAGE_FDS,
-    "max_data_xfer_size": MAX_TRANSFER,
-    "max_dma_maps": 1024,
-    "pgsizes": 4096,
-}
 
 
 class Server:
@@ -84,434 +31,39 @@ class Server:
     def __init__(
         self, path: Path, device: Gateware, faults: Faults, schedule: Sequence[Scheduled] = ()
     ) -> None:
-        self._path = path
         self._device = device
         self._faults = faults
         self._schedule = schedule
-        self._struck: deque[Armed] = deque()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
-        self._stopping = False
         self._away = 0
-        faults.on_strike = self._on_strike
-        self._selector = selectors.DefaultSelector()
-        self._connections: set[_Connection] = set()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
-        self._appear()
+        self._server = vfio_user.Server(path, device)
+        faults.on_strike = lambda fault: self._server.call(partial(self._strike, fault))
 
     def serve(self) -> None:
         """Until :meth:`stop`; then every connection is closed and the socket file is gone."""
         for fault in self._schedule:
-            self._after(fault.at_seconds, partial(self._faults.arm, fault.armed()))
-        try:
-            while not self._stopping:
-                for key, _ in self._selector.select(self._next_timer()):
-                    key.data()
-                while self._timers and self._timers[0][0] <= time.monotonic():
-                    heapq.heappop(self._timers)[2]()
-        finally:
-            if not self._away:
-                self._disappear()
-            self._selector.close()
-            os.close(self._wake)
+            self._server.after(fault.at_seconds, partial(self._faults.arm, fault.armed()))
+        self._server.serve()
 
     def stop(self) -> None:
         """End :meth:`serve`. May be called from any thread."""
-        self._stopping = True
-        os.eventfd_write(self._wake, 1)
+        self._server.stop()
 
-    # Faults.
-
-    def _on_strike(self, fault: Armed) -> None:
-        """From any thread."""
-        self._struck.append(fault)
-        os.eventfd_write(self._wake, 1)
-
-    def _woken(self) -> None:
-        os.eventfd_read(self._wake)
-        while self._struck:
-            fault = self._struck.popleft()
-            _LOG.warning("fault: %s", fault.kind.name)
-            if fault.kind is Injection.REMOVAL:
-                self._remove(fault.milliseconds / 1000)
-                continue
-            self._device.strike(fault)
-            if fault.kind is Injection.LINK_DOWN:
-                self._after(fault.milliseconds / 1000, self._device.link_up)
+    def _strike(self, fault: Armed) -> None:
+        _LOG.warning("fault: %s", fault.kind.name)
+        if fault.kind is Injection.REMOVAL:
+            self._remove(fault.milliseconds / 1000)
+            return
+        self._device.strike(fault)
+        if fault.kind is Injection.LINK_DOWN:
+            self._server.after(fault.milliseconds / 1000, self._device.link_up)
 
     def _remove(self, seconds: float) -> None:
-        if not self._away:
-            self._disappear()
+        self._server.disappear()
         self._away += 1
-        self._after(seconds, self._return)
+        self._server.after(seconds, self._return)
 
     def _return(self) -> None:
         self._away -= 1
         if not self._away:
             self._device.power_on()
-            self._appear()
-
-    def _appear(self) -> None:
-        self._listener = _listen(self._path)
-        self._inode = self._path.stat().st_ino
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-
-    def _disappear(self) -> None:
-        self._selector.unregister(self._listener)
-        with contextlib.suppress(FileNotFoundError):
-            if self._path.stat().st_ino == self._inode:
-                self._path.unlink()
-        with contextlib.suppress(OSError):  # until nobody waits any more
-            while True:
-                self._listener.accept()[0].close()
-        self._listener.close()
-        for connection in tuple(self._connections):
-            self._drop(connection)
-
-    def _after(self, seconds: float, act: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), act))
-
-    def _next_timer(self) -> float | None:
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
-
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except OSError as error:
-            _LOG.warning("cannot accept a connection: %s", error.strerror)
-            return
-        if len(self._connections) >= _MAX_CONNECTIONS:
-            _LOG.warning("refused a connection: %d are open", len(self._connections))
-            sock.close()
-            return
-        sock.setblocking(False)
-        connection = _Connection(sock, self._device)
-        self._connections.add(connection)
-        self._selector.register(sock, selectors.EVENT_READ, lambda: self._turn(connection))
-
-    def _turn(self, connection: _Connection) -> None:
-        """Answer what has come, as long as the peer takes the answers."""
-        if connection not in self._connections:
-            return  # dropped by what was handled just before
-        try:
-            connection.turn()
-        except (OSError, _Malformed) as error:
-            if str(error):
-                _LOG.warning("dropped a connection: %s", error)
-            self._drop(connection)
-            return
-        events = selectors.EVENT_WRITE if connection.unsent else selectors.EVENT_READ
-        if self._selector.get_key(connection.socket).events != events:
-            self._selector.modify(connection.socket, events, lambda: self._turn(connection))
-
-    def _drop(self, connection: _Connection) -> None:
-        self._connections.discard(connection)
-        self._selector.unregister(connection.socket)
-        connection.close()
-
-
-class _Malformed(Exception):  # noqa: N818
-    """What came is no message of the protocol: the connection cannot go on."""
-
-
-class _Connection:
-    """One client: parses its messages, carries them out on the device, answers."""
-
-    def __init__(self, sock: socket.socket, device: Gateware) -> None:
-        self.socket = sock
-        self.unsent = bytearray()
-        self._device = device
-        self._opening: Opening = device.open()
-        self._buffer = bytearray()
-        self._header: Header | None = None
-        self._fds: list[int] = []
-        self._negotiated = False
-
-    def turn(self) -> None:
-        """Send what waits, then take messages until there are none, or enough for now.
-
-        Raises:
-            OSError, _Malformed: the connection is to be dropped.
-        """
-        for _ in range(_MESSAGES_PER_TURN):
-            try:
-                if self.unsent:
-                    del self.unsent[: self.socket.send(self.unsent)]
-                if self.unsent:
-                    return
-                message = self._receive()
-            except BlockingIOError:
-                return
-            self.unsent += self._answer(*message)
-
-    def close(self) -> None:
-        self.socket.close()
-        self._close_fds()
-        self._device.close(self._opening)
-
-    def _receive(self) -> tuple[Header, bytes]:
-        """The next message; raises BlockingIOError when it is not all there.
-
-        Header and payload are read apart, so that descriptors stay with their message: the kernel
-        gives them with the first byte that they were sent with.
-        """
-        if self._header is None:
-            self._fill(Header.SIZE)
-            header = Header.unpack(self._buffer)
-            if not Header.SIZE <= header.size <= MAX_MESSAGE:
-                raise _Malformed(f"message of {header.size} bytes, wanted 16 … {MAX_MESSAGE}")
-            if header.flags & HeaderFlag.TYPE_MASK:
-                raise _Malformed("a reply to nothing")
-            self._header = header
-        header = self._header
-        self._fill(header.size)
-        payload = bytes(self._buffer[Header.SIZE :])
-        self._header = None
-        self._buffer.clear()
-        return header, payload
-
-    def _fill(self, size: int) -> None:
-        while len(self._buffer) < size:
-            data, ancillary, flags, _ = self.socket.recvmsg(
-                size - len(self._buffer),
-                socket.CMSG_SPACE(4 * MAX_MESSAGE_FDS),
-                socket.MSG_CMSG_CLOEXEC,
-            )
-            for level, kind, content in ancillary:
-                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                    fds = array.array("i")
-                    fds.frombytes(content[: len(content) // 4 * 4])
-                    self._fds += fds
-            if flags & socket.MSG_CTRUNC or len(self._fds) > MAX_MESSAGE_FDS:
-                raise _Malformed(f"more than {MAX_MESSAGE_FDS} descriptors in a message")
-            if not data:
-                raise _Malformed("cut off inside a message" if self._buffer else "")
-            self._buffer += data
-
-    def _answer(self, header: Header, payload: bytes) -> bytes:
-        """Carry out one command.
-
-        Returns:
-            The reply; empty when none is wanted.
-        """
-        flags, error, reply = HeaderFlag.REPLY, 0, b""
-        try:
-            if not self._negotiated and header.command != Command.VERSION:
-                raise _Malformed(f"command {header.command} before the version")
-            handler = _HANDLERS.get(header.command)
-            if handler is None:
-                raise OSError(errno.ENOSYS, f"command {header.command}")
-            reply = handler(self, payload)
-        except Busy as busy:
-            _LOG.warning("refused %s: %s", _command_name(header), busy)
-            error = errno.EBUSY
-        except OSError as refusal:
-            _LOG.warning("refused %s: %s", _command_name(header), refusal.strerror)
-            error = refusal.errno or errno.EINVAL
-        finally:
-            self._close_fds()
-        if header.flags & HeaderFlag.NO_REPLY:
-            return b""
-        if error:
-            flags, reply = flags | HeaderFlag.ERROR, b""
-        size = Header.SIZE + len(reply)
-        return Header(header.message_id, header.command, size, flags, error).pack() + reply
-
-    def _close_fds(self) -> None:
-        for fd in self._fds:
-            os.close(fd)
-        self._fds.clear()
-
-    # Commands: each takes the payload and gives the reply's; OSError becomes an error reply.
-
-    def version(self, payload: bytes) -> bytes:
-        if self._negotiated or len(payload) < VERSION.size:
-            raise _Malformed("version asked for twice, or cut short")
-        major, minor = VERSION.unpack_from(payload)
-        if major != VERSION_MAJOR:
-            raise _Malformed(f"protocol {major}.{minor}, wanted {VERSION_MAJOR}.{VERSION_MINOR}")
-        proposed = _proposed_capabilities(payload[VERSION.size :])
-        capabilities = {name: value for name, value in _CAPABILITIES.items() if name in proposed}
-        self._negotiated = True
-        answer = json.dumps({"capabilities": capabilities}).encode() + b"\0"
-        return VERSION.pack(VERSION_MAJOR, min(minor, VERSION_MINOR)) + answer
-
-    def dma_map(self, payload: bytes) -> bytes:
-        _wants(payload, DMA_MAP.size)
-        _, flags, offset, address, size = DMA_MAP.unpack(payload)
-        if flags & ~(DmaFlag.READ | DmaFlag.WRITE) or len(self._fds) > 1:
-            raise OSError(errno.EINVAL, "unknown flags or more than one descriptor")
-        fd = self._fds[0] if self._fds else None
-        self._opening.memory.map(address, size, DmaFlag(flags), fd, offset)
-        return b""
-
-    def dma_unmap(self, payload: bytes) -> bytes:
-        _wants(payload, DMA_UNMAP.size)
-        _, flags, address, size = DMA_UNMAP.unpack(payload)
-        if flags:
-            raise OSError(errno.EINVAL, "unknown flags")
-        self._opening.memory.unmap(address, size)
-        return payload
-
-    def device_info(self, payload: bytes) -> bytes:
-        _wants(payload, DEVICE_INFO.size)
-        flags = DeviceFlag.RESET | DeviceFlag.PCI
-        return DEVICE_INFO.pack(DEVICE_INFO.size, flags, NUM_REGIONS, NUM_IRQS)
-
-    def region_info(self, payload: bytes) -> bytes:
-        _wants(payload, REGION_INFO.size)
-        index = REGION_INFO.unpack(payload)[2]
-        if index >= NUM_REGIONS:
-            raise OSError(errno.EINVAL, f"no region {index}")
-        size = _REGION_SIZES.get(index, 0)
-        flags = RegionFlag.READ | RegionFlag.WRITE if size else 0
-        return REGION_INFO.pack(REGION_INFO.size, flags, index, 0, size, 0)
-
-    def irq_info(self, payload: bytes) -> bytes:
-        _wants(payload, IRQ_INFO.size)
-        index = IRQ_INFO.unpack(payload)[2]
-        if index >= NUM_IRQS:
-            raise OSError(errno.EINVAL, f"no interrupt type {index}")
-        flags, count = {
-            IrqIndex.INTX: (IrqFlag.EVENTFD | IrqFlag.MASKABLE | IrqFlag.AUTOMASKED, 1),
-            IrqIndex.MSI: (IrqFlag.EVENTFD, MSI_VECTORS),
-        }.get(index, (IrqFlag(0), 0))
-        return IRQ_INFO.pack(IRQ_INFO.size, flags, index, count)
-
-    def set_irqs(self, payload: bytes) -> bytes:
-        if len(payload) < IRQ_SET.size:
-            raise OSError(errno.EINVAL, "cut short")
-        _, flags, index, start, count = IRQ_SET.unpack_from(payload)
-        interrupts = self._opening.interrupts
-        match (index, flags):
-            case (IrqIndex.MSI, IrqSetFlag.CONNECT):
-                interrupts.set_msi(start, self._eventfds(count, MSI_VECTORS))
-            case (IrqIndex.MSI, IrqSetFlag.DISCONNECT_ALL) if count == 0:
-                interrupts.set_msi(0, [None] * MSI_VECTORS)
-            case (IrqIndex.INTX, IrqSetFlag.CONNECT) if start == 0 and count == 1:
-                interrupts.set_intx(self._eventfds(1, 1)[0])
-            case (IrqIndex.INTX, IrqSetFlag.DISCONNECT_ALL) if count == 0:
-                interrupts.set_intx(None)
-            case (IrqIndex.INTX, IrqSetFlag.MASK | IrqSetFlag.UNMASK):
-                interrupts.mask_intx(flags == IrqSetFlag.MASK)
-            case _:
-                raise OSError(errno.EINVAL, f"interrupt type {index}, flags {flags:#x}")
-        return b""
-
-    def _eventfds(self, count: int, limit: int) -> list[int | None]:
-        """The descriptors of this message; none of them disconnects *count* vectors."""
-        if not 0 < count <= limit or len(self._fds) not in (0, count):
-            raise OSError(errno.EINVAL, f"{len(self._fds)} descriptors for {count} vectors")
-        return list(self._fds) or [None] * count
-
-    def region_read(self, payload: bytes) -> bytes:
-        _wants(payload, REGION_ACCESS.size)
-        offset, region, count = REGION_ACCESS.unpack(payload)
-        _check_access(offset, region, count)
-        if region == REGION_BAR0:
-            data = self._device.read(self._opening, offset, count)
-        else:
-            data = self._device.read_config(offset, count)
-        return payload + data
-
-    def region_write(self, payload: bytes) -> bytes:
-        if len(payload) < REGION_ACCESS.size:
-            raise OSError(errno.EINVAL, "cut short")
-        offset, region, count = REGION_ACCESS.unpack_from(payload)
-        _check_access(offset, region, count)
-        data = payload[REGION_ACCESS.size :]
-        if len(data) != count:
-            raise OSError(errno.EINVAL, f"{len(data)} bytes of data, {count} announced")
-        if region == REGION_BAR0:
-            self._device.write(self._opening, offset, data)
-        elif self._device.config.write(offset, data):
-            self.reset(b"")
-        return REGION_ACCESS.pack(offset, region, 0)
-
-    def reset(self, payload: bytes) -> bytes:
-        if not self._device.function_level_reset(self._opening):
-            raise OSError(errno.ETIMEDOUT, "an operation does not end")
-        return b""
-
-
-_REGION_SIZES: Final = {REGION_BAR0: BAR0_SIZE, REGION_CONFIG: CONFIG_SIZE}
-_HANDLERS: Final[dict[int, Callable[[_Connection, bytes], bytes]]] = {
-    Command.VERSION: _Connection.version,
-    Command.DMA_MAP: _Connection.dma_map,
-    Command.DMA_UNMAP: _Connection.dma_unmap,
-    Command.DEVICE_GET_INFO: _Connection.device_info,
-    Command.DEVICE_GET_REGION_INFO: _Connection.region_info,
-    Command.DEVICE_GET_IRQ_INFO: _Connection.irq_info,
-    Command.DEVICE_SET_IRQS: _Connection.set_irqs,
-    Command.REGION_READ: _Connection.region_read,
-    Command.REGION_WRITE: _Connection.region_write,
-    Command.DEVICE_RESET: _Connection.reset,
-}
-
-
-def _wants(payload: bytes, size: int) -> None:
-    if len(payload) != size:
-        raise OSError(errno.EINVAL, f"payload of {len(payload)} bytes, wanted {size}")
-
-
-def _check_access(offset: int, region: int, count: int) -> None:
-    size = _REGION_SIZES.get(region, 0)
-    if not 0 < count <= MAX_TRANSFER or offset > size or count > size - offset:
-        raise OSError(errno.EINVAL, f"region {region}: {offset:#x} + {count} of {size:#x}")
-
-
-def _proposed_capabilities(data: bytes) -> dict[str, object]:
-    """Of the version message; an absent or odd list proposes nothing."""
-    if not data:
-        return {}
-    try:
-        proposal = json.loads(data.rstrip(b"\0"))
-    except (ValueError, RecursionError) as error:
-        raise _Malformed("version data is not JSON") from error
-    capabilities = proposal.get("capabilities", {}) if isinstance(proposal, dict) else None
-    if not isinstance(capabilities, dict):
-        raise _Malformed("version data has no capabilities")
-    return capabilities
-
-
-def _command_name(header: Header) -> str:
-    known = header.command in Command.__members__.values()
-    return Command(header.command).name if known else f"command {header.command}"
-
-
-def _listen(path: Path) -> socket.socket:
-    if len(os.fsencode(path)) > _MAX_PATH:
-        raise ConfigError(f"cannot listen on {path}: a socket's path has at most {_MAX_PATH} bytes")
-    _remove_stale(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)  # from its first moment on, the socket is ours alone
-    try:
-        listener.bind(os.fspath(path))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"cannot listen on {path}: {error.strerror}") from error
-    finally:
-        os.umask(mask)
-    listener.setblocking(False)
-    return listener
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove what a killed emulator left behind, and nothing else."""
-    try:
-        mode = path.lstat().st_mode
-    except OSError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"cannot listen on {path}: something else stands there")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {path}: {error.strerror}") from error
-    raise ConfigError(f"cannot listen on {path}: an emulator serves there already")
+            self._server.appear()

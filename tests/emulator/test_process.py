@@ -83,7 +83,7 @@ def test_a_second_one_leaves_the_first_alone(
 ) -> None:
     assert main(["--socket", os.fspath(path)]) == BAD_START
     errors = capsys.readouterr().err
-    assert "cannot listen on" in errors and "an emulator serves there already" in errors
+    assert "cannot listen on" in errors and "another process serves there already" in errors
     assert path.exists()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.connect(os.fspath(path))
