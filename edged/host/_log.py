@@ -27,7 +27,7 @@ def set_up_logging(
     """
     handler = _handler(environment, stream)
     if handler.formatter is None:
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_Printable("%(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # One line per file system event and per call are no news, at any level of ours.
     for name in ("watchdog", "asyncio"):
@@ -54,7 +54,7 @@ def _handler(environment: Mapping[str, str], stream: TextIO) -> logging.Handler:
     if not _is_journal(environment.get("JOURNAL_STREAM", ""), stream):
         handler = logging.StreamHandler(stream)
         handler.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+            _Printable("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
         )
         return handler
     try:
@@ -107,7 +107,18 @@ def _is_journal(journal_stream: str, stream: TextIO) -> bool:
     return journal_stream == f"{found.st_dev}:{found.st_ino}"
 
 
-class _Prefixed(logging.Formatter):
+class _Printable(logging.Formatter):
+    """A message on one line: names of files and of models are others' to choose."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging calls it so)
+        record.message = "".join(
+            sign if sign.isprintable() else sign.encode("unicode_escape").decode()
+            for sign in record.message
+        )
+        return super().formatMessage(record)
+
+
+class _Prefixed(_Printable):
     """Each line with its priority, so that the journal knows it."""
 
     def format(self, record: logging.LogRecord) -> str:

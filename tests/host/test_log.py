@@ -34,7 +34,11 @@ def logged(path: Path, environment: dict[str, str], level: str = "info") -> str:
         logger = logging.getLogger("edged.test")
         logger.debug("quiet")
         logger.info("loud")
-        logger.error("bad\nvery bad")
+        logger.error("cannot take %s", "a\n<0>\x1b[2J\udcff")
+        try:
+            raise ValueError("very bad")
+        except ValueError:
+            logger.exception("bad")
         logging.getLogger("watchdog.x").info("event")
     return path.read_text()
 
@@ -54,7 +58,15 @@ def test_level_is_heeded(tmp_path, root):
 def test_in_the_journal_each_line_has_its_priority(tmp_path, root, monkeypatch):
     monkeypatch.setitem(sys.modules, "systemd.journal", None)  # as where it is not installed
     text = logged(tmp_path / "log", {"JOURNAL_STREAM": "{}:{}"})
-    assert text == "<6>loud\n<3>bad\n<3>very bad\n"
+    lines = text.splitlines()
+    assert lines[0] == "<6>loud"
+    assert lines[2:4] == ["<3>bad", "<3>Traceback (most recent call last):"]
+    assert lines[-1] == "<3>ValueError: very bad"
+
+
+def test_what_others_named_stays_on_its_line(tmp_path, root):
+    text = logged(tmp_path / "log", {})
+    assert "cannot take a\\n<0>\\x1b[2J\\udcff\n" in text
 
 
 def test_in_the_journal_a_message_has_its_fields(tmp_path, root, monkeypatch):
