@@ -1,0 +1,54 @@
+"""What stands between this machine and a card that works, for a person to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edged.discovery._card import VFIO_DRIVER, Card, read_card
+
+__all__ = ["Survey", "survey"]
+
+_SYSFS: Final = Path("/sys")
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What there is.
+
+    Attributes:
+        cards: those whose ids and class are like ours.
+        iommu: whether the kernel uses an IOMMU.
+        vfio: whether the kernel has the driver that hands cards out, loaded.
+        missing: what to do before a card can be used, in sentences; empty if nothing, or no card.
+    """
+
+    cards: tuple[Card, ...]
+    iommu: bool
+    vfio: bool
+    missing: tuple[str, ...]
+
+
+def survey(sysfs: Path = _SYSFS) -> Survey:
+    """Look; this opens nothing and changes nothing, and needs no privilege."""
+    try:
+        folders = sorted((sysfs / "bus/pci/devices").iterdir())
+    except FileNotFoundError:
+        folders = []
+    # Resolved: what is bound to a function stands beside it under its real name.
+    found = (read_card(folder.resolve()) for folder in folders)
+    cards = tuple(card for card in found if card is not None and card.is_like_ours)
+    iommu = any((sysfs / "class/iommu").glob("*"))
+    vfio = (sysfs / "bus/pci/drivers" / VFIO_DRIVER).exists()
+    missing = []
+    if cards and not iommu:
+        missing.append(
+            "cannot give a card to a process: the kernel uses no IOMMU; switch VT-d or AMD-Vi on in"
+            " the firmware, and boot with intel_iommu=on (docs/cards.md)"
+        )
+    elif any(card.iommu_group is None for card in cards):
+        missing.append("cannot give a card to a process: the IOMMU does not cover its slot")
+    if cards and not vfio:
+        missing.append(f"cannot bind a card: the driver is not loaded; modprobe {VFIO_DRIVER}")
+    return Survey(cards, iommu, vfio, tuple(missing))

@@ -1,0 +1,78 @@
+"""Run under umockdev-wrapper: a machine whose PCI bus is told on standard input what to have.
+
+A line is JSON: ``["add", ADDRESS, VENDOR, DEVICE, CLASS]``, or ``["remove", ADDRESS]``, or
+``["replace", ADDRESS]``, which is a removal and a return in one. What the watch says of it goes to
+standard output as JSON: ``[[address, …], [address that went, …]]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import sys
+
+from edged.discovery import Card, PciAddress, Watch
+
+
+class Bus:
+    """umockdev's test bed, by its C interface."""
+
+    def __init__(self) -> None:
+        self._library = ctypes.CDLL("libumockdev.so.0")
+        self._library.umockdev_testbed_new.restype = ctypes.c_void_p
+        self._bed = ctypes.c_void_p(self._library.umockdev_testbed_new())
+
+    def add(self, address: str, vendor: int, device: int, pci_class: int) -> None:
+        config = bytearray(64)
+        config[4] = 2
+        description = (
+            f"P: /devices/pci0000:00/{address}\nE: SUBSYSTEM=pci\nE: PCI_SLOT_NAME={address}\n"
+            f"A: vendor={vendor:#06x}\\n\nA: device={device:#06x}\\n\n"
+            f"A: class={pci_class:#08x}\\n\n"
+            f"H: config={config.hex()}\n\n"
+        )
+        text = ctypes.c_char_p(description.encode())
+        assert self._library.umockdev_testbed_add_from_string(self._bed, text, None)
+
+    def tell(self, address: str, action: str) -> None:
+        path = ctypes.c_char_p(_path(address))
+        self._library.umockdev_testbed_uevent(self._bed, path, ctypes.c_char_p(action.encode()))
+
+    def remove(self, address: str) -> None:
+        self._library.umockdev_testbed_remove_device(self._bed, ctypes.c_char_p(_path(address)))
+
+
+def _path(address: str) -> bytes:
+    return f"/sys/devices/pci0000:00/{address}".encode()
+
+
+def _say(cards: tuple[Card, ...], gone: frozenset[PciAddress]) -> None:
+    said = [[str(card.address) for card in cards], sorted(map(str, gone))]
+    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.flush()
+
+
+async def main() -> None:
+    bus = Bus()
+    watch = Watch(_say)
+    bus.add("0000:00:03.0", 0x1AF4, 0x1000, 0x020000)  # another device, there from the beginning
+    watch.start()
+    commands = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(commands)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    while line := await commands.readline():
+        match json.loads(line):
+            case ["add", address, *ids]:
+                bus.add(address, *ids)
+                bus.tell(address, "add")
+            case ["remove", address]:
+                bus.tell(address, "remove")
+                bus.remove(address)
+            case ["replace", address]:
+                bus.tell(address, "remove")
+                bus.tell(address, "add")
+    watch.stop()
+
+
+asyncio.run(main())
