@@ -5,13 +5,37 @@ What stands on the way (counts, times, logs, holds) takes an `Answer` and is one
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from edged.wire import RequestedModel
 
-__all__ = ["Answer", "Call", "Stopwatch"]
+__all__ = ["Answer", "Call", "Priority", "Stopwatch"]
+
+
+class Priority(enum.IntEnum):
+    """Which of the calls that wait go first; the smaller, the sooner."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+    @classmethod
+    def parse(cls, text: str) -> Priority:
+        """Read ``high``, ``normal`` or ``low``.
+
+        Raises:
+            ValueError: it is none.
+        """
+        for priority in cls:
+            if text == priority.name.lower():
+                return priority
+        raise ValueError(text)
+
+    def __str__(self) -> str:
+        return self.name.lower()
 
 
 class Stopwatch:
@@ -51,6 +75,9 @@ class Call:
         payload: the request's bytes.
         deadline: until when the caller waits, by time.monotonic().
         model: the one that it names, where whoever made this looked.
+        client: who calls: the name of its token or certificate, or else its address without the
+            port. Those of one client take turns with those of the others.
+        priority: which of the calls that wait go first.
         watch: is told what each stage took.
     """
 
@@ -58,6 +85,8 @@ class Call:
     payload: bytes
     deadline: float
     model: RequestedModel | None = None
+    client: str = ""
+    priority: Priority = Priority.NORMAL
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     @property
