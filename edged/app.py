@@ -148,6 +148,7 @@ async def _serve(
         config.console.socket,
         config.console.mode.bits,
         device_report,
+        rate.figures,
     )
     intake = Intake(
         config.drop.directory,

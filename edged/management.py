@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 __all__ = [
     "Activate",
+    "CallFigures",
     "Cancelled",
     "Change",
     "DeviceBank",
@@ -61,6 +62,22 @@ class ModelInfo(Struct, frozen=True):
         return f"{self.name} {self.version}"
 
 
+class CallFigures(Struct, frozen=True):
+    """The calls of the last minute.
+
+    Attributes:
+        per_minute: how many; in the first minute, as many as there would be at this rate.
+        failed: how many of them were answered with an error.
+        p50_seconds, p99_seconds: what half of them, and 99 of 100, took in the daemon at most; None
+            without any.
+    """
+
+    per_minute: float
+    failed: int = 0
+    p50_seconds: float | None = None
+    p99_seconds: float | None = None
+
+
 class Status(Struct, frozen=True):
     """The appliance at a glance.
 
@@ -72,6 +89,7 @@ class Status(Struct, frozen=True):
         problem: why nothing serves, in a sentence; else empty.
         pinned: whether what serves is to stay, whatever is dropped.
         store_problems: what was found wrong with the state on disk when edged started.
+        calls: how many there are and how long they take; None from an edged that does not say so.
     """
 
     version: str
@@ -81,6 +99,7 @@ class Status(Struct, frozen=True):
     problem: str
     pinned: bool
     store_problems: tuple[str, ...] = ()
+    calls: CallFigures | None = None
 
 
 class DeviceReading(Struct, frozen=True):

@@ -30,7 +30,7 @@ _COMMANDS: Final = {
     "featurize": "_transfer",
     "head": "_transfer",
     "push": "_push",
-    "status": "_manage",
+    "status": "_status",
     "models": "_manage",
     "activate": "_manage",
     "rollback": "_manage",

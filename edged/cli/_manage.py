@@ -1,9 +1,8 @@
-"""``edgectl status``, ``models``, ``history``, ``activate``, ``rollback``, ``pin``, ``remove``."""
+"""``edgectl models``, ``history``, ``activate``, ``rollback``, ``pin``, ``remove``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -14,7 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edged.cli._control import Daemon, socket_path
-from edged.cli._output import print_json, print_table, stderr, stdout
+from edged.cli._options import ConfigOption, JsonOption, SocketOption
+from edged.cli._output import held, moment, print_json, print_table, stderr, stdout
 from edged.errors import InputError
 from edged.management import Activate, Cancelled, Change, ModelInfo, Pin, Status, Swap
 
@@ -23,29 +23,10 @@ REMOVE_EXAMPLES = "edgectl remove mobilenet-v2@1.0.0"
 
 _INTERRUPTED = 130
 
-_Socket = Annotated[
-    Path | None,
-    # Who may use it is found out by using it, and said better then.
-    typer.Option("--socket", metavar="PATH", readable=False, help="The daemon's control socket."),
-]
-_Config = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="The daemon's configuration."),
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
-
-def status(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
-    """Show what edged is doing: which model serves since when, or why none does."""
-    found = _daemon(socket, config).get("/v1/status", Status)
-    if as_json:
-        print_json(msgspec.to_builtins(found))
-        return
-    for key, value in _facts(found):
-        stdout().print(f"[bold]{key:8}[/bold] {escape(value)}")
-
-
-def models(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
+def models(
+    socket: SocketOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """List the models in the store: loaded, available, set aside and why."""
     daemon = _daemon(socket, config)
     pinned = daemon.get("/v1/status", Status).pinned
@@ -58,7 +39,7 @@ def models(socket: _Socket = None, config: _Config = None, as_json: _Json = Fals
             f"{m.name}@{m.version}",
             str(m.serial),
             f"{m.size / 1e6:.1f} MB",
-            _time(m.added),
+            moment(m.added),
             " · ".join(filter(None, (_state(m, pinned), m.source))),
         )
         for m in found
@@ -68,9 +49,9 @@ def models(socket: _Socket = None, config: _Config = None, as_json: _Json = Fals
 
 def history(
     limit: Annotated[int, typer.Option(help="How many changes.", min=1, max=10_000)] = 20,
-    socket: _Socket = None,
-    config: _Config = None,
-    as_json: _Json = False,
+    socket: SocketOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show which model began to serve when, who wanted it, and how long calls were held."""
     found = _daemon(socket, config).get(f"/v1/history?limit={limit}", list[Swap])
@@ -78,7 +59,7 @@ def history(
         print_json(msgspec.to_builtins(found))
         return
     rows = [
-        (_time(swap.at), swap.model or swap.digest[:19], _held(swap), swap.cause or "–")
+        (moment(swap.at), swap.model or swap.digest[:19], held(swap), swap.cause or "–")
         for swap in found
     ]
     print_table(("WHEN (UTC)", "MODEL", "CALLS HELD", "CAUSE"), rows)
@@ -92,9 +73,9 @@ def activate(
             help="A model in the store; without a version, the one with the highest serial.",
         ),
     ],
-    socket: _Socket = None,
-    config: _Config = None,
-    as_json: _Json = False,
+    socket: SocketOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a model in the store serve: pinned or not, older or newer, set aside or not.
 
@@ -107,12 +88,16 @@ def activate(
     _follow(_daemon(socket, config).follow("/v1/activate", body), as_json)
 
 
-def rollback(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
+def rollback(
+    socket: SocketOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Make the model serve that did before the present one."""
     _follow(_daemon(socket, config).follow("/v1/rollback", None), as_json)
 
 
-def cancel(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
+def cancel(
+    socket: SocketOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Call off what is on its way into the slot; what serves goes on serving."""
     found = _daemon(socket, config).post("/v1/cancel", None, Cancelled)
     if as_json:
@@ -123,7 +108,9 @@ def cancel(socket: _Socket = None, config: _Config = None, as_json: _Json = Fals
         stdout().print("nothing was on its way")
 
 
-def pin(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
+def pin(
+    socket: SocketOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Have what serves stay: what is dropped is stored, and not activated.
 
     Nor has a call a model loaded on demand. `edgectl activate` still does what it says.
@@ -131,16 +118,18 @@ def pin(socket: _Socket = None, config: _Config = None, as_json: _Json = False) 
     _set_pin(True, socket, config, as_json)
 
 
-def unpin(socket: _Socket = None, config: _Config = None, as_json: _Json = False) -> None:
+def unpin(
+    socket: SocketOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Have what is dropped serve again."""
     _set_pin(False, socket, config, as_json)
 
 
 def remove(
     model: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A model in the store.")],
-    socket: _Socket = None,
-    config: _Config = None,
-    as_json: _Json = False,
+    socket: SocketOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Remove a model from the store. One that is in use is not removed."""
     _daemon(socket, config).delete(f"/v1/models/{quote(model, safe='@')}")
@@ -199,19 +188,6 @@ def _follow(changes: Iterator[Change], as_json: bool) -> None:
         stdout().print(f"{escape(done.model)} serves; calls were held for {held:.0f} ms")
 
 
-def _facts(found: Status) -> Iterator[tuple[str, str]]:
-    yield "edged", found.version
-    yield "state", found.state
-    if found.model is not None:
-        since = f", since {_time(found.since)} UTC" if found.since is not None else ""
-        yield "model", f"{found.model} (serial {found.model.serial}){since}"
-    if found.problem:
-        yield "problem", found.problem
-    yield "pinned", "yes: what is dropped is stored, and not activated" if found.pinned else "no"
-    for problem in found.store_problems:
-        yield "store", problem
-
-
 def _state(model: ModelInfo, pinned: bool) -> str:
     words = []
     if model.loaded:
@@ -223,15 +199,6 @@ def _state(model: ModelInfo, pinned: bool) -> str:
     if model.last_good and not model.loaded:
         words.append("what a rollback leads to")
     if model.set_aside is not None:
-        since = f" on {_time(model.set_aside_at)}" if model.set_aside_at is not None else ""
+        since = f" on {moment(model.set_aside_at)}" if model.set_aside_at is not None else ""
         words.append(f"set aside{since}: {model.set_aside}")
     return "; ".join(words)
-
-
-def _held(swap: Swap) -> str:
-    seconds = swap.gate_closed_seconds
-    return "–" if seconds is None else f"{seconds * 1000:.0f} ms"
-
-
-def _time(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"

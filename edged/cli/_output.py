@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["print_json", "print_table", "stderr", "stdout"]
+from edged.management import Swap
+
+__all__ = ["held", "moment", "print_json", "print_table", "stderr", "stdout"]
 
 _ANY_WIDTH: Final = 10_000
 
@@ -39,3 +42,14 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_json(value: Any) -> None:
     """*value* on standard output, for programs."""
     print(json.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201  (it is a command)
+
+
+def moment(seconds: float) -> str:
+    """A time since 1970, in UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def held(swap: Swap) -> str:
+    """For how long calls were."""
+    seconds = swap.gate_closed_seconds
+    return "–" if seconds is None else f"{seconds * 1000:.0f} ms"

@@ -17,6 +17,7 @@ from edged.console._control_socket import listen, peer_uid
 from edged.errors import EdgedError, InputError, LimitError, UnavailableError
 from edged.management import (
     Activate,
+    CallFigures,
     Cancelled,
     Change,
     DeviceReport,
@@ -77,6 +78,7 @@ class Console:
         path: of the socket.
         mode: its permissions.
         device_report: what is known of the device.
+        call_figures: how many calls there are, and how long they take.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Console:
         path: Path,
         mode: int = 0o660,
         device_report: Callable[[], DeviceReport] = lambda: DeviceReport(present=False),
+        call_figures: Callable[[], CallFigures | None] = lambda: None,
     ) -> None:
         self._store = store
         self._slot_status = slot_status
@@ -94,6 +97,7 @@ class Console:
         self._path = path
         self._mode = mode
         self._device_report = device_report
+        self._call_figures = call_figures
         self._changes: set[asyncio.Task[Deployed]] = set()
         self._runner: web.AppRunner | None = None
 
@@ -156,6 +160,7 @@ class Console:
                 problem=slot.problem,
                 pinned=pinned,
                 store_problems=self._store.problems,
+                calls=self._call_figures(),
             )
         )
 

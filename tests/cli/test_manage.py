@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socketserver
 import subprocess
 import sys
@@ -43,6 +44,23 @@ STATUS = {
     "problem": "",
     "pinned": False,
     "store_problems": ["a new catalogue was made"],
+    "calls": {"per_minute": 312.0, "failed": 0, "p50_seconds": 0.00412, "p99_seconds": 0.0123},
+}
+DEVICE = {
+    "present": True,
+    "state": "ACTIVE",
+    "identity": "gateware 0123456789abcdef, array 16x32x4 at 250 MHz, 4096 MiB",
+    "readings": [
+        {"name": "temperature", "value": 54.0, "unit": "°C", "level": "ok", "text": "54 °C"}
+    ],
+    "resets_failed": {"soft reset": 0},
+}
+SWAP = {
+    "at": 1_700_000_000.0,
+    "model": "kws 1.0.0",
+    "digest": MODEL["digest"],
+    "cause": "drop of [kws].edgemodel",
+    "gate_closed_seconds": 0.0234,
 }
 DONE = {"model": "kws 1.0.0", "since": 1.0, "already": False, "gate_closed_seconds": 0.0234}
 
@@ -65,6 +83,8 @@ def daemon() -> Iterator[Answers]:
             {
                 "GET /v1/status": (200, [STATUS]),
                 "GET /v1/models": (200, [[MODEL, ASIDE]]),
+                "GET /v1/device": (200, [DEVICE]),
+                "GET /v1/history?limit=3": (200, [[SWAP]]),
                 "POST /v1/activate": (
                     200,
                     [{"text": "compiling", "fraction": 0.5}, {"text": "loading"}, {"done": DONE}],
@@ -115,14 +135,73 @@ def edgectl(
 def test_status(daemon: Answers) -> None:
     done = edgectl(daemon, "status")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [
+    aside = f"problem  kws 2.0.0 is set aside: {ASIDE['set_aside']}"
+    assert [line.rstrip() for line in done.stdout.splitlines()] == [
         "edged    0.1.0",
         "state    serving",
         "model    kws 1.0.0 (serial 1000000), since 2023-11-14 22:13:22 UTC",
+        "calls    312 a minute, p50 4.12 ms, p99 12.3 ms",
+        "device   ACTIVE, 54 °C, gateware 0123456789abcdef, array 16x32x4 at 250 MHz, 4096 MiB",
         "pinned   no",
-        "store    a new catalogue was made",
+        "change   2023-11-14 22:13:20 UTC  kws 1.0.0, calls held 23 ms, drop of [kws].edgemodel",
+        aside.rstrip(),
+        "         → `edgectl activate kws@2.0.0` tries it once more, `edgectl remove kws@2.0.0`"
+        " forgets it",
+        "problem  a new catalogue was made",
+        "         → drop again the bundles that `edgectl models` no longer lists",
     ]
-    assert json.loads(edgectl(daemon, "status", "--json").stdout)["model"]["name"] == "kws"
+    found = json.loads(edgectl(daemon, "status", "--json").stdout)
+    assert (found["model"]["name"], found["device"]["state"]) == ("kws", "ACTIVE")
+    assert (found["calls"], found["swaps"]) == (STATUS["calls"], [SWAP])
+    assert found["problems"][1]["text"] == "a new catalogue was made"
+
+
+def test_each_problem_of_the_status_has_its_cure(daemon: Answers) -> None:
+    hot = {"name": "temperature", "value": 96.0, "unit": "°C", "level": "throttle", "text": "96 °C"}
+    daemon.by_request |= {
+        "GET /v1/status": (
+            200,
+            [STATUS | {"store_problems": [], "calls": {"per_minute": 60.0, "failed": 6}}],
+        ),
+        "GET /v1/device": (
+            200,
+            [DEVICE | {"readings": [hot], "resets_failed": {"soft reset": 2}}],
+        ),
+        "GET /v1/models": (200, [[MODEL]]),
+    }
+    problems = json.loads(edgectl(daemon, "status", "--json").stdout)["problems"]
+    assert [problem["text"] for problem in problems] == [
+        "temperature is 96 °C: calls are slowed down",
+        "the device was reset in vain: soft reset, 2 times",
+        "6 calls of the last minute failed",
+    ]
+    assert "look at the fans" in problems[0]["cure"]
+    daemon.by_request["GET /v1/status"] = (
+        200,
+        [
+            STATUS
+            | {"state": "no device", "model": None, "since": None, "problem": "it is gone"}
+            | {"store_problems": [], "calls": None}
+        ],
+    )
+    daemon.by_request["GET /v1/device"] = (200, [{"present": False}])
+    screen = edgectl(daemon, "status").stdout
+    assert "device   not in use" in screen
+    assert "problem  it is gone\n         → `edgectl doctor` looks for it" in screen
+
+
+def test_status_can_be_watched(daemon: Answers) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "edged.cli", "status", "--watch", "--json", "--socket", daemon.path],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as watching:
+        assert watching.stdout is not None
+        shown = ""
+        while shown.count("\n}\n") < 2:
+            shown += watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait() == 0
 
 
 def test_models(daemon: Answers) -> None:
