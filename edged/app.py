@@ -15,7 +15,7 @@ from typing import Final
 
 from edged import __version__, compiler
 from edged.calls import Answer, Call
-from edged.config import Activation, Address, Config, reloaded
+from edged.config import Activation, Address, Config, Whose, reloaded
 from edged.console import Console
 from edged.container import ProcessLauncher
 from edged.deploy import Deployer
@@ -26,7 +26,7 @@ from edged.intake import Intake
 from edged.management import DeviceBank, DeviceReading, DeviceReport
 from edged.metrics import Metrics, MetricsServer
 from edged.notices import Notice, about
-from edged.serving import GrpcFront, ServingLimits
+from edged.serving import GrpcFront, ServingLimits, is_local
 from edged.slot import (
     CompilerProcess,
     DeviceLink,
@@ -123,7 +123,7 @@ async def _serve(
     def device_report() -> DeviceReport:
         return _device_report(monitor, slot.status.problem)
 
-    metrics = Metrics(__version__, lambda: slot.held, device_report)
+    metrics = Metrics(__version__, lambda: slot.queued, device_report)
     slot.on_event(metrics.slot_event)
     front = GrpcFront(
         rate.counting(metrics.timed(_answer(slot, config.slot.activation is Activation.ON_DEMAND))),
@@ -133,6 +133,7 @@ async def _serve(
             config.serving.max_concurrent_calls,
             config.serving.call_seconds,
         ),
+        _high_priority(config),
     )
     deployer = Deployer(
         store,
@@ -169,6 +170,7 @@ async def _serve(
     def apply(config: Config) -> None:
         nonlocal interval
         slot.limits = _slot_limits(config)
+        front.high_priority = _high_priority(config)
         monitor.thresholds = _thresholds(config)
         interval = config.device.throttle_interval_seconds
         slow_down(monitor.throttled)
@@ -222,13 +224,24 @@ def _slot_limits(config: Config) -> SlotLimits:
     return SlotLimits(
         drain_seconds=config.slot.drain_seconds,
         attempts=config.slot.attempts,
-        max_held=config.slot.max_held_calls,
-        max_held_bytes=config.slot.max_held_bytes,
+        max_queued=config.serving.max_queued_calls,
+        max_queued_bytes=config.serving.max_queued_bytes,
         failures=config.slot.failures,
         failure_window=config.slot.failure_window_seconds,
         on_demand=config.slot.activation is Activation.ON_DEMAND,
         residence_seconds=config.slot.residence_seconds,
     )
+
+
+def _high_priority(config: Config) -> Callable[[str], bool]:
+    """Which clients may have it, by their addresses."""
+    match config.serving.high_priority:
+        case Whose.ALL:
+            return lambda _: True
+        case Whose.LOCAL:
+            return is_local
+        case Whose.NOBODY:
+            return lambda _: False
 
 
 async def _reload_when_asked(

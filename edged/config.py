@@ -40,6 +40,7 @@ __all__ = [
     "Setting",
     "SlotConfig",
     "StateConfig",
+    "Whose",
     "default_file",
     "load_config",
     "reference",
@@ -72,6 +73,14 @@ class Activation(enum.StrEnum):
 
     ON_DROP = "on-drop"
     ON_DEMAND = "on-demand"
+
+
+class Whose(enum.StrEnum):
+    """Whose calls."""
+
+    ALL = "all"
+    LOCAL = "local"
+    NOBODY = "nobody"
 
 
 class LogLevel(enum.StrEnum):
@@ -166,6 +175,29 @@ class ServingConfig(Struct, frozen=True):
         float,
         Meta(gt=0, description="The deadline of a call that brings none of its own."),
     ] = 60.0
+    max_queued_calls: Annotated[
+        int,
+        Meta(
+            extra=_LIVE,
+            ge=0,
+            description="Calls that may wait, for their turn or while models change. When there are"
+            " more, those of the client that has the most waiting are refused with"
+            " RESOURCE_EXHAUSTED.",
+        ),
+    ] = 256
+    max_queued_bytes: Annotated[
+        int,
+        Meta(extra=_LIVE, ge=0, description="What the requests of those calls may have together."),
+    ] = 256 * MiB
+    high_priority: Annotated[
+        Whose,
+        Meta(
+            extra=_LIVE,
+            description="Whose calls go before others when they ask for it by the metadata"
+            ' "edged-priority: high": "local" is those over a UNIX socket or from this machine.'
+            ' For anybody else that means "normal". "low" is for everybody to ask for.',
+        ),
+    ] = Whose.LOCAL
 
 
 class StateConfig(Struct, frozen=True):
@@ -333,18 +365,6 @@ class SlotConfig(Struct, frozen=True):
         float,
         Meta(extra=_LIVE, gt=0, description="See failures."),
     ] = 60.0
-    max_held_calls: Annotated[
-        int,
-        Meta(
-            extra=_LIVE,
-            ge=0,
-            description="Calls that may wait while one model takes another's place.",
-        ),
-    ] = 256
-    max_held_bytes: Annotated[
-        int,
-        Meta(extra=_LIVE, ge=0, description="What the requests of those calls may have together."),
-    ] = 256 * MiB
     activation: Annotated[
         Activation,
         Meta(
@@ -646,6 +666,12 @@ _WORDS = {
 }
 
 
+_MOVED = {
+    ("slot", "max_held_calls"): "serving.max_queued_calls",
+    ("slot", "max_held_bytes"): "serving.max_queued_bytes",
+}
+
+
 def _tables() -> Iterator[_TableInfo]:
     for table in msgspec.structs.fields(Config):
         keys = []
@@ -711,6 +737,11 @@ def _said(file: Path) -> Iterator[Setting]:
             )
         keys = {key.name: key for key in tables[name].keys}
         for key, value in content.items():
+            if moved := _MOVED.get((name, key)):
+                raise ConfigError(
+                    f"cannot use {file}: {name}.{key} is now {moved}, which bounds what waits for"
+                    " its turn as well; write that instead"
+                )
             if key not in keys:
                 raise ConfigError(
                     f"cannot use {file}: there is no key {name}.{key}{_suggestion(key, keys)}"

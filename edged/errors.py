@@ -10,6 +10,7 @@
     │   └── ImageError          INVALID_ARGUMENT     400   65   a program image that cannot be read
     ├── NotFoundError           NOT_FOUND            404   66   no such model, tensor or file
     ├── LimitError              RESOURCE_EXHAUSTED   413   69   a size, count or memory bound
+    │   └── OverloadError       RESOURCE_EXHAUSTED   429   69   too many calls at this moment
     ├── ConfigError             FAILED_PRECONDITION  500   78   the configuration file
     ├── UnavailableError        UNAVAILABLE          503   75   waiting helps: try again
     │   ├── DeviceLostError     UNAVAILABLE          503   75   the device went away
@@ -46,6 +47,7 @@ __all__ = [
     "LimitError",
     "ModelError",
     "NotFoundError",
+    "OverloadError",
     "RequestError",
     "SandboxError",
     "StoreError",
@@ -106,6 +108,12 @@ class LimitError(EdgedError):
     grpc_status = "RESOURCE_EXHAUSTED"
     http_status = 413
     exit_status = 69
+
+
+class OverloadError(LimitError):
+    """More calls than may wait: waiting helps, and a smaller request may."""
+
+    http_status = 429
 
 
 class ConfigError(EdgedError):

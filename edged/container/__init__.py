@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from edged.container._channel import CalledBack
     from edged.container._container import Container, Launcher
     from edged.container._launcher import ProcessLauncher
+    from edged.container._messages import CALLS_AT_ONCE
 
-__all__ = ["CalledBack", "Container", "Launcher", "ProcessLauncher"]
+__all__ = ["CALLS_AT_ONCE", "CalledBack", "Container", "Launcher", "ProcessLauncher"]
 
-_PLACES = {"CalledBack": "_channel", "ProcessLauncher": "_launcher"}
+_PLACES = {
+    "CALLS_AT_ONCE": "_messages",
+    "CalledBack": "_channel",
+    "ProcessLauncher": "_launcher",
+}
 
 
 def __getattr__(name: str) -> object:

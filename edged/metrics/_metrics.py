@@ -36,12 +36,12 @@ class Metrics:
 
     Args:
         version: of edged.
-        held: how many calls wait at the gate now.
+        queued: how many calls wait for their turn now.
         device_report: what is known of the device now.
     """
 
     def __init__(
-        self, version: str, held: Callable[[], int], device_report: Callable[[], DeviceReport]
+        self, version: str, queued: Callable[[], int], device_report: Callable[[], DeviceReport]
     ) -> None:
         self._registry = registry = CollectorRegistry()
         registry.register(DeviceCollector(device_report))
@@ -63,7 +63,7 @@ class Metrics:
         )
         self._stage_seconds = Histogram(
             "edged_call_stage_seconds",
-            "What of that went where: waiting at the gate, or in the model's container.",
+            "What of that went where: waiting for its turn, or in the model's container.",
             ("stage",),
             buckets=_SECONDS,
             registry=registry,
@@ -75,9 +75,9 @@ class Metrics:
             registry=registry,
         )
         self._running = Gauge("edged_calls_running", "Calls in the daemon.", registry=registry)
-        Gauge("edged_calls_held", "Calls that wait at the gate.", registry=registry).set_function(
-            held
-        )
+        Gauge(
+            "edged_calls_queued", "Those of them that wait for their turn.", registry=registry
+        ).set_function(queued)
         self._events = Counter(
             "edged_slot_events",
             "What happened to the slot: swapped, rolled back, container lost, device lost, …",

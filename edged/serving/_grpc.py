@@ -14,7 +14,8 @@ import grpc.aio
 
 from edged import wire
 from edged.calls import Answer, Call
-from edged.errors import ConfigError, EdgedError, UnavailableError
+from edged.errors import ConfigError, EdgedError, OverloadError, UnavailableError
+from edged.serving._caller import client_of, priority_of
 from edged.serving._health import HEALTH, Health, add_reflection
 
 __all__ = ["METHODS", "GrpcFront", "ServingLimits"]
@@ -49,14 +50,20 @@ class GrpcFront:
     Args:
         answer: answers one call.
         addresses: ``host:port`` or ``unix:/path``.
+        high_priority: whether a client of that address may ask for it; may be set at any time.
     """
 
     def __init__(
-        self, answer: Answer, addresses: Sequence[str], limits: ServingLimits = ServingLimits()
+        self,
+        answer: Answer,
+        addresses: Sequence[str],
+        limits: ServingLimits = ServingLimits(),
+        high_priority: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._answer = answer
         self._addresses = addresses
         self._limits = limits
+        self.high_priority = high_priority
         self._server: grpc.aio.Server | None = None
         self._health = Health(_SERVICES)
 
@@ -101,8 +108,13 @@ class GrpcFront:
     ) -> bytes:
         left = context.time_remaining()
         timeout = self._limits.call_seconds if left is None else min(left, 86_400.0)
+        deadline = time.monotonic() + timeout
+        address = client_of(context.peer())
+        metadata = dict(context.invocation_metadata() or ())
         try:
-            return await self._answer(Call(method, payload, time.monotonic() + timeout))
+            priority = priority_of(metadata, self.high_priority(address))
+            call = Call(method, payload, deadline, client=address, priority=priority)
+            return await self._answer(call)
         except EdgedError as error:
             await _abort(context, error)
             raise  # abort() raises by itself; this line tells the type checker
@@ -116,7 +128,7 @@ class GrpcFront:
 
 async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], error: EdgedError) -> None:
     trailers: tuple[tuple[str, str], ...] = ()
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnavailableError | OverloadError):
         # How gRPC's own retry policy is told when to come again (gRFC A6).
         trailers = (("grpc-retry-pushback-ms", str(_RETRY_MS)),)
     await context.abort(getattr(grpc.StatusCode, error.grpc_status), str(error), trailers)

@@ -7,11 +7,12 @@ store and the device; nothing of gRPC, and nothing of folders that people drop t
 from edged.slot._compile import CompilerProcess
 from edged.slot._gate import Gate
 from edged.slot._link import DeviceLink
-from edged.slot._slot import Deployed, Slot, SlotLimits, SlotStatus
+from edged.slot._slot import AT_ONCE, Deployed, Slot, SlotLimits, SlotStatus
 from edged.slot._standby import Standbys, Tell
 from edged.slot._states import TRANSITIONS, Event, State
 
 __all__ = [
+    "AT_ONCE",
     "TRANSITIONS",
     "CompilerProcess",
     "Deployed",

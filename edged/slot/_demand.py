@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from edged.bundle import Digest
-from edged.errors import DeadlineError, EdgedError, LimitError
+from edged.errors import DeadlineError, EdgedError, OverloadError
 from edged.slot._gate import again
 from edged.store import BundleRecord
 
@@ -46,12 +46,12 @@ class Demand:
         """Wait at most *seconds* until *record* was loaded.
 
         Raises:
-            LimitError: too many calls wait already.
+            OverloadError: too many calls wait already.
             DeadlineError: its turn did not come in time.
             EdgedError: why it cannot be loaded.
         """
         if self.waiting >= self.max_waiting:
-            raise LimitError(
+            raise OverloadError(
                 f"cannot wait for {record}: {self.waiting} calls wait for models already; try again"
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -13,7 +13,7 @@ from typing import Final
 
 from edged.bundle import Digest
 from edged.calls import Call, Stopwatch
-from edged.container import CalledBack
+from edged.container import CALLS_AT_ONCE, CalledBack
 from edged.device import Device
 from edged.errors import (
     DeadlineError,
@@ -38,10 +38,14 @@ from edged.slot._to_its_end import to_its_end
 from edged.store import BundleRecord, Store
 from edged.wire import RequestedModel
 
-__all__ = ["Deployed", "Slot", "SlotLimits", "SlotStatus"]
+__all__ = ["AT_ONCE", "Deployed", "Slot", "SlotLimits", "SlotStatus"]
 
 _log = logging.getLogger(__name__)
 _DEVICE_SECONDS: Final = 1.0
+
+AT_ONCE: Final = CALLS_AT_ONCE + 2
+"""Calls that are let in: what the container works on, and what it goes on with while the daemon is
+busy with an answer. All others wait where turns are fair."""
 
 _TEST_SECONDS: Final = 0.01
 """While calls wait, vectors of the self-test are begun for so long, and one in any case."""
@@ -54,8 +58,8 @@ class SlotLimits:
     Attributes:
         drain_seconds: how long a swap waits for the calls inside.
         attempts: starts of one model that may fail before it is set aside.
-        max_held: calls that may wait while models change.
-        max_held_bytes: what their requests may have together.
+        max_queued: calls that may wait for their turn, or while models change.
+        max_queued_bytes: what their requests may have together.
         failures: losses of a model's container within *failure_window* seconds, after which the
             model is set aside.
         on_demand: whether a call that names a model which is stored but not loaded has it loaded.
@@ -64,8 +68,8 @@ class SlotLimits:
 
     drain_seconds: float = 30.0
     attempts: int = 3
-    max_held: int = 256
-    max_held_bytes: int = 256 << 20
+    max_queued: int = 256
+    max_queued_bytes: int = 256 << 20
     failures: int = 5
     failure_window: float = 60.0
     on_demand: bool = False
@@ -123,9 +127,9 @@ class Slot:
         self._standbys = standbys
         self._link = link
         self._limits = limits
-        self._gate = Gate(limits.max_held, limits.max_held_bytes)
+        self._gate = Gate(limits.max_queued, limits.max_queued_bytes, AT_ONCE)
         self._pace = Pace()
-        self._demand = Demand(limits.max_held)
+        self._demand = Demand(limits.max_queued)
         self._state = State.ABSENT
         self._problem = "the device has not been found yet"
         self._device: Device | None = None
@@ -162,8 +166,9 @@ class Slot:
     @limits.setter
     def limits(self, limits: SlotLimits) -> None:
         self._limits = replace(limits, on_demand=self._limits.on_demand)
-        self._gate.max_held, self._gate.max_held_bytes = limits.max_held, limits.max_held_bytes
-        self._demand.max_waiting = limits.max_held
+        self._gate.max_queued = limits.max_queued
+        self._gate.max_queued_bytes = limits.max_queued_bytes
+        self._demand.max_waiting = limits.max_queued
         self._losses = deque(self._losses, limits.failures)
 
     def slow_down(self, interval: float) -> None:
@@ -185,9 +190,9 @@ class Slot:
         self._event_listeners.append(listener)
 
     @property
-    def held(self) -> int:
+    def queued(self) -> int:
         """Calls that wait at the gate."""
-        return self._gate.held
+        return self._gate.queued
 
     async def start(self) -> None:
         """Look for the device, and serve the committed model once it is there."""
@@ -200,7 +205,7 @@ class Slot:
         """Answer one call by the loaded model.
 
         The model that it names changes nothing without on-demand loading: the container compares
-        it with what it holds. Its watch is told what the stages took, *gate* and *container*.
+        it with what it holds. Its watch is told what the stages took, *queue* and *container*.
 
         Returns:
             the response's bytes.
@@ -208,15 +213,14 @@ class Slot:
         Raises:
             EdgedError: the class says what the caller should do about it.
         """
-        size = len(call.payload)
         await self._pace.turn(call.left)
         arrival = None
         while True:
             if self._limits.on_demand and call.model is not None and call.model.name:
-                await self._enter_on_demand(call.model, call.deadline, size)
+                await self._enter_on_demand(call, call.model)
             else:
-                arrival = await self._gate.enter(call.left, size, arrival)
-            call.watch.lap("gate")
+                arrival = await self._gate.enter(call, arrival)
+            call.watch.lap("queue")
             try:
                 loaded = self._loaded
                 if loaded is None:
@@ -328,15 +332,15 @@ class Slot:
 
     # Models that calls ask for by name.
 
-    async def _enter_on_demand(self, model: RequestedModel, deadline: float, size: int) -> None:
+    async def _enter_on_demand(self, call: Call, model: RequestedModel) -> None:
         """Pass the gate with the model loaded that a call names, if the store has it."""
         stored = True
         while True:
             # Without a device the gate refuses at once.
             there = self._device is not None and self._state is not State.STOPPED
             if there and not self._is_loaded(model):
-                stored = await self._demanded(model, deadline)
-            await self._gate.enter(deadline - time.monotonic(), size)
+                stored = await self._demanded(model, call.deadline)
+            await self._gate.enter(call)
             # It may have gone again while the call was held. A model that is not stored is the
             # container's to answer: it says what is loaded instead.
             if not stored or self._is_loaded(model):

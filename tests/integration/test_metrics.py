@@ -67,7 +67,7 @@ def test_what_is_counted_is_what_happened(appliance: Appliance, kws: Path, mobil
     assert found["edged_gate_closed_seconds_count"] == 1
     assert found["edged_slot_state state=serving"] == 1
     assert found["edged_slot_state state=swapping"] == 0
-    assert found["edged_calls_running"] == found["edged_calls_held"] == 0
+    assert found["edged_calls_running"] == found["edged_calls_queued"] == 0
     assert found["edged_device_present"] == 1
     assert 20 < found["edged_device_reading reading=temperature unit=°C"] < 90
     assert found["edged_device_level reading=temperature"] == 0

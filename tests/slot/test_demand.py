@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from edged.errors import DeadlineError, LimitError, ModelError
+from edged.errors import DeadlineError, ModelError, OverloadError
 from edged.slot._demand import Demand
 from edged.store import BundleRecord
 
@@ -45,7 +45,7 @@ async def test_who_waits_is_told_why_it_cannot_be() -> None:
     demand = Demand(max_waiting=1)
     task = asyncio.create_task(demand.wait(record("a"), 5))
     await waiting(demand, 1)
-    with pytest.raises(LimitError, match="1 calls wait"):
+    with pytest.raises(OverloadError, match="1 calls wait"):
         await demand.wait(record("a"), 5)
     demand.settle(record("a"), ModelError("cannot compile it"))
     with pytest.raises(ModelError, match="cannot compile it"):

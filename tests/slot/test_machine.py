@@ -36,6 +36,7 @@ from slot.world import (
 )
 
 from edged import calls
+from edged.calls import Priority
 from edged.container import Launcher
 from edged.errors import (
     DeadlineError,
@@ -43,7 +44,7 @@ from edged.errors import (
     NotFoundError,
     UnavailableError,
 )
-from edged.slot import Deployed, DeviceLink, Slot, SlotLimits, Standbys, State
+from edged.slot import AT_ONCE, Deployed, DeviceLink, Slot, SlotLimits, Standbys, State
 from edged.store import Store
 from edged.wire import RequestedModel
 
@@ -66,6 +67,7 @@ class Call:
         seconds: how long it waits.
         settled: when all was last quiet with a model serving, -1 if it was not before the call.
         absent: the device is not there, and the slot knows.
+        blocked: while it was under way, as many calls hung as are let in at a time.
     """
 
     name: str
@@ -74,7 +76,9 @@ class Call:
     began: float
     settled: float
     absent: bool
+    sent: calls.Call
     task: asyncio.Task[bytes]
+    blocked: bool = False
 
 
 @dataclass(eq=False)
@@ -160,18 +164,23 @@ class SlotMachine(RuleBasedStateMachine):
         name=st.sampled_from(["", "", *GOOD]),
         seconds=st.sampled_from([PATIENT, PATIENT, HURRIED]),
         hangs=st.sampled_from([False, False, False, True]),
+        client=st.sampled_from(["ann", "bob"]),
+        priority=st.sampled_from(Priority),
     )
-    def call(self, name: str, seconds: float, hangs: bool) -> None:
+    def call(self, name: str, seconds: float, hangs: bool, client: str, priority: Priority) -> None:
         hardware, now = self.world.hardware, self.world.clock.now
         if name and self.on_demand:
             self.world.demanded.add(name)
         payload = name.encode() + (HANG if hangs else b"")
         asked = RequestedModel(name) if name else None
-        sent = calls.Call("Predict", payload, now + seconds, asked)
+        sent = calls.Call("Predict", payload, now + seconds, asked, client, priority)
         task = self.daemon.loop.spawn(self.daemon.slot.call(sent))
         absent = not hardware.present and hardware.changed + NOTICED < now
-        call = Call(name, seconds, hangs, now, self.settled, absent, task)
+        call = Call(name, seconds, hangs, now, self.settled, absent, sent, task)
         self.calls.append(call)
+        if sum(call.hangs for call in self.calls) >= AT_ONCE:
+            for each in self.calls:
+                each.blocked = True
         for deployment in self.deployments:
             deployment.calls_hang |= hangs
         task.add_done_callback(lambda _: self.answered(call))
@@ -285,6 +294,7 @@ class SlotMachine(RuleBasedStateMachine):
 
     def answered(self, call: Call) -> None:
         """A call has ended: is that the end that it should have?"""
+        before = self.calls[: self.calls.index(call)]
         self.calls.remove(call)
         world, now = self.world, self.world.clock.now
         if self.daemon.loop.dead or call.task.cancelled():
@@ -297,12 +307,17 @@ class SlotMachine(RuleBasedStateMachine):
             world.violated(f"{error!r} ended {call}")
         if error is None and call.name and call.task.result().decode() != call.name:
             world.violated(f"{call.task.result()!r} answered {call}")
+        if error is None and not self.on_demand:
+            # Who asks for a model by name may wait for it, and comes to the gate later.
+            for other in before:
+                if not other.hangs and _same_line(call.sent, other.sent):
+                    world.violated(f"{call} was answered before {other}")
         absent = call.absent and not world.hardware.present
         if absent and (took > LATE or not isinstance(error, UnavailableError)):
             world.violated(f"{error!r} after {took:.3f} s without a device: {call}")
         if error is None or call.hangs or world.troubled >= call.settled:
             return
-        if call.seconds == HURRIED and isinstance(error, DeadlineError):
+        if (call.seconds == HURRIED or call.blocked) and isinstance(error, DeadlineError):
             return
         if call.name:
             # Another may be loaded; and if models come on demand, others may be before it.
@@ -391,6 +406,10 @@ class SlotMachine(RuleBasedStateMachine):
             if hasattr(self, "daemon") and not self.daemon.loop.is_closed():
                 self.daemon.loop.kill()
             shutil.rmtree(self.folder)
+
+
+def _same_line(one: calls.Call, other: calls.Call) -> bool:
+    return (one.client, one.priority) == (other.client, other.priority)
 
 
 def _tell(text: str, fraction: float | None = None) -> None:
