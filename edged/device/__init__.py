@@ -2,23 +2,29 @@
 
 :class:`Device` is for the one who manages it: banks, resets, health. :class:`InferenceQueue` is for
 the one who computes on it; :class:`Monitor` keeps it fit for both. :mod:`~edged.device.vfio_user`
-reaches the emulator.
+reaches the emulator, and a card through the process that has it; :mod:`~edged.device.vfio` the card
+itself.
 """
 
-from edged.device import vfio_user
+from edged.device import vfio, vfio_user
 from edged.device._device import BankState, Device, Identity, Readings
+from edged.device._flash import Booted, FlashState
 from edged.device._health import Bound, Level, Reading, Thresholds
 from edged.device._inference import InferenceQueue
 from edged.device._inject import disarm, inject
 from edged.device._ladder import Resets, Step
+from edged.device._memory import DmaBuffer
 from edged.device._monitor import Monitor, Report
 from edged.device._pci import LinkErrors, LinkState
 from edged.device._transport import Transport
 
 __all__ = [
     "BankState",
+    "Booted",
     "Bound",
     "Device",
+    "DmaBuffer",
+    "FlashState",
     "Identity",
     "InferenceQueue",
     "Level",
@@ -34,5 +40,6 @@ __all__ = [
     "Transport",
     "disarm",
     "inject",
+    "vfio",
     "vfio_user",
 ]

@@ -8,13 +8,14 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
 import google_crc32c
 import numpy as np
 
+from edged.device._flash import Booted, FlashState, boot, flash_state, write_firmware
 from edged.device._ladder import Resets, Step
 from edged.device._memory import DmaBuffer
 from edged.device._pci import LinkErrors, LinkState, link_state, take_errors
@@ -30,7 +31,15 @@ from edged.errors import (
     LimitError,
 )
 from edged.notices import Notice, about
-from edged.npu import ABI, MAX_IMAGE_BYTES, Array, image_digest, parse_image
+from edged.npu import (
+    ABI,
+    MAX_IMAGE_BYTES,
+    Array,
+    Firmware,
+    FirmwareKind,
+    image_digest,
+    parse_image,
+)
 from edged.npu.registers import (
     BANKS,
     MAGIC,
@@ -43,6 +52,7 @@ from edged.npu.registers import (
     Descriptor,
     DescriptorFlag,
     Fault,
+    FlashCommand,
     Operation,
     Queue,
     Reg,
@@ -58,7 +68,7 @@ __all__ = ["BankState", "Device", "Identity", "Readings"]
 _LOG = logging.getLogger(__name__)
 
 _RING_IOVA: Final = 1 << 32
-_IMAGE_IOVA: Final = 1 << 40
+_IMAGE_IOVA: Final = 1 << 36
 _LOG2_SIZE: Final = 4
 _NONE: Final = 0xFFFF_FFFF
 _EVENT: Final = 0
@@ -156,7 +166,12 @@ class Device:
 
     @classmethod
     def open(
-        cls, transport: Transport, resets: Resets | None = None, *, suspect: bool = False
+        cls,
+        transport: Transport,
+        resets: Resets | None = None,
+        *,
+        suspect: bool = False,
+        any_abi: bool = False,
     ) -> Self:
         """Probe the device, then take its management queue.
 
@@ -165,6 +180,9 @@ class Device:
             resets: if given, whatever runs is aborted, and the reset ladder is climbed as far as
                 the device needs to be of use again; counted there.
             suspect: whether something is known to hang, so that aborting it counts as a step.
+            any_abi: take one of another ABI as well: its firmware can be changed.
+
+        One in state GOLDEN is opened as it is: it can do nothing but be flashed.
 
         Raises:
             IncompatibleError: it is no such device, or of another ABI.
@@ -173,7 +191,7 @@ class Device:
         """
         device = None
         try:
-            device = cls(transport, _identify(transport))
+            device = cls(transport, _identify(transport, any_abi))
             if resets is None:
                 device._start()
             else:
@@ -352,6 +370,35 @@ class Device:
         """
         disable_queue(self._transport, queue)
 
+    def flash_state(self) -> FlashState | None:
+        """What the flash holds; None where the firmware cannot be changed from here."""
+        return flash_state(self._transport)
+
+    def flash(
+        self, firmware: Firmware, tell: Callable[[str, float], None] = lambda _text, _part: None
+    ) -> Booted | None:
+        """Put a firmware into the flash, and have a role run. Takes seconds to minutes.
+
+        Afterwards a device that was given a role is to be closed and opened anew.
+
+        Args:
+            tell: told what is being done and how much of it is, 0 … 1.
+
+        Returns:
+            what runs after a role was flashed; None after a golden image.
+
+        Raises:
+            IncompatibleError: it is for another shell or ABI; nothing was changed.
+            LimitError: it does not fit; likewise.
+            DeviceError, DeadlineError: the flash is not sound now, and the golden image what boots.
+        """
+        with self._lock:
+            write_firmware(self._transport, self._execute, firmware, tell)
+            if firmware.header.kind is FirmwareKind.GOLDEN:
+                return None
+            tell("booting", 0.0)
+            return boot(self._transport, FlashCommand.BOOT_ROLE)
+
     def set_watchdog(self, milliseconds: int) -> None:
         """Have the device fault a run that takes longer; 0 lets it take any time."""
         self._transport.region_write(Reg.WATCHDOG_MS, milliseconds)
@@ -405,6 +452,9 @@ class Device:
 
     def _make_fit(self, resets: Resets, suspect: bool) -> None:
         """Abort what runs, and climb only as far as needed."""
+        if self.state() is State.GOLDEN:
+            self._start(_ABORT_SECONDS)
+            return
         if self.state() is State.FAULTED:
             suspect = True
             fault = _known(Fault, self._transport.region_read(Reg.FAULT_CODE))
@@ -437,6 +487,8 @@ class Device:
                     self.soft_reset(_RESET_SECONDS)
                 case Step.FUNCTION_LEVEL_RESET:
                     self.function_level_reset()
+                case Step.GOLDEN_IMAGE:
+                    return self._taken_to_golden()
             state = self.state()
             if state not in (State.CLEARED, State.LOADING, State.READY):
                 return f"it is {state.name}"
@@ -448,6 +500,14 @@ class Device:
         except (DeadlineError, DeviceError) as error:
             return str(error)
         return ""
+
+    def _taken_to_golden(self) -> str:
+        """Boot the golden image, which can be flashed; nothing that hangs survives it."""
+        if self.flash_state() is None:
+            return "there is no golden image"
+        booted = boot(self._transport, FlashCommand.BOOT_GOLDEN)
+        self._start(_ABORT_SECONDS)
+        return "" if booted.region is FirmwareKind.GOLDEN else "it did not boot the golden image"
 
     def _fence(self, timeout: float) -> float:
         begun = time.monotonic()
@@ -538,7 +598,7 @@ def _known(kind: type[_Known], value: int) -> _Known:
         raise DeviceError(f"cannot tell the device's {kind.__name__}: it says {value}") from error
 
 
-def _identify(transport: Transport) -> Identity:
+def _identify(transport: Transport, any_abi: bool) -> Identity:
     """Probe the magic before anything else: PCI ids are shared."""
     magic = transport.region_read(Reg.MAGIC)
     if magic == ALL_ONES:
@@ -548,10 +608,10 @@ def _identify(transport: Transport) -> Identity:
             f"cannot open device: its first register is {magic:#010x}, wanted {MAGIC:#010x}"
         )
     abi = transport.region_read(Reg.ABI)
-    if abi != ABI:
+    if abi != ABI and not any_abi:
         raise IncompatibleError(
             f"cannot open device: it has ABI {abi}, this driver ABI {ABI};"
-            " flash the gateware of this release"
+            " flash the firmware of this release: edgectl device flash IMAGE"
         )
     return Identity(
         abi,

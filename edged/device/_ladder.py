@@ -10,10 +10,7 @@ __all__ = ["Resets", "Step"]
 
 
 class Step(enum.Enum):
-    """In the order in which they are taken, each only when the one before did not help.
-
-    What comes after them is for whoever owns the bus: bus reset, remove and rescan, golden image.
-    """
+    """In the order in which they are taken, each only when the one before did not help."""
 
     QUEUE_ABORT = "queue abort"
     """Abort the data queue, clear the fault, take the management queue anew. Banks stay."""
@@ -21,6 +18,8 @@ class Step(enum.Enum):
     """Banks are emptied."""
     FUNCTION_LEVEL_RESET = "function-level reset"
     """Counters and faults as well."""
+    GOLDEN_IMAGE = "golden image"
+    """The factory's firmware, which ends whatever hangs, and waits to be flashed."""
 
 
 class Resets:

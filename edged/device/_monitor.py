@@ -17,7 +17,7 @@ from edged.device._health import Level, Reading, Thresholds, assess
 from edged.device._ladder import Resets
 from edged.device._pci import LinkState
 from edged.device._transport import Transport
-from edged.errors import EdgedError, UnavailableError
+from edged.errors import EdgedError, IncompatibleError, UnavailableError
 from edged.notices import Notice, about
 from edged.npu.registers import Fault, State
 
@@ -101,6 +101,7 @@ class Monitor:
 
         Raises:
             UnavailableError: a reading says that it must not be used now.
+            IncompatibleError: it runs its golden image, and has to be flashed.
             DeviceError, DeviceLostError: as :meth:`Device.open`.
         """
         device = Device.open(transport, self.resets, suspect=self._suspect)
@@ -108,6 +109,12 @@ class Monitor:
         try:
             device.set_watchdog(int(self._watchdog_seconds * 1000))
             self._look(device)
+            assert self.report is not None
+            if self.report.state is State.GOLDEN:
+                raise IncompatibleError(
+                    "cannot use device: it runs its golden image, because there is no sound role in"
+                    " its flash or no reset helped; flash one: edgectl device flash IMAGE"
+                )
             if stop := self._stop():
                 raise UnavailableError(f"cannot use device: {stop}")
         except BaseException:

@@ -73,6 +73,7 @@ def _serve(options: argparse.Namespace) -> int:
         pace=Pace(options.pace),
         faults=faults,
         injectable=options.fault_injection,
+        flash=options.flash,
     )
     try:
         server = Server(options.socket, device, faults, schedule)
@@ -135,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--threads", type=_threads, default=1, metavar="N", help="threads that one run may use"
+    )
+    parser.add_argument(
+        "--flash",
+        type=Path,
+        metavar="FILE",
+        help="what keeps the card's firmware; made, with one of --array, if it is not there",
     )
     parser.add_argument("--faults", type=Path, metavar="FILE", help="what is to go wrong, and when")
     parser.add_argument(

@@ -18,12 +18,21 @@ import numpy.typing as npt
 from edged._onnxruntime import RunOptions
 from edged.emulator._executor import Executor, WeightEncodings
 from edged.emulator._faults import Faults
+from edged.emulator._flash import FlashChip, FlashRefusal
 from edged.emulator._memory import DmaFault, Dram, HostMemory
 from edged.emulator._thermal import TRIP, Thermal
 from edged.emulator._timing import CLOCK_KHZ, Cost, cost_of
 from edged.errors import DeviceError, ImageError
 from edged.faults import fault_point
-from edged.npu import ABI, MAX_IMAGE_BYTES, Array, ProgramImage, Tensor, parse_image
+from edged.npu import (
+    ABI,
+    MAX_IMAGE_BYTES,
+    Array,
+    FirmwareKind,
+    ProgramImage,
+    Tensor,
+    parse_image,
+)
 from edged.npu.registers import (
     BANKS,
     QUEUE_MANAGEMENT,
@@ -42,6 +51,11 @@ _LOG = logging.getLogger(__name__)
 _PAGE: Final = 4096
 _HOST_BYTES_PER_CYCLE: Final = 28
 """PCI Express 3.0 ×8 after its overheads, 7 GB/s, by the array's clock."""
+_MAX_FLASH_WRITE: Final = 1 << 20
+_FLASH_CYCLES_PER_BYTE: Final = 16
+"""16 MB/s, as fast as quad SPI is written."""
+_WITHOUT_ROLE: Final = (Operation.FENCE, Operation.FLUSH, Operation.WRITE_FLASH)
+"""What the golden image can do."""
 
 
 class Pace(enum.Enum):
@@ -187,6 +201,7 @@ class Core:
 
     Args:
         faults: what is to go wrong.
+        flash: what is booted, and may be changed.
         on_fault: called when a fault has been recorded.
     """
 
@@ -199,10 +214,12 @@ class Core:
         threads: int,
         pace: Pace,
         faults: Faults,
+        flash: FlashChip,
         on_fault: Callable[[], None],
     ) -> None:
         self.array = array
         self.faults = faults
+        self.flash = flash
         self.thermal = Thermal()
         self.dram = Dram(dram_bytes)
         size = dram_bytes // BANKS // _PAGE * _PAGE
@@ -256,6 +273,8 @@ class Core:
     def _dispatch(
         self, descriptor: Descriptor, queue: int, memory: HostMemory, cancellation: Cancellation
     ) -> int:
+        if self.flash.booted is FirmwareKind.GOLDEN and descriptor.op not in _WITHOUT_ROLE:
+            raise _Refused(Status.NO_ROLE, "the golden image runs")
         match descriptor.op:
             case Operation.DMA_IN:
                 data = self._device_range(descriptor, queue)
@@ -276,6 +295,8 @@ class Core:
                 return self._load(descriptor, memory, cancellation)
             case Operation.ACTIVATE_BANK if queue == QUEUE_MANAGEMENT:
                 return self._activate(descriptor.device_address)
+            case Operation.WRITE_FLASH if queue == QUEUE_MANAGEMENT:
+                return self._write_flash(descriptor, memory)
         raise _Refused(Status.BAD_OPERATION, f"operation {descriptor.op}")
 
     def _transfer(self) -> None:
@@ -362,6 +383,19 @@ class Core:
             executor, image.input_tensors, image.output_tensors, image.dram_bytes, cost_of(image)
         )
         return image.digest, program
+
+    def _write_flash(self, descriptor: Descriptor, memory: HostMemory) -> int:
+        if not 0 < descriptor.length <= _MAX_FLASH_WRITE:
+            raise _Refused(Status.BAD_LENGTH, f"a write of {descriptor.length} bytes")
+        self._transfer()
+        data = bytearray(descriptor.length)
+        memory.read(descriptor.host_address, memoryview(data))
+        _check_crc(descriptor, memoryview(data))
+        try:
+            self.flash.write(descriptor.device_address, data)
+        except FlashRefusal as refusal:
+            raise _Refused(Status.BAD_ADDRESS, str(refusal)) from refusal
+        return descriptor.length * _FLASH_CYCLES_PER_BYTE
 
     def _check_fit(self, image: ProgramImage, room: int) -> None:
         if image.array != self.array:

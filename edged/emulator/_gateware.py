@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from edged._vfio_user_server import Busy
 from edged.emulator._core import Bank, Core, Counters, Pace, Push
 from edged.emulator._executor import WeightEncodings
 from edged.emulator._faults import Armed, Faults
+from edged.emulator._flash import REGION_BYTES, SHELL_ID, FlashChip
 from edged.emulator._interrupts import Interrupts
 from edged.emulator._memory import HostMemory
 from edged.emulator._pci import CONFIG_SIZE, MSI_VECTORS, ConfigSpace
 from edged.emulator._queue import Opening, QueueEngine
 from edged.emulator._timing import CLOCK_KHZ
+from edged.npu import FirmwareKind
 from edged.npu.registers import (
     ABI,
     BANK_STRIDE,
@@ -30,6 +32,8 @@ from edged.npu.registers import (
     Capability,
     Command,
     Fault,
+    Flash,
+    FlashCommand,
     Inject,
     Injection,
     Queue,
@@ -42,7 +46,6 @@ from edged.npu.registers import Bank as BankReg
 
 __all__ = ["Gateware"]
 
-_GATEWARE_ID: Final = hashlib.blake2s(b"edged emulator").digest()[:8]
 _ACTIVATION_BUFFER: Final = 2 << 20
 _WEIGHT_BUFFER: Final = 1 << 20
 _IDLE_POWER_MW: Final = 21_500
@@ -52,6 +55,7 @@ _RESET_SECONDS: Final = 10.0
 _COMPLETION_TIMEOUT: Final = 14
 """Its bit in the status of uncorrectable errors."""
 _LOW: Final = 0xFFFF_FFFF
+_FLASH_BYTES: Final = Flash.GOLDEN_DIGEST + 32
 
 
 class Gateware:
@@ -74,10 +78,13 @@ class Gateware:
         pace: Pace,
         faults: Faults,
         injectable: bool = False,
+        flash: Path | None = None,
     ) -> None:
         self.config = ConfigSpace()
+        self._flash = FlashChip(flash, array, slow=pace is Pace.MODELLED)
         self._core = Core(
-            array=array,
+            array=self._flash.header.array if self._flash.header else array,
+            flash=self._flash,
             dram_bytes=dram_bytes,
             weights=weights,
             threads=threads,
@@ -86,7 +93,9 @@ class Gateware:
             on_fault=self._signal_event,
         )
         self._faults = faults
-        self._capabilities = Capability.MODELLED_PACE if pace is Pace.MODELLED else Capability(0)
+        self._capabilities = Capability.FLASH
+        if pace is Pace.MODELLED:
+            self._capabilities |= Capability.MODELLED_PACE
         self._injection: dict[int, int] = dict.fromkeys(_INJECT_ARGUMENTS, 0)
         if injectable:
             self._capabilities |= Capability.FAULT_INJECTION
@@ -96,6 +105,7 @@ class Gateware:
         self._cause: ResetCause = ResetCause.POWER_ON
         self._idle = threading.Condition()
         self._resetting = False
+        self._booting: FirmwareKind | None = None
         self._queues = tuple(
             QueueEngine(number, self._core, self._queue_idle) for number in range(QUEUES)
         )
@@ -131,6 +141,7 @@ class Gateware:
 
     def power_on(self) -> None:
         """As new: nothing of what was loaded, counted or switched on is left."""
+        self._booting = FirmwareKind.ROLE
         self._begin_reset(ResetCause.POWER_ON)
         self._forget()
 
@@ -165,6 +176,7 @@ class Gateware:
         """Power off."""
         for queue in self._queues:
             queue.stop()
+        self._flash.close()
 
     def function_level_reset(self, opening: Opening) -> bool:
         """Reset everything, as a PCI function-level reset does.
@@ -218,6 +230,8 @@ class Gateware:
             return opening.interrupts.enabled
         if offset == Reg.INTERRUPT_PENDING:
             return opening.interrupts.pending
+        if Reg.FLASH <= offset < Reg.FLASH + _FLASH_BYTES:
+            return self._read_flash(offset - Reg.FLASH)
         if self._is_injection(offset):
             register = offset - Reg.FAULT_INJECTION
             if register == Inject.STRUCK:
@@ -269,10 +283,35 @@ class Gateware:
                 return bank.owner
         return 0
 
+    def _read_flash(self, register: int) -> int:
+        flash = self._flash
+        match register:
+            case Flash.STATUS:
+                return flash.status
+            case Flash.REGION:
+                return flash.region
+            case Flash.LENGTH:
+                return flash.length
+            case Flash.PROGRESS:
+                return flash.progress
+            case Flash.REGION_SIZE:
+                return REGION_BYTES
+            case Flash.BOOTED:
+                return flash.booted
+            case Flash.SHELL_ID | 0x24:
+                at = register - Flash.SHELL_ID
+                return int.from_bytes(SHELL_ID[at : at + 4], "little")
+            case _ if Flash.ROLE_DIGEST <= register < _FLASH_BYTES:
+                number, at = divmod(register - Flash.ROLE_DIGEST, 32)
+                return int.from_bytes(flash.digest(FirmwareKind(number))[at : at + 4], "little")
+        return 0
+
     def _state(self) -> State:
         core = self._core
         if self._resetting:
             return State.RESETTING
+        if self._flash.booted is FirmwareKind.GOLDEN:
+            return State.GOLDEN
         if core.fault is not Fault.NONE:
             return State.FAULTED
         if core.running:
@@ -293,6 +332,9 @@ class Gateware:
             if register == BankReg.OWNER:
                 self._write_lock(opening, self._core.banks[number], value)
             return
+        if Reg.FLASH <= offset < Reg.FLASH + _FLASH_BYTES:
+            self._write_flash(opening, offset - Reg.FLASH, value)
+            return
         if self._is_injection(offset):
             self._write_injection(Inject(offset - Reg.FAULT_INJECTION), value)
             return
@@ -312,6 +354,24 @@ class Gateware:
                     self._begin_reset(ResetCause.SOFT)
                 elif value == Command.CLEAR_FAULT:
                     self._core.fault, self._core.fault_address = Fault.NONE, 0
+
+    def _write_flash(self, opening: Opening, register: int, value: int) -> None:
+        if register == Flash.COMMAND and value in _BOOTS:
+            self._require_manager(opening)
+            self._boot(_BOOTS[value])
+            return
+        # Not just nobody else: the opening of a model's container never may.
+        if self._queues[QUEUE_MANAGEMENT].owner is not opening:
+            raise Busy("only who has the management queue changes the flash")
+        match register:
+            case Flash.REGION:
+                self._flash.region = value
+            case Flash.LENGTH:
+                self._flash.length = value
+            case Flash.UNLOCK:
+                self._flash.unlock(value)
+            case Flash.COMMAND if value in (FlashCommand.ERASE, FlashCommand.VERIFY):
+                self._flash.command(FlashCommand(value))
 
     def _write_queue(self, opening: Opening, queue: QueueEngine, register: int, value: int) -> None:
         if register == Queue.CONTROL and not value & QueueControl.ENABLE:
@@ -372,6 +432,12 @@ class Gateware:
 
     # Resets
 
+    def _boot(self, kind: FirmwareKind) -> None:
+        """Load a firmware from the flash. The shell, and with it the PCI function, stays."""
+        self._booting = kind
+        self._forget_role()
+        self._begin_reset(ResetCause.POWER_ON)
+
     def _begin_reset(self, cause: ResetCause) -> None:
         self._resetting = True
         self._cause = cause
@@ -382,9 +448,12 @@ class Gateware:
 
     def _forget(self) -> None:
         """What a soft reset keeps."""
+        self._forget_role()
+        self.config.reset()
+
+    def _forget_role(self) -> None:
         self._scratch = 0
         self._core.counters = Counters()
-        self.config.reset()
         for other in self._openings:
             other.interrupts.disable()
 
@@ -393,6 +462,11 @@ class Gateware:
         with self._idle:
             if self._resetting and not any(queue.enabled for queue in self._queues):
                 self._core.reset()
+                if self._booting is not None:
+                    self._flash.boot(self._booting)
+                    self._booting = None
+                    if self._flash.header is not None:
+                        self._core.array = self._flash.header.array
                 self._resetting = False
                 self._idle.notify_all()
 
@@ -427,6 +501,10 @@ _PUSHES: Final = {
     ResetCause.FUNCTION_LEVEL: Push.FUNCTION_LEVEL_RESET,
     ResetCause.POWER_ON: Push.POWER_OFF,
 }
+_BOOTS: Final[dict[int, FirmwareKind]] = {
+    FlashCommand.BOOT_ROLE: FirmwareKind.ROLE,
+    FlashCommand.BOOT_GOLDEN: FirmwareKind.GOLDEN,
+}
 _QUEUE_SETUP: Final = {Queue.RING_BASE, 0x04, Queue.LOG2_SIZE, Queue.COMPLETION_BASE, 0x1C}
 _WIDE: Final = {
     Reg.GATEWARE_ID,
@@ -440,8 +518,10 @@ _WIDE: Final = {
 }
 _READERS: Final[dict[int, Callable[[Gateware], int]]] = {
     Reg.MAGIC: lambda _: MAGIC,
-    Reg.ABI: lambda _: ABI,
-    Reg.GATEWARE_ID: lambda _: int.from_bytes(_GATEWARE_ID, "little"),
+    Reg.ABI: lambda device: device._flash.header.abi if device._flash.header else ABI,
+    Reg.GATEWARE_ID: lambda device: (
+        int.from_bytes(device._flash.header.gateware_id, "little") if device._flash.header else 0
+    ),
     Reg.ARRAY_TI: lambda device: device._core.array.ti,
     Reg.ARRAY_TO: lambda device: device._core.array.to,
     Reg.ARRAY_TP: lambda device: device._core.array.tp,

@@ -4,6 +4,15 @@ Driver, emulator and gateware meet here and nowhere else.
 """
 
 from edged.npu import numerics, registers
+from edged.npu.firmware import (
+    MAX_FIRMWARE_BYTES,
+    Firmware,
+    FirmwareHeader,
+    FirmwareKind,
+    parse_firmware,
+    parse_firmware_header,
+    serialize_firmware,
+)
 from edged.npu.graph import ACCUMULATOR_BOUND, DType, Layer, Op, ProgramImage, Tensor
 from edged.npu.image import (
     MAX_IMAGE_BYTES,
@@ -17,17 +26,24 @@ from edged.npu.registers import ABI, Array
 __all__ = [
     "ABI",
     "ACCUMULATOR_BOUND",
+    "MAX_FIRMWARE_BYTES",
     "MAX_IMAGE_BYTES",
     "Array",
     "DType",
+    "Firmware",
+    "FirmwareHeader",
+    "FirmwareKind",
     "Layer",
     "Op",
     "ProgramImage",
     "Tensor",
     "image_digest",
     "numerics",
+    "parse_firmware",
+    "parse_firmware_header",
     "parse_image",
     "registers",
+    "serialize_firmware",
     "serialize_image",
     "weights_bytes",
 ]

@@ -17,6 +17,7 @@ __all__ = [
     "BANKS",
     "BANK_STRIDE",
     "BAR0_SIZE",
+    "FLASH_KEY",
     "MAGIC",
     "PCI_CLASS",
     "QUEUES",
@@ -32,6 +33,9 @@ __all__ = [
     "Descriptor",
     "DescriptorFlag",
     "Fault",
+    "Flash",
+    "FlashCommand",
+    "FlashStatus",
     "Inject",
     "Injection",
     "Operation",
@@ -127,6 +131,10 @@ class Reg(enum.IntEnum):
     """First bank block; see :class:`Bank`."""
     ACTIVE_BANK = 0x2400
     """Number of the active bank, ``0xFFFFFFFF`` with none."""
+    FLASH = 0x3000
+    """The block :class:`Flash`, if :attr:`Capability.FLASH` is there. It is the same in every ABI,
+    as are the magic, the state, the management queue and ``WRITE_FLASH``: a card is always
+    flashed by whichever edged there is."""
     FAULT_INJECTION = 0x8000
     """The block :class:`Inject`, if :attr:`Capability.FAULT_INJECTION` is there."""
 
@@ -190,7 +198,7 @@ class State(enum.IntEnum):
     """``Reg.STATE``."""
 
     GOLDEN = 0
-    """The factory image is running: no role is loaded, nothing runs until one is flashed."""
+    """The golden image is running: no role is loaded, nothing runs until one is flashed."""
     CLEARED = 1
     """The role is up and no bank is active."""
     LOADING = 2
@@ -224,6 +232,8 @@ class Capability(enum.IntFlag):
 
     FAULT_INJECTION = 1
     MODELLED_PACE = 2
+    FLASH = 4
+    """The firmware can be changed through the block :class:`Flash`."""
 
 
 class Fault(enum.IntEnum):
@@ -235,6 +245,78 @@ class Fault(enum.IntEnum):
     DRAM = 3
     IMAGE = 4
     OVER_TEMPERATURE = 5
+
+
+class Flash(enum.IntEnum):
+    """Offsets within the block at ``Reg.FLASH``: what the card boots, and changing it.
+
+    The flash has a region for the role and one for the golden image, numbered as
+    :class:`~edged.npu.firmware.FirmwareKind`, and each holds a firmware file. To change one: write
+    ``REGION`` and ``LENGTH``, command ERASE, send the file by ``WRITE_FLASH`` from offset 0 on,
+    command VERIFY, and for a role BOOT_ROLE. What runs goes on running until then. Whatever
+    interrupts this leaves a region that VERIFY would refuse, and a role that it would refuse is not
+    booted: the golden image is, and the state is GOLDEN.
+    """
+
+    STATUS = 0x00
+    """A :class:`FlashStatus`."""
+    COMMAND = 0x04
+    """Write a :class:`FlashCommand`; reads as zero. Only who manages the device may."""
+    REGION = 0x08
+    """The region that ERASE, WRITE_FLASH and VERIFY are about."""
+    LENGTH = 0x0C
+    """Bytes of the firmware to come: ERASE clears as many, and no more may be written."""
+    PROGRESS = 0x10
+    """Bytes that the command under way is done with. Read only, as are those below."""
+    REGION_SIZE = 0x18
+    """Bytes that fit into each region."""
+    BOOTED = 0x1C
+    """The region that runs."""
+    SHELL_ID = 0x20
+    """64 bits: the part of the FPGA that stays; a firmware is for one shell."""
+    UNLOCK = 0x28
+    """Write :data:`FLASH_KEY` before the ERASE of the golden region; that takes it back."""
+    ROLE_DIGEST = 0x40
+    """32 bytes: digest of the role that is flashed, as its header has it; zero without a sound
+    one."""
+    GOLDEN_DIGEST = 0x60
+    """Likewise of the golden image."""
+
+
+FLASH_KEY = 0x474F_4C44
+"""Opens the golden region for one ERASE: so no stray write does."""
+
+
+class FlashStatus(enum.IntEnum):
+    """``Flash.STATUS``: what the last command, or the write after it, came to."""
+
+    IDLE = 0
+    """It went well."""
+    BUSY = 1
+    LOCKED = 2
+    """ERASE of the golden region without ``UNLOCK``."""
+    BAD_LENGTH = 3
+    """LENGTH is 0 or more than fits, or REGION is none."""
+    BAD_IMAGE = 4
+    """VERIFY: a header, length or digest is wrong, or it is for another region."""
+    INCOMPATIBLE = 5
+    """VERIFY: it is for another shell."""
+    FAILED = 6
+    """The flash itself does not take it."""
+
+
+class FlashCommand(enum.IntEnum):
+    """Written to ``Flash.COMMAND``."""
+
+    ERASE = 1
+    """From its first byte on, so that what is interrupted is never taken for sound."""
+    VERIFY = 2
+    """Check the region as booting it would."""
+    BOOT_ROLE = 3
+    """Load the role, or the golden image if that is not sound. Ends whatever runs, as power-on
+    does; the PCI function stays. The state is RESETTING meanwhile."""
+    BOOT_GOLDEN = 4
+    """Load the golden image."""
 
 
 class Inject(enum.IntEnum):
@@ -318,6 +400,9 @@ class Operation(enum.IntEnum):
     """Complete when every earlier descriptor of the queue has."""
     FLUSH = 7
     """A fence, and device DRAM is written back."""
+    WRITE_FLASH = 8
+    """Copy ``length`` bytes from host to offset ``device_address`` of the flash's region that was
+    erased last; the offsets follow each other. On the management queue only."""
 
 
 class DescriptorFlag(enum.IntFlag):
@@ -326,7 +411,7 @@ class DescriptorFlag(enum.IntFlag):
     INTERRUPT = 1
     """Signal the queue's interrupt once the completion is written."""
     CRC = 2
-    """``crc`` is the CRC32C of the data: checked by DMA_IN and LOAD_IMAGE."""
+    """``crc`` is the CRC32C of the data: checked by DMA_IN, LOAD_IMAGE and WRITE_FLASH."""
 
 
 class Status(enum.IntEnum):
@@ -350,6 +435,8 @@ class Status(enum.IntEnum):
     """See ``Reg.FAULT_CODE``."""
     ABORTED = 10
     TIMEOUT = 11
+    NO_ROLE = 12
+    """The golden image runs, which does not compute."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -327,7 +327,7 @@ def test_registers_in_pieces(emulator: Any) -> None:
     assert transport.region_read(Reg.SCRATCH + 1, 2) == 0x3456
     transport.region_write(Reg.MAGIC, 0)
     assert transport.region_read(Reg.MAGIC, 1) == ord("E")
-    for unassigned in (0x0038, 0x0500, 0x3000, 0x8000, 0xFFFC):
+    for unassigned in (0x0038, 0x0500, 0x4000, 0x8000, 0xFFFC):
         transport.region_write(unassigned, 0xFFFFFFFF)
         assert transport.region_read(unassigned) == 0
     transport.close()
