@@ -11,7 +11,7 @@ import fcntl
 import os
 import signal
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edged.faults import fault_point
@@ -27,6 +27,7 @@ __all__ = [
     "look",
     "move_to_rejected",
     "remove",
+    "take_back",
 ]
 
 MODEL_SUFFIXES = (".edgemodel", ".onnx")
@@ -181,11 +182,11 @@ def remove(dropped: Dropped) -> bool:
     return False
 
 
-def move_to_rejected(dropped: Dropped, reason: str) -> Path | None:
+def move_to_rejected(dropped: Dropped, reason: str) -> Dropped | None:
     """Move the file into ``rejected/``, under a free name, with *reason* in a file beside it.
 
     Returns:
-        where it is now; None when it was gone, or another had taken its name.
+        what it is now; None when it was gone, or another had taken its name.
     """
     folder = dropped.path.parent / REJECTED
     folder.mkdir(exist_ok=True)
@@ -210,7 +211,31 @@ def move_to_rejected(dropped: Dropped, reason: str) -> Path | None:
         target.rename(dropped.path)
         explanation.unlink()
         return None
-    return target
+    return replace(dropped, path=target)
+
+
+def take_back(rejected: Dropped, path: Path) -> bool | None:
+    """Move a file out of ``rejected/`` if it was written to there.
+
+    Whoever copies it over a network has it open still, which nobody sees from here, and goes on
+    after a pause: what was rejected was the beginning of it.
+
+    Args:
+        path: what it was called in the drop folder.
+
+    Returns:
+        whether it was; None when it is not there any more, or another has its name.
+    """
+    try:
+        if _is_same(rejected.path, rejected):
+            return False
+        if rejected.path.lstat().st_ino != rejected.inode or os.path.lexists(path):
+            return None
+        rejected.path.rename(path)
+    except FileNotFoundError:
+        return None
+    rejected.path.with_name(rejected.path.name + REASON_SUFFIX).unlink(missing_ok=True)
+    return True
 
 
 def _seen(path: Path) -> Dropped | None:

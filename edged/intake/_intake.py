@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import functools
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +25,7 @@ from edged.intake._folder import (
     look,
     move_to_rejected,
     remove,
+    take_back,
 )
 from edged.intake._status import Fate, StatusBoard, moment
 from edged.intake._wakeups import Wakeups
@@ -39,6 +42,9 @@ _LEAST_PAUSE = 0.05
 _LONGEST_PAUSE_BETWEEN_TRIES = 60.0
 # Of edged, while a file was at work: as often as the same is tried.
 _MOST_ENDS = 3
+# How many rejected files are watched, and for how long: a copy that pauses longer was given up.
+_MOST_REJECTED = 32
+_MAY_GROW_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +122,21 @@ class _Entry:
         self.name = self.dropped.path.name
 
 
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    """A file in ``rejected/``, what it was called, and when it came there (loop time)."""
+
+    moved: Dropped
+    path: Path
+    at: float
+
+
 class Intake:
     """Looks after one drop folder.
 
     A file that was accepted is removed, since it is in the store; a rejected one goes to
-    ``rejected/``. A file that is replaced while it is at work is taken up again afterwards.
+    ``rejected/``, and comes back from there if it turns out that its copy was not finished. A file
+    that is replaced while it is at work is taken up again afterwards.
 
     Args:
         folder: the drop folder; made if it does not exist.
@@ -162,6 +178,7 @@ class Intake:
         # Held while files are looked at and while they are moved: a look must not bring back what
         # has just been put away.
         self._moving = asyncio.Lock()
+        self._rejected: deque[_Rejected] = deque(maxlen=_MOST_REJECTED)
         self._complaint = ""
         self._task: asyncio.Task[None] | None = None
 
@@ -252,6 +269,7 @@ class Intake:
             pass
 
     async def _look(self) -> None:
+        await self._take_back()
         try:
             found = await asyncio.to_thread(look, self._folder)
         except OSError as error:
@@ -268,6 +286,19 @@ class Intake:
                 self._taking.cancel()
         for dropped in found:
             await self._notice(dropped)
+
+    async def _take_back(self) -> None:
+        """Have what grew in ``rejected/`` again, where it was rejected."""
+        now = asyncio.get_running_loop().time()
+        for rejected in list(self._rejected):
+            grew: bool | None = None
+            if now - rejected.at < _MAY_GROW_SECONDS:
+                with contextlib.suppress(OSError):
+                    grew = await asyncio.to_thread(take_back, rejected.moved, rejected.path)
+            if grew:
+                _log.info("taking %s back: its copy goes on", rejected.moved.shown)
+            if grew is not False:
+                self._rejected.remove(rejected)
 
     async def _notice(self, dropped: Dropped) -> None:
         now = asyncio.get_running_loop().time()
@@ -413,7 +444,9 @@ class Intake:
         async with self._moving:
             moved = await self._put_away(entry, lambda it: move_to_rejected(it, f"{text}\n"))
             if moved is not None:
-                text += f"\nmoved to {moved.parent.name}/{moved.name}"
+                now = asyncio.get_running_loop().time()
+                self._rejected.append(_Rejected(moved, entry.dropped.path, now))
+                text += f"\nmoved to {moved.path.parent.name}/{moved.path.name}"
             elif entry.name not in self._entries:
                 # Whoever took it away, or put another in its place, needs no answer.
                 await self._board.write(entry.name, None)

@@ -240,6 +240,43 @@ async def test_rejected_file_is_kept_with_its_reason(drop, acceptor):
     assert [path.name for path in drop.iterdir() if path.is_file()] == ["net.edgemodel.status.txt"]
 
 
+async def test_a_copy_that_goes_on_after_its_beginning_was_rejected_is_taken_whole(
+    drop, acceptor
+) -> None:
+    # As smbd has it open for somebody: edged, without CAP_LEASE, cannot tell.
+    def read(path: Path, _tell: Tell) -> None:
+        if path.read_bytes() != b"whole":
+            raise BundleError("cannot read: it ends early")
+
+    acceptor.answer = read
+    async with running(drop, acceptor, rescan_seconds=0.05):
+        (drop / "rejected").mkdir(parents=True)
+        with (drop / "net.onnx").open("wb", buffering=0) as copy, unseen_writers():
+            copy.write(b"wh")
+            told = await until_status(drop, "net.onnx", "rejected")
+            assert "it ends early\nmoved to rejected/net.onnx" in told
+            copy.write(b"ole")
+            await until_status(drop, "net.onnx", "serving")
+        # What is of another name there, and what another took the name of, stays.
+        (drop / "bad.onnx").write_bytes(b"bad")
+        await until_status(drop, "bad.onnx", "rejected")
+        (drop / "bad.onnx").write_bytes(b"whole")
+        await until_status(drop, "bad.onnx", "serving")
+    assert [path.name for path in sorted((drop / "rejected").iterdir())] == [
+        "bad.onnx",
+        "bad.onnx.reason.txt",
+    ]
+    assert acceptor.taken[1] == ("net.onnx", b"whole")
+
+
+@contextlib.contextmanager
+def unseen_writers() -> Iterator[None]:
+    """Without leases, as on files of others for whoever has no CAP_LEASE."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edged.intake._intake.is_being_written", lambda _path: False)
+        yield
+
+
 async def test_error_inside_edged_rejects_the_file_and_the_next_is_taken(drop, acceptor, caplog):
     def fail(path: Path, tell: Tell) -> None:
         if path.name == "bad.onnx":
