@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from edged.cli._control import Daemon, configuration, socket_path
+from edged.cli._options import ConfigOption, JsonOption, SocketOption
 from edged.cli._output import print_json, print_table, stdout
 from edged.device import disarm, inject, vfio_user
 from edged.management import DeviceReport
@@ -27,15 +28,6 @@ device = typer.Typer(
     invoke_without_command=True,
     add_completion=False,
 )
-
-_Socket = Annotated[
-    Path | None,
-    typer.Option("--socket", metavar="PATH", readable=False, help="The daemon's control socket."),
-]
-_Config = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="The daemon's configuration."),
-]
 
 
 class _Kind(enum.StrEnum):
@@ -62,9 +54,9 @@ class _Kind(enum.StrEnum):
 @device.callback()
 def show(
     context: typer.Context,
-    socket: _Socket = None,
-    config: _Config = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    socket: SocketOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the device: its health, its banks, its resets."""
     if context.invoked_subcommand is not None:
@@ -110,7 +102,8 @@ def inject_fault(
             "--device", metavar="PATH", help="Socket of the emulator; by default the daemon's."
         ),
     ] = None,
-    config: _Config = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Have an emulator do what hardware may: see docs/rehearsing-failures.md.
 
@@ -121,18 +114,20 @@ def inject_fault(
     try:
         if kind is _Kind.NONE:
             disarm(transport)
-            return
-        inject(
-            transport,
-            Injection[kind.name],
-            value=value,
-            milliseconds=int(seconds * 1000),
-            after=after,
-            times=times,
-            chance=chance,
-        )
+        else:
+            inject(
+                transport,
+                Injection[kind.name],
+                value=value,
+                milliseconds=int(seconds * 1000),
+                after=after,
+                times=times,
+                chance=chance,
+            )
     finally:
         transport.close()
+    if as_json:
+        print_json({"device": str(path), "injected": None if kind is _Kind.NONE else kind.value})
 
 
 def _facts(found: DeviceReport) -> list[tuple[str, str]]:

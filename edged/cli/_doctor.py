@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import typer
 from rich.markup import escape
@@ -19,6 +19,7 @@ from rich.markup import escape
 import edged
 from edged import sandbox
 from edged.cli._control import Daemon, configuration
+from edged.cli._options import ConfigOption, JsonOption
 from edged.cli._output import print_json, stdout
 from edged.config import Config
 from edged.errors import ConfigError, EdgedError, InputError, SandboxError
@@ -58,11 +59,8 @@ class Finding:
 
 
 def doctor(
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", metavar="FILE", help="The daemon's configuration."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Look for the usual troubles: configuration, daemon, device, folders, disk, sandbox, ports.
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edged.cli._control import configuration
+from edged.cli._options import ConfigOption, JsonOption
 from edged.cli._output import print_json, stderr, stdout
 from edged.errors import DeadlineError, InputError, NotFoundError, UnavailableError
 from edged.intake import MODEL_SUFFIXES, Fate, FileStatus, read_status
@@ -40,11 +41,8 @@ def push(
     wait: Annotated[
         float, typer.Option(metavar="SECONDS", help="How long to follow it.", min=0.0)
     ] = 900.0,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", metavar="FILE", help="The daemon's configuration."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Copy a model into the drop folder, and follow it until it serves or is rejected.
 
