@@ -37,7 +37,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_it_ends_by_itself_with_the_scores(tmp_path: Path) -> None:
+def test_scores(tmp_path: Path) -> None:
     demo = start(tmp_path)
     output, _ = demo.communicate(timeout=110)
     assert demo.returncode == 0, output
