@@ -9,10 +9,12 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
+import fcntl
 import heapq
 import itertools
 import json
 import logging
+import mmap
 import os
 import selectors
 import socket
@@ -53,7 +55,16 @@ from edged._vfio_user import (
 )
 from edged.errors import ConfigError
 
-__all__ = ["Busy", "DmaMap", "Interrupts", "Opening", "Served", "Server"]
+__all__ = [
+    "Busy",
+    "DmaMap",
+    "Interrupts",
+    "Opening",
+    "Served",
+    "Server",
+    "copied_eventfd",
+    "mapped_file",
+]
 
 _LOG = logging.getLogger(__name__)
 _MAX_CONNECTIONS: Final = 16
@@ -143,6 +154,40 @@ class Served(Protocol[_Opening]):
 
     def function_level_reset(self, opening: _Opening) -> bool:
         """Reset everything; whether that was done within its time."""
+
+
+def copied_eventfd(fd: int) -> int:
+    """A copy of a client's descriptor.
+
+    Raises:
+        OSError: EINVAL, another kind of file, which could block the device when it is written to.
+    """
+    if "[eventfd]" not in str(Path(f"/proc/self/fd/{fd}").readlink()):
+        raise OSError(errno.EINVAL, "not an eventfd")
+    return os.dup(fd)
+
+
+def mapped_file(fd: int, offset: int, size: int, flags: DmaFlag) -> mmap.mmap:
+    """A client's memory.
+
+    The file has to be sealed against shrinking, or a client could pull the memory from under a
+    copy and kill this process with SIGBUS; only a memfd can be.
+
+    Raises:
+        OSError: with the errno that the client is told.
+    """
+    try:
+        sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+    except OSError:
+        sealed = 0
+    if not sealed:
+        raise OSError(errno.EPERM, "file is not sealed with F_SEAL_SHRINK")
+    if offset % mmap.ALLOCATIONGRANULARITY or offset + size > os.fstat(fd).st_size:
+        raise OSError(errno.EINVAL, "range is outside the file or not page aligned")
+    protection = mmap.PROT_READ if DmaFlag.READ in flags else 0
+    if DmaFlag.WRITE in flags:
+        protection |= mmap.PROT_WRITE
+    return mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=protection, offset=offset)
 
 
 class Server(Generic[_Opening]):

@@ -7,8 +7,8 @@ import os
 import select
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
+from edged._vfio_user_server import copied_eventfd
 from edged.emulator._pci import MSI_VECTORS
 
 __all__ = ["Interrupts"]
@@ -64,7 +64,7 @@ class Interrupts:
         """
         if start + len(eventfds) > MSI_VECTORS:
             raise OSError(errno.EINVAL, "no such vector")
-        copies = [_copied(fd) for fd in eventfds]
+        copies = [None if fd is None else copied_eventfd(fd) for fd in eventfds]
         with self._lock:
             old = self._msi[start : start + len(copies)]
             self._msi[start : start + len(copies)] = copies
@@ -76,7 +76,7 @@ class Interrupts:
         Raises:
             OSError: EINVAL, it is no eventfd.
         """
-        copy = _copied(eventfd)
+        copy = None if eventfd is None else copied_eventfd(eventfd)
         with self._lock:
             old, self._intx, self._intx_masked = self._intx, copy, False
         _close([old])
@@ -110,15 +110,6 @@ class Interrupts:
         if self._intx is not None and not self._intx_masked:
             self._intx_masked = True
             _signal(self._intx)
-
-
-def _copied(fd: int | None) -> int | None:
-    if fd is None:
-        return None
-    # Another kind of file could block the device when it is written to.
-    if "[eventfd]" not in str(Path(f"/proc/self/fd/{fd}").readlink()):
-        raise OSError(errno.EINVAL, "not an eventfd")
-    return os.dup(fd)
 
 
 def _signal(fd: int) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import bisect
 import errno
-import fcntl
 import mmap
-import os
 import threading
 from dataclasses import dataclass
 from typing import Final
 
 from edged._vfio_user import DmaFlag
+from edged._vfio_user_server import mapped_file
 from edged.errors import LimitError
 
 __all__ = ["DmaFault", "Dram", "HostMemory"]
@@ -88,15 +87,12 @@ class HostMemory:
     def map(self, address: int, size: int, flags: DmaFlag, fd: int | None, offset: int) -> None:
         """Let the device reach *size* bytes at *address*, kept in the file *fd* from *offset*.
 
-        The file has to be sealed against shrinking, or a client could pull the memory from under a
-        copy and kill the emulator with SIGBUS; only a memfd can be.
-
         Raises:
             OSError: with the errno that the client is told.
         """
         if not 0 < size <= _MAX_ADDRESS or address > _MAX_ADDRESS - size:
             raise OSError(errno.EINVAL, "range is empty or too large")
-        data = None if fd is None else _map_file(fd, offset, size, flags)
+        data = None if fd is None else mapped_file(fd, offset, size, flags)
         with self._lock:
             at = bisect.bisect_right(self._starts, address)
             before = self._regions[at - 1] if at else None
@@ -204,18 +200,3 @@ class HostMemory:
             if address < region.address + region.size and region.data and region.flags & access:
                 return region
         raise DmaFault(f"host address {address:#x} is not mapped for {access.name}")
-
-
-def _map_file(fd: int, offset: int, size: int, flags: DmaFlag) -> mmap.mmap:
-    try:
-        sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
-    except OSError:
-        sealed = 0
-    if not sealed:
-        raise OSError(errno.EPERM, "file is not sealed with F_SEAL_SHRINK")
-    if offset % mmap.ALLOCATIONGRANULARITY or offset + size > os.fstat(fd).st_size:
-        raise OSError(errno.EINVAL, "range is outside the file or not page aligned")
-    protection = mmap.PROT_READ if DmaFlag.READ in flags else 0
-    if DmaFlag.WRITE in flags:
-        protection |= mmap.PROT_WRITE
-    return mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=protection, offset=offset)

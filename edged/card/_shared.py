@@ -1,0 +1,441 @@
+"""One card, several openings: what the kernel does not do, since it knows one user of a card.
+
+docs/adr has the reasons. A queue's ring is kept twice: the opening writes its own, and what the
+card reads is a copy, made when the doorbell rings, in which each host address was looked up in what
+that opening has mapped. Completions and tensors the card reads and writes where they belong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Concatenate, Final, ParamSpec, TypeVar
+
+from edged._vfio_user import DmaFlag
+from edged._vfio_user_server import Busy
+from edged.card._interrupts import VECTORS, Interrupts
+from edged.card._memory import AddressSpace, Memory
+from edged.device import DmaBuffer, Transport
+from edged.errors import DeviceError, DeviceLostError, LimitError
+from edged.npu.registers import (
+    BANK_STRIDE,
+    BANKS,
+    BAR0_SIZE,
+    QUEUE_MANAGEMENT,
+    QUEUE_STRIDE,
+    QUEUES,
+    Bank,
+    Capability,
+    Completion,
+    Descriptor,
+    DescriptorFlag,
+    Operation,
+    Queue,
+    QueueControl,
+    Reg,
+    Status,
+    bank_offset,
+    interrupt_of_queue,
+    queue_offset,
+)
+
+__all__ = ["Opening", "SharedCard"]
+
+_LOW: Final = 0xFFFF_FFFF
+_CONFIG_SIZE: Final = 4096
+_LOG2_SIZES: Final = range(1, 13)
+_RING_BYTES: Final = Descriptor.SIZE << _LOG2_SIZES[-1]
+_ABORT_SECONDS: Final = 0.2
+_ALL_INTERRUPTS: Final = (1 << VECTORS) - 1
+_EVENT: Final = 0
+_OPEN_TO_ALL: Final = (Reg.INTERRUPT_ACK, Reg.SCRATCH)
+_COMMAND_MASTER: Final = 4
+_SETUP: Final = (Queue.RING_BASE, 0x04, Queue.LOG2_SIZE, Queue.COMPLETION_BASE, 0x1C)
+_WITHOUT_MEMORY: Final = (
+    Operation.ACTIVATE_BANK,
+    Operation.RUN,
+    Operation.FENCE,
+    Operation.FLUSH,
+)
+_NO_DEVICE_ADDRESS: Final = (1 << 64) - 4096
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opening:
+    """One connection's hold on the card."""
+
+    memory: Memory
+    interrupts: Interrupts
+
+
+class _Queue:
+    """A queue as its owner sees it, which is not quite how the card has it.
+
+    Attributes:
+        registers: what the owner set up, by offset.
+        tail: up to where descriptors were handed on.
+        head: how many the card had fetched when it was asked last.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.owner: Opening | None = None
+        self.enabled = False
+        self.error = Status.OK
+        self.registers = dict.fromkeys(_SETUP, 0)
+        self.tail = self.head = 0
+
+    def at(self, register: Queue) -> int:
+        return queue_offset(self.number, register)
+
+    def address(self, register: Queue) -> int:
+        return self.registers[register] | self.registers[register + 4] << 32
+
+    @property
+    def log2_size(self) -> int:
+        return self.registers[Queue.LOG2_SIZE]
+
+
+def _translated(
+    method: Callable[Concatenate[SharedCard, _P], _T],
+) -> Callable[Concatenate[SharedCard, _P], _T]:
+    """What the card's errors are to a client of vfio-user."""
+
+    @functools.wraps(method)
+    def wrapped(self: SharedCard, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return method(self, *args, **kwargs)
+        except DeviceLostError as error:
+            raise OSError(errno.ENODEV, str(error)) from error
+        except LimitError as error:
+            raise OSError(errno.ENOMEM, str(error)) from error
+        except DeviceError as error:
+            raise OSError(errno.EIO, str(error)) from error
+
+    return wrapped
+
+
+class SharedCard:
+    """Hands a card out to several openings, as ADR 2 has it.
+
+    Args:
+        transport: the one to the card, used by nobody else.
+    """
+
+    bar0_size = BAR0_SIZE
+    config_size = _CONFIG_SIZE
+    msi_vectors = VECTORS
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._space = AddressSpace()
+        self._openings: list[Opening] = []
+        self._queues = tuple(_Queue(number) for number in range(QUEUES))
+        self._locks: dict[int, Opening] = {}
+        self._rings = DmaBuffer(
+            transport, self._space.take(QUEUES * _RING_BYTES), QUEUES * _RING_BYTES
+        )
+        self._injectable = bool(
+            transport.region_read(Reg.CAPABILITIES) & Capability.FAULT_INJECTION
+        )
+
+    def open(self) -> Opening:
+        """A new opening, with nothing mapped and no interrupts."""
+        # It is told of changes after it exists, and so can name itself.
+        opening = Opening(
+            Memory(self._transport, self._space),
+            Interrupts(lambda vector: self._connect(opening, vector)),
+        )
+        self._openings.append(opening)
+        return opening
+
+    def close(self, opening: Opening) -> None:
+        """Let go of all that an opening held: its queues, its memory, its locks."""
+        self._openings.remove(opening)
+        with contextlib.suppress(DeviceError, DeviceLostError):
+            for queue in self._queues:
+                if queue.owner is opening:
+                    self._abort(queue)
+            for queue in self._queues:
+                if queue.owner is opening:
+                    self._wait_for_abort(queue)
+            for bank, holder in tuple(self._locks.items()):
+                if holder is opening:
+                    del self._locks[bank]
+                    self._transport.region_write(bank_offset(bank, Bank.OWNER), 0)
+        with contextlib.suppress(DeviceError, DeviceLostError):
+            opening.memory.close()
+        with contextlib.suppress(DeviceError, DeviceLostError):
+            for vector in range(VECTORS):
+                if self._listener(vector) in (None, opening):
+                    self._transport.set_interrupt(vector, None)
+        opening.interrupts.close()
+
+    @_translated
+    def function_level_reset(self, opening: Opening) -> bool:
+        """Reset everything.
+
+        Raises:
+            Busy: another opening manages the card.
+        """
+        self._require_manager(opening)
+        self._transport.reset()
+        self._locks.clear()
+        for queue in self._queues:
+            queue.owner, queue.enabled = None, False
+        for other in self._openings:
+            other.interrupts.enabled = 0
+        return True
+
+    @_translated
+    def read_config(self, offset: int, size: int) -> bytes:
+        """*size* bytes of the configuration space, as the kernel shows it."""
+        if size in (1, 2, 4):
+            return self._transport.config_read(offset, size).to_bytes(size, "little")
+        return b"".join(
+            self._transport.config_read(at, 1).to_bytes(1, "little")
+            for at in range(offset, offset + size)
+        )
+
+    @_translated
+    def write_config(self, opening: Opening, offset: int, data: bytes) -> None:
+        """Only for who manages the card; the kernel keeps it from what is its own."""
+        self._require_manager(opening)
+        if len(data) in (1, 2, 4):
+            self._transport.config_write(offset, int.from_bytes(data, "little"), len(data))
+
+    @_translated
+    def read(self, opening: Opening, offset: int, size: int) -> bytes:
+        """*size* bytes of BAR0; the range is inside of it."""
+        if size in (4, 8) and offset % 4 == 0 and not self._is_ours(offset):
+            return self._transport.region_read(offset, size).to_bytes(size, "little")
+        first = offset & ~3
+        last = -(-(offset + size) // 4) * 4
+        words = b"".join(
+            (self._read_word(opening, at) & _LOW).to_bytes(4, "little")
+            for at in range(first, last, 4)
+        )
+        return words[offset - first : offset - first + size]
+
+    @_translated
+    def write(self, opening: Opening, offset: int, data: bytes) -> None:
+        """Write one or two aligned words of BAR0; anything else is ignored.
+
+        Raises:
+            Busy: another opening holds that register.
+        """
+        if offset % 4 == 0 and len(data) in (4, 8):
+            for at in range(0, len(data), 4):
+                value = int.from_bytes(data[at : at + 4], "little")
+                self._write_word(opening, offset + at, value)
+
+    # Registers. What is not looked after here is the card's.
+
+    def _is_ours(self, offset: int) -> bool:
+        return offset == Reg.INTERRUPT_ENABLE or _queue_register(offset) is not None
+
+    def _read_word(self, opening: Opening, offset: int) -> int:
+        if offset == Reg.INTERRUPT_ENABLE:
+            return opening.interrupts.enabled
+        if (found := _queue_register(offset)) is not None:
+            queue, register = self._queues[found[0]], found[1]
+            if register in _SETUP:
+                return queue.registers[register]
+            if register == Queue.ERROR and queue.error is not Status.OK:
+                return queue.error
+        return self._transport.region_read(offset)
+
+    def _write_word(self, opening: Opening, offset: int, value: int) -> None:
+        if (found := _queue_register(offset)) is not None:
+            self._write_queue(opening, self._queues[found[0]], found[1], value)
+        elif offset == Reg.INTERRUPT_ENABLE:
+            opening.interrupts.enabled = value & _ALL_INTERRUPTS
+            enabled = functools.reduce(
+                int.__or__, (other.interrupts.enabled for other in self._openings)
+            )
+            self._transport.region_write(offset, enabled)
+        elif (bank := _lock_of_bank(offset)) is not None:
+            self._write_lock(opening, bank, value)
+        else:
+            injects = self._injectable and offset >= Reg.FAULT_INJECTION
+            if offset not in _OPEN_TO_ALL and not injects:
+                self._require_manager(opening)
+            self._transport.region_write(offset, value)
+
+    def _write_lock(self, opening: Opening, bank: int, value: int) -> None:
+        """Who holds a lock is kept here: to the card all openings are one."""
+        holder = self._locks.get(bank)
+        if value == 0 and holder in (None, opening):
+            self._locks.pop(bank, None)
+        elif value and holder is None:
+            self._locks[bank] = opening
+        else:
+            return
+        self._transport.region_write(bank_offset(bank, Bank.OWNER), value)
+
+    def _write_queue(self, opening: Opening, queue: _Queue, register: int, value: int) -> None:
+        self._refresh(queue)
+        if register == Queue.CONTROL and not value & QueueControl.ENABLE:
+            # Whoever manages the card may take a queue from its owner.
+            if queue.owner not in (None, opening):
+                self._require_manager(opening)
+            self._abort(queue)
+            return
+        if queue.owner is None and register in _SETUP:
+            queue.owner = opening
+        if queue.owner is not opening:
+            raise Busy(f"queue {queue.number} belongs to another opening")
+        if register == Queue.TAIL:
+            self._ring(opening, queue, value)
+        elif register == Queue.CONTROL:
+            self._enable(opening, queue)
+        elif register in _SETUP and not queue.enabled:
+            queue.registers[register] = value
+
+    # Queues.
+
+    def _enable(self, opening: Opening, queue: _Queue) -> None:
+        if queue.enabled:
+            return
+        queue.error = Status.OK
+        bases = queue.address(Queue.RING_BASE), queue.address(Queue.COMPLETION_BASE)
+        if queue.log2_size not in _LOG2_SIZES:
+            queue.error = Status.BAD_LENGTH
+            return
+        completions = opening.memory.translated(
+            bases[1], Completion.SIZE << queue.log2_size, DmaFlag.WRITE
+        )
+        if (bases[0] | bases[1]) % 64 or completions is None:
+            queue.error = Status.BAD_ADDRESS
+            return
+        for vector in (_EVENT, interrupt_of_queue(queue.number)):
+            self._connect(opening, vector)
+        ring = self._rings.iova + queue.number * _RING_BYTES
+        for register, value, size in (
+            (Queue.RING_BASE, ring, 8),
+            (Queue.LOG2_SIZE, queue.log2_size, 4),
+            (Queue.COMPLETION_BASE, completions, 8),
+            (Queue.CONTROL, QueueControl.ENABLE, 4),
+        ):
+            self._transport.region_write(queue.at(register), value, size, posted=True)
+        queue.enabled = True
+        queue.tail = queue.head = 0
+
+    def _ring(self, opening: Opening, queue: _Queue, tail: int) -> None:
+        """The doorbell: hand on what is new, up to *tail*."""
+        if not queue.enabled:
+            return
+        size = 1 << queue.log2_size
+        if (tail - queue.head) & _LOW > size:
+            # A place in the ring is written again only after the card has read it.
+            queue.head = self._transport.region_read(queue.at(Queue.HEAD))
+            if (tail - queue.head) & _LOW > size:
+                self._stop(queue, Status.BAD_LENGTH)
+                return
+        ring = queue.address(Queue.RING_BASE)
+        copies = self._rings.array(queue.number * _RING_BYTES, (size, Descriptor.SIZE))
+        while queue.tail != tail:
+            index = queue.tail & (size - 1)
+            entry = opening.memory.read(ring + index * Descriptor.SIZE, Descriptor.SIZE)
+            if entry is None:
+                self._stop(queue, Status.BAD_ADDRESS)
+                return
+            descriptor = _checked(Descriptor.unpack(entry), opening.memory, self._rings.iova)
+            copies[index].data[:] = descriptor.pack()
+            queue.tail = (queue.tail + 1) & _LOW
+        self._transport.region_write(queue.at(Queue.TAIL), tail, posted=True)
+
+    def _stop(self, queue: _Queue, error: Status) -> None:
+        """As the card does with a ring that cannot be used."""
+        queue.error = error
+        self._abort(queue)
+
+    def _abort(self, queue: _Queue) -> None:
+        """Begin to; :meth:`_refresh` sees when the card has let go."""
+        if queue.enabled:
+            self._transport.region_write(queue.at(Queue.CONTROL), 0)
+            self._refresh(queue)
+        else:
+            queue.owner = None
+
+    def _refresh(self, queue: _Queue) -> None:
+        """The card disables a queue itself: upon an error, at the end of an abort, in a reset."""
+        if queue.enabled:
+            control = self._transport.region_read(queue.at(Queue.CONTROL))
+            if not control & QueueControl.ENABLE:
+                queue.enabled, queue.owner = False, None
+
+    def _wait_for_abort(self, queue: _Queue) -> None:
+        """A little: what is unmapped under the card's hands is an error that it would report."""
+        deadline = time.monotonic() + _ABORT_SECONDS
+        while queue.enabled and time.monotonic() < deadline:
+            time.sleep(0.0005)
+            self._refresh(queue)
+
+    # Who is who.
+
+    def _connect(self, opening: Opening, vector: int) -> None:
+        """Have a vector signal *opening*, if it is the one to be told."""
+        if self._listener(vector) is opening:
+            self._transport.set_interrupt(vector, opening.interrupts.eventfd(vector))
+
+    def _listener(self, vector: int) -> Opening | None:
+        """Who owns the queue, and of the card as a whole who manages it."""
+        number = QUEUE_MANAGEMENT if vector == _EVENT else vector - interrupt_of_queue(0)
+        return self._queues[number].owner
+
+    def _require_manager(self, opening: Opening) -> None:
+        """While someone owns the management queue, the card as a whole is theirs."""
+        queue = self._queues[QUEUE_MANAGEMENT]
+        self._refresh(queue)
+        # Unless it is gone: what hangs may keep its queue longer than that.
+        owner = queue.owner if queue.owner in self._openings else None
+        if owner not in (None, opening):
+            raise Busy("another opening manages the card")
+
+
+def _checked(descriptor: Descriptor, memory: Memory, harmless: int) -> Descriptor:
+    """What the card may be told, with addresses that it knows.
+
+    Args:
+        harmless: a host address that it may read.
+    """
+    if descriptor.op in _WITHOUT_MEMORY:
+        return replace(descriptor, host_address=0)
+    if descriptor.op not in Operation.__members__.values():
+        return replace(descriptor, op=0, host_address=0)  # BAD_OPERATION
+    access = DmaFlag.WRITE if descriptor.op == Operation.DMA_OUT else DmaFlag.READ
+    address = memory.translated(descriptor.host_address, descriptor.length, access)
+    if address is not None:
+        return replace(descriptor, host_address=address)
+    # The card answers BAD_ADDRESS, or what else is wrong with it, and touches nobody's memory.
+    return replace(
+        descriptor,
+        op=Operation.DMA_IN if descriptor.op == Operation.DMA_OUT else descriptor.op,
+        flags=descriptor.flags & DescriptorFlag.INTERRUPT,
+        length=min(descriptor.length, Descriptor.SIZE),
+        host_address=harmless,
+        device_address=_NO_DEVICE_ADDRESS,
+    )
+
+
+def _queue_register(offset: int) -> tuple[int, int] | None:
+    """Number of the queue, and offset in its block."""
+    if not Reg.QUEUE <= offset < Reg.QUEUE + QUEUES * QUEUE_STRIDE:
+        return None
+    return divmod(offset - Reg.QUEUE, QUEUE_STRIDE)
+
+
+def _lock_of_bank(offset: int) -> int | None:
+    """Number of the bank whose lock this is."""
+    if not Reg.BANK <= offset < Reg.BANK + BANKS * BANK_STRIDE:
+        return None
+    bank, register = divmod(offset - Reg.BANK, BANK_STRIDE)
+    return bank if register == Bank.OWNER else None
