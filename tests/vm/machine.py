@@ -28,9 +28,10 @@ SLOT = "slot0"
 Shares = Mapping[str, Path]
 """Folders of this host that the guest can mount read-only, by their tags."""
 _AGENT_CHUNK = 48 << 10
+_SYNCHRONISE = {"execute": "guest-sync-delimited", "arguments": {"id": 1}}
 
 
-class Failed(Exception):
+class Failed(Exception):  # noqa: N818  (it is what happened, like pytest's)
     """Something in there did not come about; the message says what, and what was seen."""
 
 
@@ -141,8 +142,10 @@ class Machine:
             self._monitor = _Peer(self._connected(sockets["qmp"], 60), "QEMU")
             self._monitor.greeting()
             self._monitor.ask("qmp_capabilities")
+            left = began + patience - time.monotonic()
+            self._monitor.event("VSERPORT_CHANGE", left, id="agent", open=True)
             self._agent = _Peer(self._connected(sockets["agent"], 60), "the guest's agent")
-            self._agent.synchronise(began + patience - time.monotonic(), self._alive)
+            self._agent.synchronise()
         except Failed as failure:
             raise Failed(f"the machine does not boot: {failure}\n{self.tail()}") from failure
         return time.monotonic() - began
@@ -284,7 +287,8 @@ class Machine:
 
     def _command(self, sockets: Mapping[str, Path]) -> list[str]:
         size = f"{self._memory}M"
-        kernel = ["root=/dev/vda", "rw", "console=ttyS0", "net.ifnames=1", "quiet"]
+        kernel = ["console=ttyS0", "loglevel=4", "mitigations=off", "init_on_alloc=0"]
+        kernel += ["8250.nr_uarts=1", "systemd.show_status=no", "panic=-1"]
         kernel += ["intel_iommu=on"] if self._iommu else []
         words: list[str | Path] = ["-nodefaults", "-no-user-config", "-display", "none"]
         words += ["-no-reboot", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]
@@ -305,7 +309,7 @@ class Machine:
         words += ["-device", json.dumps(self._device())]
         words += ["-device", "virtio-serial-pci"]
         words += ["-chardev", f"socket,id=agent,path={sockets['agent']},server=on,wait=off"]
-        words += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
+        words += ["-device", "virtserialport,id=agent,chardev=agent,name=org.qemu.guest_agent.0"]
         words += ["-qmp", f"unix:{sockets['qmp']},server=on,wait=off"]
         for tag, path in self._shares.items():
             options = f"path={path},mount_tag={tag},security_model=none,readonly=on"
@@ -341,7 +345,7 @@ class _Peer:
                 return answer["return"]
             self._events.append(answer)
 
-    def event(self, name: str, patience: float, **data: str) -> None:
+    def event(self, name: str, patience: float, **data: object) -> None:
         """Wait for what QEMU says by itself, which may have come already."""
         deadline = time.monotonic() + patience
         while True:
@@ -353,21 +357,12 @@ class _Peer:
             if "event" in answer:
                 self._events.append(answer)
 
-    def synchronise(self, patience: float, alive: Callable[[], bool]) -> None:
-        """Wait until the agent answers, and forget what it may have said to others before."""
-        deadline = time.monotonic() + patience
-        for token in itertools.count(1):
-            if not alive():
-                raise Failed("QEMU ended")
-            request = {"execute": "guest-sync-delimited", "arguments": {"id": token}}
-            # What is cut short in the agent's parser ends with the byte that is never in JSON.
-            self._send(b"\xff" + json.dumps(request).encode() + b"\n")
-            with contextlib.suppress(TimeoutError, ValueError):
-                while True:
-                    if self._receive(1).get("return") == token:
-                        return
-            if time.monotonic() > deadline:
-                raise Failed(f"{self._name} does not answer")
+    def synchronise(self) -> None:
+        """Have the agent forget what others may have said to it before."""
+        # What is cut short in its parser ends with the byte that is never in JSON.
+        self._send(b"\xff" + json.dumps(_SYNCHRONISE).encode() + b"\n")
+        while self._receive(60).get("return") != _SYNCHRONISE["arguments"]["id"]:
+            pass
 
     def _send(self, data: bytes) -> None:
         try:
@@ -381,12 +376,12 @@ class _Peer:
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"{self._name} says nothing")
+                raise Failed(f"{self._name} says nothing for {patience:.0f} s")
             self._socket.settimeout(left)
             try:
                 data = self._socket.recv(1 << 16)
             except TimeoutError:
-                raise TimeoutError(f"{self._name} says nothing") from None
+                continue
             except OSError as error:
                 raise Failed(f"{self._name} is gone: {error}") from error
             if not data:
