@@ -21,7 +21,7 @@ from edged.container import ProcessLauncher
 from edged.deploy import Deployer
 from edged.device import Bound, Monitor, Thresholds, vfio_user
 from edged.errors import ConfigError
-from edged.host import CallRate, Notifier, set_level
+from edged.host import AccessLog, CallRate, Notifier, set_level
 from edged.intake import Intake
 from edged.management import DeviceBank, DeviceReading, DeviceReport
 from edged.metrics import Metrics, MetricsServer
@@ -119,6 +119,7 @@ async def _serve(
 
     monitor.on_throttle = slow_down
     rate = CallRate()
+    access = AccessLog(config.log.access_lines_per_second)
 
     def device_report() -> DeviceReport:
         return _device_report(monitor, slot.status.problem)
@@ -126,7 +127,11 @@ async def _serve(
     metrics = Metrics(__version__, lambda: slot.queued, device_report)
     slot.on_event(metrics.slot_event)
     front = GrpcFront(
-        rate.counting(metrics.timed(_answer(slot, config.slot.activation is Activation.ON_DEMAND))),
+        rate.counting(
+            access.logging(
+                metrics.timed(_answer(slot, config.slot.activation is Activation.ON_DEMAND))
+            )
+        ),
         (str(config.serving.listen), f"unix:{config.serving.socket}"),
         ServingLimits(
             config.serving.max_message_bytes,
@@ -180,6 +185,7 @@ async def _serve(
         intake.settle_seconds = config.drop.settle_seconds
         intake.max_file_bytes = config.drop.max_file_bytes
         set_level(config.log.level)
+        access.lines_per_second = config.log.access_lines_per_second
 
     async with contextlib.AsyncExitStack() as stack:
         await slot.start()

@@ -460,6 +460,16 @@ class LogConfig(Struct, frozen=True):
         LogLevel,
         Meta(extra=_LIVE, description="The least severe messages that are logged."),
     ] = LogLevel.INFO
+    access_lines_per_second: Annotated[
+        int,
+        Meta(
+            extra=_LIVE,
+            ge=0,
+            description="Calls that are logged one by one, with client, model, sizes and times: so"
+            " many a second that were answered, and as many that failed. How many more there were"
+            " is logged as a number. 0 logs none.",
+        ),
+    ] = 10
 
 
 class Config(Struct, frozen=True):

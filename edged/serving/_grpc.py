@@ -15,7 +15,13 @@ import grpc.aio
 from edged import wire
 from edged.calls import Answer, Call
 from edged.errors import ConfigError, EdgedError, OverloadError, UnavailableError
-from edged.serving._caller import client_of, priority_of
+from edged.serving._caller import (
+    REQUEST_ID,
+    client_of,
+    priority_of,
+    request_id_of,
+    trace_of,
+)
 from edged.serving._health import HEALTH, Health, add_reflection
 
 __all__ = ["METHODS", "GrpcFront", "ServingLimits"]
@@ -111,26 +117,37 @@ class GrpcFront:
         deadline = time.monotonic() + timeout
         address = client_of(context.peer())
         metadata = dict(context.invocation_metadata() or ())
+        request_id = request_id_of(metadata)
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
         try:
-            priority = priority_of(metadata, self.high_priority(address))
-            call = Call(method, payload, deadline, client=address, priority=priority)
+            call = Call(
+                method,
+                payload,
+                deadline,
+                client=address,
+                priority=priority_of(metadata, self.high_priority(address)),
+                request_id=request_id,
+                trace=trace_of(metadata),
+            )
             return await self._answer(call)
         except EdgedError as error:
-            await _abort(context, error)
+            await _abort(context, error, request_id)
             raise  # abort() raises by itself; this line tells the type checker
         except Exception:
-            _log.exception("cannot answer %s", method)
+            _log.exception("cannot answer %s, request %s", method, request_id)
             await context.abort(
                 grpc.StatusCode.INTERNAL, "cannot answer: an error inside edged; see its log"
             )
             raise
 
 
-async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], error: EdgedError) -> None:
-    trailers: tuple[tuple[str, str], ...] = ()
+async def _abort(
+    context: grpc.aio.ServicerContext[bytes, bytes], error: EdgedError, request_id: str
+) -> None:
+    trailers: tuple[tuple[str, str], ...] = ((REQUEST_ID, request_id),)
     if isinstance(error, UnavailableError | OverloadError):
         # How gRPC's own retry policy is told when to come again (gRFC A6).
-        trailers = (("grpc-retry-pushback-ms", str(_RETRY_MS)),)
+        trailers += (("grpc-retry-pushback-ms", str(_RETRY_MS)),)
     await context.abort(getattr(grpc.StatusCode, error.grpc_status), str(error), trailers)
 
 

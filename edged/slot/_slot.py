@@ -227,6 +227,7 @@ class Slot:
                     raise UnavailableError(
                         "cannot answer: no model is loaded; try again in a second"
                     )
+                call.served_by = str(loaded.record)
                 return await loaded.container.call(call.method, call.payload, call.left)
             except CalledBack:
                 # Models change, and it had not begun: it waits for what comes.
