@@ -6,13 +6,14 @@ What stands on the way (counts, times, logs, holds) takes an `Answer` and is one
 from __future__ import annotations
 
 import enum
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from edged.wire import RequestedModel
 
-__all__ = ["Answer", "Call", "Priority", "Stopwatch"]
+__all__ = ["Answer", "Call", "Priority", "Stopwatch", "TraceParent"]
 
 
 class Priority(enum.IntEnum):
@@ -38,6 +39,45 @@ class Priority(enum.IntEnum):
         return self.name.lower()
 
 
+@dataclass(frozen=True, slots=True)
+class TraceParent:
+    """Which trace a call belongs to, by W3C Trace Context; all in lower-case hexadecimal.
+
+    Attributes:
+        trace_id: 32 digits, not all zero.
+        span_id: of the caller's span; 16 digits, not all zero.
+        sampled: whether the caller records the trace.
+    """
+
+    trace_id: str
+    span_id: str
+    sampled: bool
+
+    @classmethod
+    def parse(cls, text: str) -> TraceParent:
+        """Read the header ``traceparent``, of version 00 or what 00 is the beginning of.
+
+        Raises:
+            ValueError: it is none; the specification has it passed over then.
+        """
+        found = _TRACEPARENT.fullmatch(text)
+        if not found or found["version"] == "ff" or (found["version"] == "00" and found["rest"]):
+            raise ValueError(text)
+        trace_id, span_id = found["trace"], found["span"]
+        if not trace_id.strip("0") or not span_id.strip("0"):
+            raise ValueError(text)
+        return cls(trace_id, span_id, bool(int(found["flags"], 16) & 1))
+
+    def __str__(self) -> str:
+        return f"00-{self.trace_id}-{self.span_id}-{int(self.sampled):02x}"
+
+
+_TRACEPARENT = re.compile(
+    r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})"
+    r"-(?P<flags>[0-9a-f]{2})(?P<rest>(?:-[!-~]{0,400})?)"
+)
+
+
 class Stopwatch:
     """Seconds since it was made, and what each step of them took."""
 
@@ -49,6 +89,18 @@ class Stopwatch:
         """What was done since the step before was *step*."""
         now = time.monotonic()
         self._steps[step] = self._steps.get(step, 0.0) + now - self._last
+        self._last = now
+
+    def split(self, parts: Mapping[str, float], rest: str) -> None:
+        """What was done since the step before was *parts*, in seconds, and for the rest *rest*."""
+        now = time.monotonic()
+        left = now - self._last
+        for step, seconds in parts.items():
+            # Whoever says so may not be trusted: it was no more than has passed.
+            taken = min(max(seconds, 0.0), left)
+            left -= taken
+            self._steps[step] = self._steps.get(step, 0.0) + taken
+        self._steps[rest] = self._steps.get(rest, 0.0) + left
         self._last = now
 
     @property
@@ -78,6 +130,9 @@ class Call:
         client: who calls: the name of its token or certificate, or else its address without the
             port. Those of one client take turns with those of the others.
         priority: which of the calls that wait go first.
+        request_id: what the caller, and the answer to it, and the log know the call by.
+        trace: the trace that it is part of, where the caller said so.
+        served_by: name and version of the model that has it to answer, once one has.
         watch: is told what each stage took.
     """
 
@@ -87,6 +142,9 @@ class Call:
     model: RequestedModel | None = None
     client: str = ""
     priority: Priority = Priority.NORMAL
+    request_id: str = ""
+    trace: TraceParent | None = None
+    served_by: str = ""
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     @property

@@ -1,11 +1,13 @@
 """The host that edged runs on: what systemd is told, and where the log goes."""
 
+from edged.host._access import AccessLog
 from edged.host._log import log_failure, set_level, set_up_logging
 from edged.host._memory import keep_large_buffers
 from edged.host._notify import Notifier
 from edged.host._rate import CallRate
 
 __all__ = [
+    "AccessLog",
     "CallRate",
     "Notifier",
     "keep_large_buffers",

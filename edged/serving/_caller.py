@@ -1,18 +1,38 @@
-"""Who calls, and how much it hurries, by what comes with a call beside its bytes."""
+"""What is known of a call by what comes with it beside its bytes: metadata, or HTTP headers."""
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
-from edged.calls import Priority
+from edged.calls import Priority, TraceParent
 from edged.errors import RequestError
 
-__all__ = ["PRIORITY", "client_of", "is_local", "priority_of"]
+__all__ = [
+    "PRIORITY",
+    "REQUEST_ID",
+    "TRACE_PARENT",
+    "client_of",
+    "is_local",
+    "priority_of",
+    "request_id_of",
+    "trace_of",
+]
 
 PRIORITY: Final = "edged-priority"
 """The metadata that says high, normal or low."""
+
+REQUEST_ID: Final = "x-request-id"
+"""The metadata that names the call, in the request and in the answer."""
+
+TRACE_PARENT: Final = "traceparent"
+"""W3C Trace Context: which trace the call is part of."""
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+"""What can stand in a log without quotes."""
 
 _UNIX: Final = "unix"
 
@@ -51,3 +71,19 @@ def priority_of(metadata: Mapping[str, str], may_be_high: bool) -> Priority:
             f" {', '.join(map(str, Priority))}"
         ) from error
     return priority if may_be_high else max(priority, Priority.NORMAL)
+
+
+def request_id_of(metadata: Mapping[str, str]) -> str:
+    """What the caller calls the call; a name of ours when there is none, or none to be used."""
+    given = metadata.get(REQUEST_ID)
+    if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
+        return given
+    return secrets.token_hex(8)
+
+
+def trace_of(metadata: Mapping[str, str]) -> TraceParent | None:
+    """The trace that the caller says the call is part of, if what it says can be read."""
+    try:
+        return TraceParent.parse(metadata[TRACE_PARENT])
+    except (KeyError, ValueError):
+        return None

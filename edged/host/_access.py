@@ -1,0 +1,106 @@
+"""The access log: who called what, what it took, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Final
+
+from edged.calls import Answer, Call
+from edged.errors import EdgedError
+
+__all__ = ["AccessLog"]
+
+_log = logging.getLogger("edged.access")
+_WINDOW: Final = 1.0
+
+
+class AccessLog:
+    """Logs calls as ``key=value``, so many a second and no more.
+
+    Those that were answered and those that failed have as many lines each: a flood of the one does
+    not hide the other. What is left out is counted, and the count is logged.
+
+    Attributes:
+        lines_per_second: of each of the two; 0 logs no calls. May be set at any time.
+    """
+
+    def __init__(self, lines_per_second: int) -> None:
+        self.lines_per_second = lines_per_second
+        self._lines = {True: 0, False: 0}
+        self._left_out = {True: 0, False: 0}
+        self._window: asyncio.TimerHandle | None = None
+
+    def logging(self, answer: Answer) -> Answer:
+        """*answer*, with each call logged."""
+
+        async def logged(call: Call) -> bytes:
+            code, size = "INTERNAL", 0
+            try:
+                response = await answer(call)
+                code, size = "OK", len(response)
+                return response
+            except EdgedError as error:
+                code = error.grpc_status
+                raise
+            except asyncio.CancelledError:
+                code = "CANCELLED"
+                raise
+            finally:
+                self._log(call, code, size)
+
+        return logged
+
+    def _log(self, call: Call, code: str, size: int) -> None:
+        if not self.lines_per_second or not _log.isEnabledFor(logging.INFO):
+            return
+        if self._window is None:
+            self._window = asyncio.get_running_loop().call_later(_WINDOW, self._next_window)
+        well = code == "OK"
+        if self._lines[well] >= self.lines_per_second:
+            self._left_out[well] += 1
+            return
+        self._lines[well] += 1
+        fields = _fields(call, code, size)
+        line = " ".join(f"{key}={_quoted(value)}" for key, value in fields.items())
+        _log.info("%s", line, extra={key.upper(): str(value) for key, value in fields.items()})
+
+    def _next_window(self) -> None:
+        self._window = None
+        answered, failed = self._left_out[True], self._left_out[False]
+        if answered or failed:
+            _log.info(
+                "left_out answered=%d failed=%d; log.access_lines_per_second is %d",
+                answered,
+                failed,
+                self.lines_per_second,
+            )
+        self._lines = {True: 0, False: 0}
+        self._left_out = {True: 0, False: 0}
+
+
+def _fields(call: Call, code: str, size: int) -> dict[str, object]:
+    """What a line says; times are in milliseconds."""
+    call.watch.lap("rest")
+    steps = dict(call.watch.steps)
+    fields: dict[str, object] = {
+        "method": call.method,
+        "client": call.client,
+        "model": call.served_by,
+        "code": code,
+        "request_bytes": len(call.payload),
+        "response_bytes": size,
+        "ms": f"{call.watch.seconds * 1e3:.2f}",
+        "stages": ",".join(f"{step}:{seconds * 1e3:.2f}" for step, seconds in steps.items()),
+        "request_id": call.request_id,
+    }
+    if call.trace is not None:
+        fields["trace_id"] = call.trace.trace_id
+    return fields
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    plain = text and text.isascii() and not set(text) & set(' "=\\') and text.isprintable()
+    return text if plain else json.dumps(text)

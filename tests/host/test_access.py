@@ -1,0 +1,78 @@
+"""The access log says of each call what it was, up to a bound, and how many more there were."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import pytest
+
+from edged.calls import Call, TraceParent
+from edged.errors import OverloadError
+from edged.host import AccessLog
+
+TRACE = TraceParent("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", True)
+
+
+async def answer(call: Call) -> bytes:
+    call.watch.lap("queue")
+    call.served_by = "kws 1.0.0"
+    if call.payload == b"refused":
+        raise OverloadError("cannot take the call")
+    return b"12345"
+
+
+def call(payload: bytes = b"abc") -> Call:
+    return Call(
+        "x/Predict",
+        payload,
+        time.monotonic() + 5,
+        client="192.0.2.7",
+        request_id="r-1",
+        trace=TRACE,
+    )
+
+
+async def test_a_line_has_all_that_is_known_of_a_call_but_its_bytes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "edged.access")
+    await AccessLog(10).logging(answer)(call())
+    (record,) = caplog.records
+    said = dict(part.split("=", 1) for part in record.getMessage().split(" ") if "=" in part)
+    assert (said["client"], said["code"], said["request_id"]) == ("192.0.2.7", "OK", "r-1")
+    assert (said["request_bytes"], said["response_bytes"]) == ("3", "5")
+    assert 'model="kws 1.0.0"' in record.getMessage()
+    assert said["stages"].startswith("queue:")
+    assert said["trace_id"] == TRACE.trace_id
+    # The journal has them as fields.
+    assert vars(record)["CLIENT"] == "192.0.2.7"
+    assert vars(record)["REQUEST_ID"] == "r-1"
+
+
+async def test_a_flood_has_its_bound_and_hides_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "edged.access")
+    log = AccessLog(3)
+    logged = log.logging(answer)
+    for _ in range(20):
+        await logged(call())
+    for _ in range(5):
+        with pytest.raises(OverloadError):
+            await logged(call(b"refused"))
+    codes = [vars(record)["CODE"] for record in caplog.records]
+    assert codes == ["OK"] * 3 + ["RESOURCE_EXHAUSTED"] * 3
+    async with asyncio.timeout(10):
+        while len(caplog.records) == len(codes):
+            await asyncio.sleep(0.01)
+    assert "left_out answered=17 failed=2" in caplog.records[-1].getMessage()
+    await logged(call())
+    assert vars(caplog.records[-1])["CODE"] == "OK"
+
+
+async def test_none_are_logged_when_none_are_wanted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "edged.access")
+    await AccessLog(0).logging(answer)(call())
+    assert not caplog.records
