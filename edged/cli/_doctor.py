@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import enum
 import errno
+import grp
 import os
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -21,7 +25,8 @@ from edged import sandbox
 from edged.cli._control import Daemon, configuration
 from edged.cli._options import ConfigOption, JsonOption
 from edged.cli._output import print_json, stdout
-from edged.config import Config
+from edged.config import Address, Config
+from edged.discovery import VFIO_DRIVER, Survey, survey
 from edged.errors import ConfigError, EdgedError, InputError, SandboxError
 from edged.management import Status
 
@@ -31,7 +36,9 @@ _FOUND_TROUBLE: Final = 1
 _MiB: Final = 1 << 20
 _SPACE_FAIL, _SPACE_WARN = 100 * _MiB, 2048 * _MiB
 _REMOTE: Final = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs")
-_ACCELERATOR: Final = "0x120000"
+_CLOCK_SECONDS: Final = 60
+_SET_CLOCK: Final = "`sudo timedatectl set-ntp true`, or set the time"
+_TIME_ERROR: Final = 5
 
 
 class Verdict(enum.StrEnum):
@@ -97,13 +104,13 @@ def _examine(path: Path | None) -> Iterator[Finding]:
     yield finding
     looks: tuple[Callable[[Config, Status | None], Finding], ...] = (
         _device,
-        _card,
-        _drop_folder,
+        lambda _config, _status: about_cards(survey()),
+        lambda config, _status: about_drop_folder(config),
         _disk,
         _memory,
         _sandbox,
-        _port,
-        _clock,
+        _ports,
+        lambda config, _status: about_clock(config),
     )
     for look in looks:
         yield look(config, status)
@@ -148,25 +155,25 @@ def _device(config: Config, _status: Status | None) -> Finding:
     return Finding("device", Verdict.OK, f"answers at {path}")
 
 
-def _card(_config: Config, _status: Status | None) -> Finding:
-    cards = [
-        device.name
-        for device in Path("/sys/bus/pci/devices").glob("*")
-        if _line(device / "class") == _ACCELERATOR
-    ]
-    if not cards:
-        return Finding("PCIe", Verdict.OK, "no accelerator card: the emulator is what serves")
-    if not any(Path("/sys/kernel/iommu_groups").glob("*")):
-        return Finding(
-            "PCIe",
-            Verdict.WARN,
-            f"{', '.join(cards)}, and no IOMMU",
-            "switch VT-d or AMD-Vi on in the firmware; boot with intel_iommu=on or amd_iommu=on",
-        )
-    return Finding("PCIe", Verdict.OK, f"{', '.join(cards)}, with an IOMMU")
+def about_cards(found: Survey) -> Finding:
+    """What is to be said of the cards that there are."""
+    if not found.cards:
+        return Finding("PCIe", Verdict.OK, "no card that could be ours: an emulator is the device")
+    shown = "; ".join(f"{card}, driver {card.driver or 'none'}" for card in found.cards)
+    if found.missing:
+        parts = [sentence.partition("; ") for sentence in found.missing]
+        what = "; ".join(part[0] for part in parts)
+        cure = "; ".join(part[2] for part in parts if part[2]) or "put the card into another slot"
+        return Finding("PCIe", Verdict.WARN, f"{shown}: {what}", cure)
+    for card in found.cards:
+        if card.is_taken:
+            cure = f"`driverctl set-override {card.address} {VFIO_DRIVER}`, if it is edged's"
+            return Finding("PCIe", Verdict.WARN, f"{shown}: another driver has it", cure)
+    return Finding("PCIe", Verdict.OK, f"{shown}, with an IOMMU")
 
 
-def _drop_folder(config: Config, _status: Status | None) -> Finding:
+def about_drop_folder(config: Config) -> Finding:
+    """Whether people can drop models, and edged read them."""
     folder = config.drop.directory
     if not folder.is_dir():
         return Finding(
@@ -175,12 +182,21 @@ def _drop_folder(config: Config, _status: Status | None) -> Finding:
             f"there is no folder {folder}",
             "edged makes it when it starts; make it, or set drop.directory",
         )
+    found = folder.stat()
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(
             "drop folder",
             Verdict.WARN,
             f"{folder} is not for this user to write into",
-            "join its group, and log in anew",
+            f"`sudo usermod -aG {_group(found.st_gid)} $USER`, and log in anew",
+        )
+    if found.st_mode & stat.S_IWGRP and not found.st_mode & stat.S_ISGID:
+        return Finding(
+            "drop folder",
+            Verdict.WARN,
+            f"what people copy into {folder} belongs to groups of their own, and edged may not be"
+            " allowed to read it",
+            f"`sudo chmod g+s {folder}`",
         )
     kind = _file_system(folder)
     if kind in _REMOTE or kind.startswith("fuse"):
@@ -195,13 +211,17 @@ def _drop_folder(config: Config, _status: Status | None) -> Finding:
 
 
 def _disk(config: Config, _status: Status | None) -> Finding:
-    folder = _nearest(config.state.directory)
-    free = shutil.disk_usage(folder).free
-    found = f"{free // _MiB:,} MiB free for {config.state.directory}"
-    if free >= _SPACE_WARN:
+    folders = {"state": config.state.directory, "the drop folder": config.drop.directory}
+    free = {what: shutil.disk_usage(_nearest(folder)).free for what, folder in folders.items()}
+    found = ", ".join(f"{size // _MiB:,} MiB free for {what}" for what, size in free.items())
+    least = min(free.values())
+    if least >= _SPACE_WARN:
         return Finding("disk", Verdict.OK, found)
-    verdict = Verdict.WARN if free >= _SPACE_FAIL else Verdict.FAIL
-    cure = "`edgectl remove` what is not needed, or lower state.keep_bundles"
+    verdict = Verdict.WARN if least >= _SPACE_FAIL else Verdict.FAIL
+    cure = (
+        "`edgectl remove` what is not needed, lower state.keep_bundles, and empty rejected/ in the"
+        " drop folder"
+    )
     return Finding("disk", verdict, found, cure)
 
 
@@ -231,39 +251,57 @@ def _sandbox(config: Config, _status: Status | None) -> Finding:
     return Finding("sandbox", Verdict.OK, str(offer))
 
 
-def _port(config: Config, status: Status | None) -> Finding:
-    address = config.serving.listen
+def _ports(config: Config, status: Status | None) -> Finding:
+    listens = {"serving.listen": config.serving.listen, "metrics.listen": config.metrics.listen}
+    shown = " and ".join(map(str, listens.values()))
     if status is not None:
-        return Finding("port", Verdict.OK, f"edged listens on {address}")
+        return Finding("port", Verdict.OK, f"edged listens on {shown}")
+    for key, address in listens.items():
+        if (trouble := _trouble(address)) is not None:
+            text, cure = trouble
+            return Finding("port", Verdict.FAIL, text, f"{cure} {key}")
+    return Finding("port", Verdict.OK, f"free: {shown}")
+
+
+def _trouble(address: Address) -> tuple[str, str] | None:
+    """Why nobody can listen there, and what to do about it but for the key to set."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            cure = (
+            if error.errno != errno.EADDRINUSE:
+                return f"{address}: {error.strerror}", "use an address of this machine in"
+            return (
+                f"{address} is taken",
                 f"`ss -ltnp sport = :{address.port}` says by whom: edged itself, if this user may"
-                " only not ask it; else stop that one, or set serving.listen"
-                if taken
-                else "set serving.listen to an address of this machine"
+                " only not ask it; else stop that one, or set",
             )
-            text = f"{address} is taken" if taken else f"{address}: {error.strerror}"
-            return Finding("port", Verdict.FAIL, text, cure)
-    return Finding("port", Verdict.OK, f"{address} is free")
+    return None
 
 
-def _clock(_config: Config, _status: Status | None) -> Finding:
-    installed = Path(edged.__file__).stat().st_mtime
-    now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    if time.time() < installed:
+def about_clock(config: Config) -> Finding:
+    """Whether the time is right, as far as this machine can tell."""
+    now = time.time()
+    shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    program = Path(edged.__file__)
+    for path in (program, config.state.directory, config.drop.directory):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime > now + _CLOCK_SECONDS:
+                text = f"it is {shown}, but {path} was changed later than that"
+                return Finding("clock", Verdict.FAIL, text, f"{_SET_CLOCK}; history depends on it")
+    if not _synchronised():
         return Finding(
-            "clock",
-            Verdict.FAIL,
-            f"it is {now}, which is before edged was installed",
-            "`timedatectl set-ntp true`, or set the time; certificates and history depend on it",
+            "clock", Verdict.WARN, f"{shown}, and nothing keeps it right", f"{_SET_CLOCK}"
         )
-    return Finding("clock", Verdict.OK, now)
+    return Finding("clock", Verdict.OK, f"{shown}, synchronised")
+
+
+def _synchronised() -> bool:
+    """Whether the kernel's clock is kept by NTP or the like: adjtimex(2)."""
+    # struct timex has 208 bytes; its first word says what to set: nothing.
+    return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(1024))) != _TIME_ERROR
 
 
 def _file_system(path: Path) -> str:
@@ -283,8 +321,8 @@ def _nearest(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if place.exists())
 
 
-def _line(path: Path) -> str:
+def _group(number: int) -> str:
     try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
