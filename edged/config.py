@@ -10,8 +10,10 @@ import difflib
 import enum
 import math
 import os
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+import types
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
@@ -31,9 +33,11 @@ __all__ = [
     "DeviceConfig",
     "DropConfig",
     "FileMode",
+    "ListenerConfig",
     "LogConfig",
     "LogLevel",
     "MetricsConfig",
+    "Protocol",
     "Reloaded",
     "Sandbox",
     "ServingConfig",
@@ -81,6 +85,13 @@ class Whose(enum.StrEnum):
     ALL = "all"
     LOCAL = "local"
     NOBODY = "nobody"
+
+
+class Protocol(enum.StrEnum):
+    """What is spoken at an address."""
+
+    GRPC = "grpc"
+    HTTP = "http"
 
 
 class LogLevel(enum.StrEnum):
@@ -163,6 +174,20 @@ class ServingConfig(Struct, frozen=True):
         Path,
         Meta(description="UNIX socket of the same service, for clients on this machine."),
     ] = Path("{runtime}/edged.sock")
+    default_listeners: Annotated[
+        bool,
+        Meta(
+            description="Whether listen and socket are served at all; without them only what"
+            " [listeners.NAME] says is."
+        ),
+    ] = True
+    tokens: Annotated[
+        Path,
+        Meta(
+            description="The file of bearer tokens, written by `edgectl token`. It has their"
+            " hashes, not the tokens. A change is in force within a second."
+        ),
+    ] = Path("{state}/tokens")
     max_message_bytes: Annotated[
         int,
         Meta(ge=MiB, le=2 * GiB - 1, description="The largest request and the largest response."),
@@ -198,6 +223,69 @@ class ServingConfig(Struct, frozen=True):
             ' For anybody else that means "normal". "low" is for everybody to ask for.',
         ),
     ] = Whose.LOCAL
+
+
+class ListenerConfig(Struct, frozen=True):
+    """One more address for calls, under a name of your choice; as many as there are names."""
+
+    protocol: Annotated[
+        Protocol,
+        Meta(description="What is spoken there."),
+    ] = Protocol.GRPC
+    listen: Annotated[
+        Address | None,
+        Meta(description="A TCP address, HOST:PORT. Either this or socket is to be given."),
+    ] = None
+    socket: Annotated[
+        Path | None,
+        Meta(description="A UNIX socket."),
+    ] = None
+    mode: Annotated[
+        FileMode,
+        Meta(description="Permissions of that socket: whoever may write to it may call."),
+    ] = FileMode(0o660)
+    certificate: Annotated[
+        Path | None,
+        Meta(
+            description="The server's certificate in PEM form, with those between it and the CA;"
+            " calls are then encrypted (TLS). It, the key and the client CA are read again upon a"
+            " reload, and no call is dropped."
+        ),
+    ] = None
+    key: Annotated[
+        Path | None,
+        Meta(description="Its private key in PEM form."),
+    ] = None
+    client_ca: Annotated[
+        Path | None,
+        Meta(
+            description="Certificates, in PEM form, of whoever signs the clients'; a client without"
+            " a certificate by one of them is not let in (mutual TLS)."
+        ),
+    ] = None
+    clients: Annotated[
+        tuple[str, ...],
+        Meta(
+            extra=_LIVE,
+            description="Of those, only the clients whose certificates have one of these names:"
+            " a subject alternative name, or where there is none the common name. Empty is all.",
+        ),
+    ] = ()
+    tokens: Annotated[
+        bool,
+        Meta(
+            extra=_LIVE,
+            description="Whether each call has to bring a bearer token of the file serving.tokens."
+            " Health checks do without.",
+        ),
+    ] = False
+    insecure: Annotated[
+        bool,
+        Meta(
+            description="Be silent about an address that can be reached from the network without"
+            " any of these, or by tokens that are not encrypted."
+        ),
+    ] = False
 
 
 class StateConfig(Struct, frozen=True):
@@ -473,9 +561,10 @@ class LogConfig(Struct, frozen=True):
 
 
 class Config(Struct, frozen=True):
-    """All of it. Each attribute is a table of the file."""
+    """All of it. Each attribute is a table of the file, or a table of tables with names."""
 
     serving: ServingConfig = ServingConfig()
+    listeners: dict[str, ListenerConfig] = msgspec.field(default_factory=dict)
     state: StateConfig = StateConfig()
     drop: DropConfig = DropConfig()
     device: DeviceConfig = DeviceConfig()
@@ -505,7 +594,12 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
     values: dict[str, dict[str, Any]] = {}
     for setting in settings(path, environment):
         values.setdefault(setting.table, {})[setting.key] = setting.value
-    tables: dict[str, Any] = {t.name: t.type(**values[t.name]) for t in _tables()}
+    tables: dict[str, Any] = {
+        t.name: {name: t.type(**values[f"{t.name}.{name}"]) for name in _names(t, values)}
+        if t.is_named
+        else t.type(**values[t.name])
+        for t in _tables()
+    }
     return Config(**tables)
 
 
@@ -528,10 +622,12 @@ class Setting:
         return f"{self.table}.{self.key} = {_toml(self.value)}"
 
     @property
-    def plain(self) -> int | float | str:
-        """The value as TOML and JSON have it."""
+    def plain(self) -> int | float | str | list[str] | None:
+        """The value as TOML and JSON have it; None where there is none."""
         value = self.value.value if isinstance(self.value, enum.Enum) else self.value
-        return value if isinstance(value, int | float) else str(value)
+        if isinstance(value, tuple):
+            return list(value)
+        return value if value is None or isinstance(value, int | float) else str(value)
 
 
 def settings(path: Path | None, environment: Mapping[str, str] = os.environ) -> tuple[Setting, ...]:
@@ -544,15 +640,16 @@ def settings(path: Path | None, environment: Mapping[str, str] = os.environ) -> 
         for setting in _said(file):
             said[setting.table, setting.key] = setting
     found = [
-        said.get((table.name, key.name), Setting(table.name, key.name, key.default, None))
+        said.get((name, key.name), Setting(name, key.name, key.default, None))
         for table in _tables()
+        for name in _full_names(table, [table for table, _ in said])
         for key in table.keys
     ]
     state = next(s for s in found if (s.table, s.key) == ("state", "directory"))
     places = {"{state}": _state_place(environment)}
     places["{state}"] = _resolved(state, places)
     places["{runtime}"] = _runtime_place(environment, places["{state}"])
-    return tuple(
+    all_settings = tuple(
         replace(
             setting, value=places["{state}"] if setting is state else _resolved(setting, places)
         )
@@ -560,6 +657,8 @@ def settings(path: Path | None, environment: Mapping[str, str] = os.environ) -> 
         else setting
         for setting in found
     )
+    _check_listeners(all_settings)
+    return all_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -579,22 +678,35 @@ class Reloaded:
 
 def reloaded(config: Config, wanted: Config) -> Reloaded:
     """*config*, which is in force, with those values of *wanted* that can change while it is."""
-    changed, waiting = [], []
-    tables: dict[str, Any] = {}
-    for table in _tables():
+    changed: list[Setting] = []
+    waiting: list[Setting] = []
+
+    def merged(table: _TableInfo, name: str, old: Struct, new: Struct) -> Struct:
         values = {}
-        old, new = getattr(config, table.name), getattr(wanted, table.name)
         for key in table.keys:
             value = getattr(new, key.name)
             if value == getattr(old, key.name):
                 continue
-            setting = Setting(table.name, key.name, value, None)
+            setting = Setting(name, key.name, value, None)
             if key.is_live:
                 values[key.name] = value
                 changed.append(setting)
             else:
                 waiting.append(setting)
-        tables[table.name] = msgspec.structs.replace(old, **values)
+        return msgspec.structs.replace(old, **values)
+
+    tables: dict[str, Any] = {}
+    for table in _tables():
+        old, new = getattr(config, table.name), getattr(wanted, table.name)
+        if not table.is_named:
+            tables[table.name] = merged(table, table.name, old, new)
+            continue
+        tables[table.name] = {
+            name: merged(table, f"{table.name}.{name}", old[name], new.get(name, old[name]))
+            for name in old
+        }
+        for name in old.keys() ^ new.keys():
+            waiting.append(Setting(table.name, name, "new" if name in new else "gone", None))
     return Reloaded(Config(**tables), tuple(changed), tuple(waiting))
 
 
@@ -602,10 +714,15 @@ def default_file() -> str:
     """A configuration file that changes nothing: every key, explained, with its default."""
     lines = ["# Configuration of edged. What is commented out is the default.", "#", *_PATHS_TOML]
     for table in _tables():
-        lines += ["", "", f"# {table.text}", f"[{table.name}]"]
+        title = f"# [{table.name}.NAME]" if table.is_named else f"[{table.name}]"
+        lines += ["", "", f"# {table.text}", title]
         for key in table.keys:
             lines += ["", *_wrap(f"{key.text} {key.bounds}".strip(), "# ")]
-            lines.append(f"# {key.name} = {_toml(key.default)}")
+            lines.append(
+                f"#     {key.name} = {_toml(key.default)}".rstrip()
+                if table.is_named
+                else f"# {key.name} = {_toml(key.default)}"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -613,13 +730,15 @@ def reference() -> str:
     """The reference of all keys, in Markdown: ``docs/configuration.md``."""
     lines = [*_REFERENCE_HEAD]
     for table in _tables():
-        lines += ["", f"## `[{table.name}]`", "", table.text, ""]
+        title = f"{table.name}.NAME" if table.is_named else table.name
+        lines += ["", f"## `[{title}]`", "", table.text, ""]
         lines += ["| key | type | default | |", "|---|---|---|---|"]
         for key in table.keys:
             text = f"{key.text} {key.bounds}".strip().replace("|", "\\|")
             wanted = key.wanted.removeprefix("a ")
             name = f"`{key.name}`" + (" ↻" if key.is_live else "")
-            lines.append(f"| {name} | {wanted} | `{_toml(key.default)}` | {text} |")
+            default = f"`{_toml(key.default)}`" if key.default is not None else ""
+            lines.append(f"| {name} | {wanted} | {default} | {text} |")
     return "\n".join(lines) + "\n"
 
 
@@ -665,12 +784,18 @@ class _TableInfo(NamedTuple):
     type: type[Struct]
     text: str
     keys: tuple[_Key, ...]
+    is_named: bool = False
+    """Whether it stands for any number of tables, ``[name.ANY]``."""
 
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 _WORDS = {
     Path: "path",
     Address: '"HOST:PORT" text',
     FileMode: "text of octal digits",
+    bool: "boolean, true or false",
+    tuple: "list of texts",
     int: "whole number",
     float: "number",
 }
@@ -684,13 +809,30 @@ _MOVED = {
 
 def _tables() -> Iterator[_TableInfo]:
     for table in msgspec.structs.fields(Config):
+        is_named = get_origin(table.type) is dict
+        struct = get_args(table.type)[1] if is_named else table.type
         keys = []
-        for field in msgspec.structs.fields(table.type):
+        for field in msgspec.structs.fields(struct):
             assert get_origin(field.type) is Annotated
             kind, meta = get_args(field.type)
+            if isinstance(kind, types.UnionType):  # with None
+                kind = get_args(kind)[0]
+            kind = get_origin(kind) or kind
             keys.append(_Key(field.name, field.type, kind, field.default, meta.description))
-        text = (table.type.__doc__ or "").strip()
-        yield _TableInfo(table.name, table.type, text, tuple(keys))
+        text = (struct.__doc__ or "").strip()
+        yield _TableInfo(table.name, struct, text, tuple(keys), is_named)
+
+
+def _names(table: _TableInfo, said: Iterable[str]) -> list[str]:
+    """The tables ``[table.NAME]`` by their names, of the full names that were *said*."""
+    start = f"{table.name}."
+    return list(dict.fromkeys(n.removeprefix(start) for n in said if n.startswith(start)))
+
+
+def _full_names(table: _TableInfo, said: Iterable[str]) -> list[str]:
+    if not table.is_named:
+        return [table.name]
+    return [f"{table.name}.{name}" for name in _names(table, said)]
 
 
 # From the file to values.
@@ -745,18 +887,71 @@ def _said(file: Path) -> Iterator[Setting]:
             raise ConfigError(
                 f"cannot use {file}: {name} is {_found(content)}, wanted a table, [{name}]"
             )
-        keys = {key.name: key for key in tables[name].keys}
-        for key, value in content.items():
-            if moved := _MOVED.get((name, key)):
-                raise ConfigError(
-                    f"cannot use {file}: {name}.{key} is now {moved}, which bounds what waits for"
-                    " its turn as well; write that instead"
-                )
-            if key not in keys:
-                raise ConfigError(
-                    f"cannot use {file}: there is no key {name}.{key}{_suggestion(key, keys)}"
-                )
-            yield Setting(name, key, _checked(keys[key], value, f"{file}: {name}.{key}"), file)
+        if tables[name].is_named:
+            yield from _said_in_named(file, tables[name], content)
+        else:
+            yield from _said_in(file, tables[name], name, content)
+
+
+def _said_in_named(file: Path, table: _TableInfo, content: dict[str, Any]) -> Iterator[Setting]:
+    for name, inner in content.items():
+        full = f"{table.name}.{name}"
+        if name in {key.name for key in table.keys} and not isinstance(inner, dict):
+            raise ConfigError(
+                f"cannot use {file}: {full} is {_found(inner)}; it belongs in a table with a name,"
+                f" [{table.name}.NAME]"
+            )
+        if not isinstance(inner, dict) or not inner:
+            found = "an empty table" if inner == {} else _found(inner)
+            raise ConfigError(f"cannot use {file}: {full} is {found}, wanted a table with keys")
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"cannot use {file}: {name[:80]!r} is no name for [{table.name}.NAME]; wanted up to"
+                " 32 letters, digits, - and _"
+            )
+        yield from _said_in(file, table, full, inner)
+
+
+def _said_in(
+    file: Path, table: _TableInfo, name: str, content: dict[str, Any]
+) -> Iterator[Setting]:
+    keys = {key.name: key for key in table.keys}
+    for key, value in content.items():
+        if moved := _MOVED.get((name, key)):
+            raise ConfigError(
+                f"cannot use {file}: {name}.{key} is now {moved}, which bounds what waits for"
+                " its turn as well; write that instead"
+            )
+        if key not in keys:
+            raise ConfigError(
+                f"cannot use {file}: there is no key {name}.{key}{_suggestion(key, keys)}"
+            )
+        yield Setting(name, key, _checked(keys[key], value, f"{file}: {name}.{key}"), file)
+
+
+def _check_listeners(found: Iterable[Setting]) -> None:
+    """See that the keys of each listener go together."""
+    listeners: dict[str, dict[str, Setting]] = {}
+    for setting in found:
+        if setting.table.startswith("listeners."):
+            listeners.setdefault(setting.table, {})[setting.key] = setting
+    for name, keys in listeners.items():
+        given = {key for key, setting in keys.items() if setting.value not in (None, (), False)}
+        wrong = ""
+        if ("listen" in given) == ("socket" in given):
+            wrong = "wanted either listen or socket"
+        elif "socket" in given and "certificate" in given:
+            wrong = "a UNIX socket is not encrypted; leave certificate, or give listen"
+        elif ("certificate" in given) != ("key" in given):
+            wrong = "certificate and key belong together, wanted both or neither"
+        elif "client_ca" in given and "certificate" not in given:
+            wrong = "client_ca needs a certificate and a key of the server, too"
+        elif "clients" in given and "client_ca" not in given:
+            wrong = "clients are known by certificates; wanted client_ca, too"
+        if wrong:
+            file = next(s.file for s in reversed(keys.values()) if s.file is not None)
+            has = ", ".join(sorted(given & {"listen", "socket", "certificate", "key", "client_ca"}))
+            raise ConfigError(f"cannot use {file}: [{name}] has {has or 'no address'}: {wrong}")
 
 
 def _checked(key: _Key, value: object, where: str) -> Any:
@@ -818,7 +1013,7 @@ def _runtime_place(environment: Mapping[str, str], state: Path) -> Path:
 
 
 def _found(value: object) -> str:
-    words = {bool: "a boolean", dict: "a table", list: "a list"}
+    words: dict[type, str] = {bool: "a boolean", dict: "a table", list: "a list"}
     if type(value) in words:
         return words[type(value)]
     text = str(value)
@@ -848,6 +1043,12 @@ def _absolute(path: str | None) -> Path | None:
 def _toml(value: object) -> str:
     if isinstance(value, enum.Enum):
         value = value.value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, int | float):
         return str(value)
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'

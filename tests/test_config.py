@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from edged.config import Address, LogLevel, Sandbox, default_file, load_config, reference, settings
+from edged.config import (
+    Address,
+    LogLevel,
+    Protocol,
+    Sandbox,
+    default_file,
+    load_config,
+    reference,
+    reloaded,
+    settings,
+)
 from edged.errors import ConfigError
 
 ENVIRONMENT = {"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/run/user/1000"}
@@ -203,3 +213,88 @@ def test_a_folder_that_cannot_be_read_is_an_error(written, tmp_path):
     (tmp_path / "edged.toml.d").write_text("a file")
     with pytest.raises(ConfigError, match=r"edged\.toml\.d: Not a directory"):
         load_config(path, ENVIRONMENT)
+
+
+LISTENERS = """
+[listeners.lan]
+listen = "0.0.0.0:50052"
+certificate = "lan.crt"
+key = "lan.key"
+tokens = true
+[listeners.cameras]
+protocol = "http"
+socket = "{runtime}/cameras.sock"
+mode = "0666"
+"""
+
+
+def test_listeners_have_names_and_each_key_its_layer(written, tmp_path):
+    path = written(LISTENERS)
+    (tmp_path / "edged.toml.d").mkdir()
+    (tmp_path / "edged.toml.d" / "a.toml").write_text("[listeners.lan]\nclient_ca = 'ca.crt'\n")
+    config = load_config(path, ENVIRONMENT)
+    lan, cameras = config.listeners["lan"], config.listeners["cameras"]
+    assert (lan.listen, lan.socket, lan.tokens) == (Address("0.0.0.0", 50052), None, True)
+    assert lan.certificate == tmp_path / "lan.crt"
+    assert lan.client_ca == tmp_path / "edged.toml.d" / "ca.crt"
+    assert cameras.protocol is Protocol.HTTP
+    assert cameras.socket == Path("/run/user/1000/edged/cameras.sock")
+    assert cameras.mode.bits == 0o666
+    found = {str(setting) for setting in settings(path, ENVIRONMENT) if setting.file}
+    assert 'listeners.lan.listen = "0.0.0.0:50052"' in found
+    assert "listeners.lan.tokens = true" in found
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[listeners]\nlisten = 'a:1'", "listeners.listen is 'a:1'; it belongs in a table with a"),
+        ("[listeners.lan]", "listeners.lan is an empty table, wanted a table with keys"),
+        ("[listeners.'a b']\nlisten = 'a:1'", "'a b' is no name for [listeners.NAME]; wanted up"),
+        ("[listeners.lan]\nport = 1", "there is no key listeners.lan.port"),
+        ("[listeners.lan]\ncertifcate = 'x'", "listeners.lan.certifcate (did you mean certif"),
+        ("[listeners.lan]\nprotocol = 'gprc'", "(did you mean grpc?)"),
+        ("[listeners.lan]\ntokens = 1", "listeners.lan.tokens is 1, wanted a boolean"),
+        ("[listeners.lan]\nlisten = 'a:1'\nclients = 'x'", "is 'x', wanted a list of texts"),
+        ("[listeners.lan]\nmode = '0600'", "[listeners.lan] has no address: wanted either listen"),
+        (
+            "[listeners.lan]\nlisten = 'a:1'\nsocket = 's'",
+            "[listeners.lan] has listen, socket: wanted either",
+        ),
+        (
+            "[listeners.lan]\nlisten = 'a:1'\nkey = 'x'",
+            "[listeners.lan] has key, listen: certificate and key belong together",
+        ),
+        (
+            "[listeners.lan]\nlisten = 'a:1'\nclient_ca = 'x'",
+            "client_ca needs a certificate and a key of the server",
+        ),
+        (
+            "[listeners.lan]\nlisten = 'a:1'\nclients = ['x']",
+            "clients are known by certificates; wanted client_ca",
+        ),
+    ],
+)
+def test_what_does_not_go_together_in_a_listener_is_named(written, text, says):
+    path = written(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_a_reload_changes_who_may_call_but_not_where(written):
+    old = load_config(written(LISTENERS), ENVIRONMENT)
+    changed = LISTENERS.replace("tokens = true", "").replace("0666", "0600")
+    found = reloaded(
+        old, load_config(written(changed + "[listeners.x]\nlisten = 'a:1'"), ENVIRONMENT)
+    )
+    assert [*map(str, found.changed)] == ["listeners.lan.tokens = false"]
+    assert {*map(str, found.waiting)} == {
+        'listeners.cameras.mode = "0600"',
+        'listeners.x = "new"',
+    }
+    assert found.config.listeners["lan"].tokens is False
+    gone = reloaded(old, load_config(written(""), ENVIRONMENT))
+    assert {*map(str, gone.waiting)} == {'listeners.lan = "gone"', 'listeners.cameras = "gone"'}
+    assert gone.config == old
