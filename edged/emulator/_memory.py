@@ -5,7 +5,9 @@ from __future__ import annotations
 import bisect
 import errno
 import mmap
+import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +21,8 @@ _MAP_NORESERVE: Final = 0x4000
 """Of <sys/mman.h> on Linux; Python does not name it."""
 _CHUNK: Final = 4 << 20
 """Bytes copied before the lock is let go, so that an unmap waits a millisecond at most."""
-_MAX_REGIONS: Final = 1024
+_MAX_REGIONS: Final = 65535
+"""As many as the protocol lets a client expect. Behind an IOMMU, each page may be one."""
 _MAX_ADDRESS: Final = 1 << 63
 
 
@@ -63,13 +66,28 @@ class Dram:
         self._map.madvise(mmap.MADV_DONTNEED, address, length)
 
 
+@dataclass(slots=True, eq=False)
+class _File:
+    """A client's file, mapped whole and once, however many of its pages are regions.
+
+    Attributes:
+        key: device, inode, and what may be done with it.
+        regions: how many are in it.
+    """
+
+    key: tuple[int, int, DmaFlag]
+    data: mmap.mmap
+    regions: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class _Region:
     address: int
     size: int
     flags: DmaFlag
-    data: mmap.mmap | None
+    file: _File | None
     """None where the client gave no descriptor: such memory is known, but out of reach."""
+    offset: int
 
 
 class HostMemory:
@@ -82,6 +100,7 @@ class HostMemory:
         self._lock = threading.Lock()
         self._regions: list[_Region] = []
         self._starts: list[int] = []
+        self._files: dict[tuple[int, int, DmaFlag], _File] = {}
         self._closed = False
 
     def map(self, address: int, size: int, flags: DmaFlag, fd: int | None, offset: int) -> None:
@@ -92,7 +111,8 @@ class HostMemory:
         """
         if not 0 < size <= _MAX_ADDRESS or address > _MAX_ADDRESS - size:
             raise OSError(errno.EINVAL, "range is empty or too large")
-        data = None if fd is None else mapped_file(fd, offset, size, flags)
+        if offset % mmap.ALLOCATIONGRANULARITY:
+            raise OSError(errno.EINVAL, "offset is not page aligned")
         with self._lock:
             at = bisect.bisect_right(self._starts, address)
             before = self._regions[at - 1] if at else None
@@ -103,31 +123,33 @@ class HostMemory:
                 raise OSError(errno.EEXIST, "range overlaps one that is mapped")
             if self._closed or len(self._regions) >= _MAX_REGIONS:
                 raise OSError(errno.ENOSPC, f"at most {_MAX_REGIONS} regions")
-            self._regions.insert(at, _Region(address, size, flags, data))
+            file = None if fd is None else self._file(fd, offset, size, flags)
+            self._regions.insert(at, _Region(address, size, flags, file, offset))
             self._starts.insert(at, address)
 
     def unmap(self, address: int, size: int) -> None:
-        """Let go of a region, which has to be one that was mapped as it is named.
+        """Let go of the regions in a range; as with the kernel's VFIO there may be none in it.
 
         Raises:
-            OSError: there is none.
+            OSError: one is only partly in it.
         """
         with self._lock:
-            for at, region in enumerate(self._regions):
-                if (region.address, region.size) == (address, size):
-                    del self._regions[at], self._starts[at]
-                    if region.data is not None:
-                        region.data.close()
-                    return
-        raise OSError(errno.ENOENT, "no such region")
+            first = bisect.bisect_left(self._starts, address)
+            last = bisect.bisect_left(self._starts, address + size)
+            gone = self._regions[first:last]
+            before = self._regions[first - 1] if first else None
+            if (before and before.address + before.size > address) or (
+                gone and gone[-1].address + gone[-1].size > address + size
+            ):
+                raise OSError(errno.EINVAL, "range is a part of what was mapped at once")
+            del self._regions[first:last], self._starts[first:last]
+            self._release(gone)
 
     def close(self) -> None:
         """Let go of everything: each later access is a fault."""
         with self._lock:
             self._closed = True
-            for region in self._regions:
-                if region.data is not None:
-                    region.data.close()
+            self._release(self._regions)
             self._regions.clear()
             self._starts.clear()
 
@@ -176,27 +198,50 @@ class HostMemory:
         while done < len(local):
             with self._lock:
                 region = self._region(address + done, access)
-                start = address + done - region.address
-                count = min(len(local) - done, region.size - start, _CHUNK)
-                assert region.data is not None
-                with memoryview(region.data) as view:
+                within = address + done - region.address
+                count = min(len(local) - done, region.size - within, _CHUNK)
+                assert region.file is not None
+                start = region.offset + within
+                with memoryview(region.file.data) as view:
                     if access is DmaFlag.READ:
                         local[done : done + count] = view[start : start + count]
                     else:
                         view[start : start + count] = local[done : done + count]
             done += count
 
+    def _file(self, fd: int, offset: int, size: int, flags: DmaFlag) -> _File:
+        """The file that a region is in, with that region counted."""
+        status = os.fstat(fd)
+        key = (status.st_dev, status.st_ino, flags)
+        file = self._files.get(key)
+        if file is None or offset + size > len(file.data):
+            # What was mapped before it grew stays until its last region goes.
+            file = _File(key, mapped_file(fd, 0, max(status.st_size, offset + size), flags))
+            self._files[key] = file
+        file.regions += 1
+        return file
+
+    def _release(self, regions: Iterable[_Region]) -> None:
+        for region in regions:
+            if region.file is None:
+                continue
+            region.file.regions -= 1
+            if not region.file.regions:
+                region.file.data.close()
+                if self._files.get(region.file.key) is region.file:
+                    del self._files[region.file.key]
+
     def _find(self, address: int, size: int, access: DmaFlag) -> tuple[mmap.mmap, int]:
         """The mapping that holds a whole range, and where in it."""
         region = self._region(address, access)
-        if address + size > region.address + region.size or region.data is None:
+        if address + size > region.address + region.size or region.file is None:
             raise DmaFault(f"host range {address:#x} + {size} is not in one region")
-        return region.data, address - region.address
+        return region.file.data, region.offset + address - region.address
 
     def _region(self, address: int, access: DmaFlag) -> _Region:
         at = bisect.bisect_right(self._starts, address) - 1
         if at >= 0:
             region = self._regions[at]
-            if address < region.address + region.size and region.data and region.flags & access:
+            if address < region.address + region.size and region.file and region.flags & access:
                 return region
         raise DmaFault(f"host address {address:#x} is not mapped for {access.name}")

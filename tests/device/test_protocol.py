@@ -439,11 +439,35 @@ def test_dma_map_refuses_what_it_cannot_trust(emulator: Any) -> None:
         assert attempt(sealed, 2 * page, iova=IOVA - page) == errno.EEXIST
         assert attempt(sealed, page, iova=IOVA + 2 * page) == 0
         assert attempt(None, page, iova=IOVA + 3 * page) == 0
-        unmap = DMA_UNMAP.pack(24, 0, IOVA, page)
-        assert client.call(Command.DMA_UNMAP, unmap)[0] == errno.ENOENT
+        for iova in (IOVA, IOVA + page):
+            unmap = DMA_UNMAP.pack(24, 0, iova, page)
+            assert client.call(Command.DMA_UNMAP, unmap)[0] == errno.EINVAL
         unmap = DMA_UNMAP.pack(24, 0, IOVA, 2 * page)
         assert client.call(Command.DMA_UNMAP, unmap) == (0, unmap)
         assert attempt(sealed, page) == 0
+
+
+def test_a_guest_with_an_iommu_maps_pages_and_unmaps_ranges(management_queue: Bench) -> None:
+    """As QEMU does: its IOMMU tells it of each page, and of ranges in which there may be none."""
+    page, pages, some = mmap.PAGESIZE, 3000, 200
+    bench, far = management_queue, 1 << 40
+    fd = memfd(pages * page)
+    try:
+        content = np.arange(some, dtype=np.uint8).repeat(page)
+        os.pwrite(fd, content[::-1].tobytes(), (pages - some) * page)
+        for number in range(pages):  # scattered: the last page first
+            at = (pages - 1 - number) * page
+            bench.transport.dma_map(far + number * page, fd, at, page)
+    finally:
+        os.close(fd)
+    fetch = Descriptor(Operation.DMA_IN, length=some * page, host_address=far)
+    back = Descriptor(Operation.DMA_OUT, length=some * page, host_address=MAPPED)
+    assert [done.status for done in bench.execute(fetch, back)] == [Status.OK, Status.OK]
+    np.testing.assert_array_equal(bench.data[: some * page], content)
+    for _ in range(2):
+        bench.transport.dma_unmap(0x100_0000_0000, 1 << 40)
+        (done,) = bench.execute(fetch)
+        assert done.status == Status.BAD_ADDRESS
 
 
 def test_a_range_may_span_regions_but_no_gap(emulator: Any) -> None:
