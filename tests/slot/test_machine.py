@@ -310,8 +310,8 @@ class SlotMachine(RuleBasedStateMachine):
         if error is None and not self.on_demand:
             # Who asks for a model by name may wait for it, and comes to the gate later.
             for other in before:
-                if not other.hangs and _same_line(call.sent, other.sent):
-                    world.violated(f"{call} was answered before {other}")
+                if not other.sent.served_by and _same_line(call.sent, other.sent):
+                    world.violated(f"{call} was answered before {other} was let in")
         absent = call.absent and not world.hardware.present
         if absent and (took > LATE or not isinstance(error, UnavailableError)):
             world.violated(f"{error!r} after {took:.3f} s without a device: {call}")
