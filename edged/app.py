@@ -26,7 +26,7 @@ from edged.intake import Intake
 from edged.management import DeviceBank, DeviceReading, DeviceReport
 from edged.metrics import Metrics, MetricsServer
 from edged.notices import Notice, about
-from edged.serving import GrpcFront, ServingLimits, is_local
+from edged.serving import GrpcFront, Models, Reception, ServingLimits, is_local
 from edged.slot import (
     CompilerProcess,
     DeviceLink,
@@ -126,12 +126,24 @@ async def _serve(
 
     metrics = Metrics(__version__, lambda: slot.queued, device_report)
     slot.on_event(metrics.slot_event)
+    deployer = Deployer(
+        store,
+        slot,
+        keep=config.state.keep_bundles,
+        attempts=config.slot.attempts,
+        bubblewrap=bubblewrap,
+    )
+    on_demand = config.slot.activation is Activation.ON_DEMAND
+    models = Models(
+        store,
+        lambda: slot.status,
+        lambda: slot.in_use,
+        deployer.activate if config.serving.model_control else None,
+        on_demand,
+    )
+    reception = Reception(models, _answer(slot, on_demand))
     front = GrpcFront(
-        rate.counting(
-            access.logging(
-                metrics.timed(_answer(slot, config.slot.activation is Activation.ON_DEMAND))
-            )
-        ),
+        rate.counting(access.logging(metrics.timed(reception.answer))),
         (str(config.serving.listen), f"unix:{config.serving.socket}"),
         ServingLimits(
             config.serving.max_message_bytes,
@@ -139,13 +151,6 @@ async def _serve(
             config.serving.call_seconds,
         ),
         _high_priority(config),
-    )
-    deployer = Deployer(
-        store,
-        slot,
-        keep=config.state.keep_bundles,
-        attempts=config.slot.attempts,
-        bubblewrap=bubblewrap,
     )
     console = Console(
         store,
@@ -192,6 +197,7 @@ async def _serve(
         stack.push_async_callback(slot.stop, config.slot.drain_seconds)
         await console.start()
         stack.push_async_callback(console.stop)
+        stack.push_async_callback(models.stop)
         await front.start()
         # Its folder is for all to enter; who may call is said by the group, as for the console.
         await asyncio.to_thread(config.serving.socket.chmod, config.console.mode.bits)
@@ -285,7 +291,8 @@ async def _reload_when_asked(
 def _answer(slot: Slot, by_name: bool) -> Answer:
     async def answer(call: Call) -> bytes:
         # The name costs a look into the message, which only on-demand loading needs.
-        call.model = requested_model(call.payload) if by_name else None
+        if by_name and call.model is None:
+            call.model = requested_model(call.method, call.payload)
         return await slot.call(call)
 
     return answer

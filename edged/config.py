@@ -192,6 +192,13 @@ class ServingConfig(Struct, frozen=True):
         int,
         Meta(ge=MiB, le=2 * GiB - 1, description="The largest request and the largest response."),
     ] = 64 * MiB
+    model_control: Annotated[
+        bool,
+        Meta(
+            description="Whether clients may have a stored model loaded, by the Open Inference"
+            " Protocol's RepositoryModelLoad. Whoever can call could then change what serves."
+        ),
+    ] = False
     max_concurrent_calls: Annotated[
         int,
         Meta(ge=1, description="Calls beyond this number are refused with RESOURCE_EXHAUSTED."),

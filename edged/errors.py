@@ -11,6 +11,7 @@
     ├── NotFoundError           NOT_FOUND            404   66   no such model, tensor or file
     ├── LimitError              RESOURCE_EXHAUSTED   413   69   a size, count or memory bound
     │   └── OverloadError       RESOURCE_EXHAUSTED   429   69   too many calls at this moment
+    ├── UnsupportedError        UNIMPLEMENTED        501   69   not done here, but another way
     ├── ConfigError             FAILED_PRECONDITION  500   78   the configuration file
     ├── UnavailableError        UNAVAILABLE          503   75   waiting helps: try again
     │   ├── DeviceLostError     UNAVAILABLE          503   75   the device went away
@@ -52,6 +53,7 @@ __all__ = [
     "SandboxError",
     "StoreError",
     "UnavailableError",
+    "UnsupportedError",
     "by_grpc_status",
 ]
 
@@ -114,6 +116,14 @@ class OverloadError(LimitError):
     """More calls than may wait: waiting helps, and a smaller request may."""
 
     http_status = 429
+
+
+class UnsupportedError(EdgedError):
+    """A protocol has a call for it, edged has none; the message says what to do instead."""
+
+    grpc_status = "UNIMPLEMENTED"
+    http_status = 501
+    exit_status = 69
 
 
 class ConfigError(EdgedError):

@@ -1,4 +1,4 @@
-"""gRPC: TensorFlow Serving's methods as raw bytes, passed on to whoever holds the model."""
+"""gRPC: the methods of its protocols as raw bytes, passed on to whoever answers them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from edged import wire
 from edged.calls import Answer, Call
 from edged.errors import ConfigError, EdgedError, OverloadError, UnavailableError
 from edged.serving._caller import (
@@ -23,13 +22,11 @@ from edged.serving._caller import (
     trace_of,
 )
 from edged.serving._health import HEALTH, Health, add_reflection
+from edged.serving._reception import METHODS
 
-__all__ = ["METHODS", "GrpcFront", "ServingLimits"]
+__all__ = ["GrpcFront", "ServingLimits"]
 
 _log = logging.getLogger(__name__)
-
-METHODS = (wire.PREDICT, wire.GET_MODEL_METADATA, wire.GET_MODEL_STATUS)
-"""What is served, by full names. All of it is answered where the model is."""
 
 _SERVICES = tuple(dict.fromkeys(method.rpartition("/")[0] for method in METHODS))
 _RETRY_MS = 1000
@@ -51,7 +48,7 @@ class ServingLimits:
 
 
 class GrpcFront:
-    """A gRPC server for :data:`METHODS`.
+    """A gRPC server for :data:`edged.serving.METHODS`.
 
     Args:
         answer: answers one call.

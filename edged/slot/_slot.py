@@ -367,8 +367,7 @@ class Slot:
     def _is_loaded(self, model: RequestedModel) -> bool:
         if self._loaded is None:
             return False
-        manifest = self._loaded.record.manifest
-        return model.name == manifest.name and model.version in (None, manifest.serial)
+        return _means(model, self._loaded.record)
 
     async def _meet_demand(self) -> None:
         while True:
@@ -778,17 +777,18 @@ class Slot:
 
 
 def _loadable(store: Store, model: RequestedModel) -> BundleRecord | None:
-    """The bundle that a call may have loaded; what it calls a version is a bundle's serial."""
+    """The bundle that a call may have loaded."""
     found = [
-        record
-        for record in store.list()
-        if record.manifest.name == model.name
-        and model.version in (None, record.manifest.serial)
-        and record.set_aside is None
+        record for record in store.list() if _means(model, record) and record.set_aside is None
     ]
     if not found or store.pinned():
         return None
     return max(found, key=lambda record: (record.manifest.serial, record.added))
+
+
+def _means(model: RequestedModel, record: BundleRecord) -> bool:
+    manifest = record.manifest
+    return model.means(manifest.name, str(manifest.version), manifest.serial)
 
 
 def _load_bank(device: Device, model: Model) -> int:

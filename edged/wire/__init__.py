@@ -1,5 +1,7 @@
 """The messages of TensorFlow Serving on the wire, frozen graphs, and tensors to and from arrays.
 
+Those of the Open Inference Protocol are in :mod:`edged.wire.inference`.
+
 A hand-written, wire-compatible subset of the published messages, in a descriptor pool of its own:
 a process may import TensorFlow as well.
 """
@@ -8,8 +10,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from edged.wire import inference
+from edged.wire._pb.example_pb2 import Example, Feature
 from edged.wire._pb.graph_pb2 import AttrValue, GraphDef, NodeDef
 from edged.wire._pb.serving_pb2 import (
+    ClassificationRequest,
+    ClassificationResponse,
     GetModelMetadataRequest,
     GetModelMetadataResponse,
     GetModelStatusRequest,
@@ -18,6 +24,10 @@ from edged.wire._pb.serving_pb2 import (
     ModelVersionStatus,
     PredictRequest,
     PredictResponse,
+    RegressionRequest,
+    RegressionResponse,
+    ReloadConfigRequest,
+    ReloadConfigResponse,
     SignatureDefMap,
     StatusProto,
 )
@@ -34,12 +44,14 @@ from edged.wire._tensor import (
     MAX_TENSOR_BYTES,
     data_type_of,
     describe,
+    dtype_of,
     from_array,
     shape_of,
     to_array,
 )
 
 __all__ = [
+    "CLASSIFY",
     "GET_MODEL_METADATA",
     "GET_MODEL_STATUS",
     "MAX_TENSOR_BYTES",
@@ -47,8 +59,14 @@ __all__ = [
     "POOL",
     "PREDICT",
     "PREDICTION_SERVICE",
+    "REGRESS",
+    "RELOAD_CONFIG",
     "AttrValue",
+    "ClassificationRequest",
+    "ClassificationResponse",
     "DataType",
+    "Example",
+    "Feature",
     "GetModelMetadataRequest",
     "GetModelMetadataResponse",
     "GetModelStatusRequest",
@@ -59,6 +77,10 @@ __all__ = [
     "NodeDef",
     "PredictRequest",
     "PredictResponse",
+    "RegressionRequest",
+    "RegressionResponse",
+    "ReloadConfigRequest",
+    "ReloadConfigResponse",
     "RequestedModel",
     "SignatureDef",
     "SignatureDefMap",
@@ -68,7 +90,9 @@ __all__ = [
     "TensorShapeProto",
     "data_type_of",
     "describe",
+    "dtype_of",
     "from_array",
+    "inference",
     "requested_model",
     "shape_of",
     "to_array",
@@ -79,3 +103,6 @@ MODEL_SERVICE: Final = "tensorflow.serving.ModelService"
 PREDICT: Final = f"{PREDICTION_SERVICE}/Predict"
 GET_MODEL_METADATA: Final = f"{PREDICTION_SERVICE}/GetModelMetadata"
 GET_MODEL_STATUS: Final = f"{MODEL_SERVICE}/GetModelStatus"
+CLASSIFY: Final = f"{PREDICTION_SERVICE}/Classify"
+REGRESS: Final = f"{PREDICTION_SERVICE}/Regress"
+RELOAD_CONFIG: Final = f"{MODEL_SERVICE}/HandleReloadConfigRequest"

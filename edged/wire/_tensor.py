@@ -21,6 +21,7 @@ __all__ = [
     "MAX_TENSOR_BYTES",
     "data_type_of",
     "describe",
+    "dtype_of",
     "from_array",
     "shape_of",
     "to_array",
@@ -190,10 +191,14 @@ def data_type_of(dtype: npt.DTypeLike) -> DataType:
 
 def describe(tensor: TensorProto) -> str:
     """Dtype and shape for an error message: ``float32 [1, 224, 224, 3]``."""
+    return f"{dtype_of(tensor)} {_describe_shape(tensor)}"
+
+
+def dtype_of(tensor: TensorProto) -> str:
+    """numpy's name of the dtype, or TensorFlow's where numpy has none."""
     encoding = _ENCODINGS.get(tensor.dtype)
     plain = encoding is not None and _BY_DTYPE.get(encoding.array) == tensor.dtype
-    dtype = encoding.array.name if encoding and plain else _type_name(tensor.dtype)
-    return f"{dtype} {_describe_shape(tensor)}"
+    return encoding.array.name if encoding and plain else _type_name(tensor.dtype)
 
 
 def _describe_shape(tensor: TensorProto) -> str:

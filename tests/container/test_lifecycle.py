@@ -75,7 +75,7 @@ async def test_killing_the_worker_fails_every_call_at_once(sample: Any, emulator
     try:
         await container.attach(vfio_user.connect(emulator.socket))
         calls = [asyncio.create_task(container.call(wire.PREDICT, request(200), 60)) for _ in "123"]
-        await container.call(wire.GET_MODEL_STATUS, b"", 30)
+        await container.call(wire.GET_MODEL_METADATA, b"", 30)
         os.kill(worker_of(container), signal.SIGKILL)
         for call in calls:
             with pytest.raises(ContainerError, match="container is gone"):
@@ -105,7 +105,7 @@ async def test_without_its_device_calls_fail_at_once_and_another_is_taken(
             calls = [
                 asyncio.create_task(container.call(wire.PREDICT, request(200), 60)) for _ in "123"
             ]
-            await container.call(wire.GET_MODEL_STATUS, b"", 30)
+            await container.call(wire.GET_MODEL_METADATA, b"", 30)
             doomed.process.kill()
             for call in calls:
                 with pytest.raises(UnavailableError):

@@ -157,7 +157,7 @@ async def test_a_worker_that_dies_of_a_signal_says_which(
 ) -> None:
     async with serving(sample, emulator) as container:
         call = asyncio.create_task(container.call(wire.PREDICT, request(200), 60))
-        await container.call(wire.GET_MODEL_STATUS, b"", 30)
+        await container.call(wire.GET_MODEL_METADATA, b"", 30)
         os.kill(worker_of(container), number)
         with pytest.raises(ContainerError, match="try again"):
             await asyncio.wait_for(call, 5)

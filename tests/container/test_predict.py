@@ -244,16 +244,9 @@ async def test_metadata_lists_the_tensors(container: Container) -> None:
         await container.call(wire.GET_MODEL_METADATA, message.SerializeToString(), 30)
 
 
-async def test_the_status_is_available_once_there_is_a_device(container: Container) -> None:
-    answer = await container.call(wire.GET_MODEL_STATUS, b"", 30)
-    (status,) = wire.GetModelStatusResponse.FromString(answer).model_version_status
-    assert status.version == 7
-    assert status.state == wire.ModelVersionStatus.State.AVAILABLE
-
-
 async def test_an_unknown_method_is_answered_with_those_there_are(container: Container) -> None:
     with pytest.raises(NotFoundError, match="PredictionService/Predict"):
-        await container.call("tensorflow.serving.PredictionService/Classify", b"", 30)
+        await container.call("tensorflow.serving.PredictionService/MultiInference", b"", 30)
 
 
 async def test_64_mib_are_taken_and_refused_for_their_shape_alone(container: Container) -> None:

@@ -61,6 +61,11 @@ class Appliance:
             ],
         )
 
+    def set(self, table: str, line: str) -> None:
+        """Configure one key more, before the daemon starts or reloads."""
+        text = self.config.read_text()
+        self.config.write_text(text.replace(f"[{table}]\n", f"[{table}]\n{line}\n"))
+
     def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
         """A process of ours, its output in the log."""
         with self.log.open("ab") as log:

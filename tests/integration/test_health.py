@@ -94,12 +94,15 @@ def test_reflection_describes_every_service(appliance: Appliance) -> None:
     assert services == {
         PREDICTION,
         "tensorflow.serving.ModelService",
+        "inference.GRPCInferenceService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }
     pool = DescriptorPool(database)
     predict = pool.FindServiceByName(PREDICTION).methods_by_name["Predict"]
     assert predict.input_type.fields_by_name["inputs"].number == 2
+    infer = pool.FindServiceByName("inference.GRPCInferenceService").methods_by_name["ModelInfer"]
+    assert infer.input_type.fields_by_name["raw_input_contents"].number == 7
     for service in services:
         assert pool.FindServiceByName(service).methods
     with pytest.raises(KeyError):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor
+from tritonclient.grpc import service_pb2
 
 import edged.wire
 from edged import wire
@@ -37,6 +39,13 @@ PUBLISHED = {
     "ModelSpec": {"name": 1, "version": 2, "signature_name": 3, "version_label": 4},
     "PredictRequest": {"model_spec": 1, "inputs": 2, "output_filter": 3},
     "PredictResponse": {"outputs": 1, "model_spec": 2},
+    "ClassificationRequest": {"model_spec": 1, "input": 2},
+    "ClassificationResponse": {"result": 1, "model_spec": 2},
+    "RegressionRequest": {"model_spec": 1, "input": 2},
+    "RegressionResponse": {"result": 1, "model_spec": 2},
+    "Example": {"features": 1},
+    "Feature": {"bytes_list": 1, "float_list": 2, "int64_list": 3},
+    "ReloadConfigResponse": {"status": 1},
     "SignatureDefMap": {"signature_def": 1},
     "GetModelMetadataRequest": {"model_spec": 1, "metadata_field": 2},
     "GetModelMetadataResponse": {"model_spec": 1, "metadata": 2},
@@ -137,4 +146,30 @@ def test_generated_code_is_current(tmp_path: Path) -> None:
         assert module.read_text() == (current / module.name).read_text(), (
             "the .proto files have changed: run python -m edged.wire.generate"
         )
-    assert len(list(tmp_path.glob("*.py"))) == 3
+    made = {module.name for module in tmp_path.glob("*.py")}
+    assert made == {module.name for module in current.glob("*_pb2.py")}
+
+
+def test_inference_messages_are_those_of_tritons_client() -> None:
+    """Every field of ours is there under its number and type, and every method."""
+    theirs = service_pb2.DESCRIPTOR
+    ours = wire.POOL.FindFileByName("edged/wire/_pb/inference.proto")
+    for name, message in ours.message_types_by_name.items():
+        _check_fields(message, theirs.message_types_by_name[name])
+    (service,) = ours.services_by_name.values()
+    published = theirs.services_by_name[service.name]
+    assert service.full_name == published.full_name
+    for method in service.methods:
+        other = published.methods_by_name[method.name]
+        assert method.input_type.full_name == other.input_type.full_name
+        assert method.output_type.full_name == other.output_type.full_name
+
+
+def _check_fields(ours: Descriptor, theirs: Descriptor) -> None:
+    for field in ours.fields:
+        other = theirs.fields_by_name[field.name]
+        assert (field.number, field.type, field.is_repeated) == (
+            *(other.number, other.type, other.is_repeated),
+        ), field.full_name
+    for name, nested in ours.nested_types_by_name.items():
+        _check_fields(nested, theirs.nested_types_by_name[name])

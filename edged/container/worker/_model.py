@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edged._onnxruntime import InferenceSession, SessionOptions
-from edged.bundle import MANIFEST_NAME, Manifest, read_arrays
+from edged.bundle import MANIFEST_NAME, FileName, Manifest, read_arrays
 from edged.errors import ModelError
 from edged.npu import MAX_IMAGE_BYTES, ProgramImage, parse_image
 
@@ -22,6 +22,7 @@ Run = Callable[[Sequence[npt.NDArray[Any]]], list[npt.NDArray[Any]]]
 
 _ERRORS_ONLY: Final = 3
 _MAX_MANIFEST: Final = 4 << 20
+_MAX_LABELS: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +33,7 @@ class Model:
         manifest: what the bundle says of it.
         image: the device's program. Only its inputs and outputs are of interest here.
         vectors: for the self-test: ``in:NAME`` and ``out:NAME``, empty when the bundle has none.
+        labels: of the classes, in the order of the output; empty when the bundle has none.
     """
 
     manifest: Manifest
@@ -39,6 +41,7 @@ class Model:
     vectors: Mapping[str, npt.NDArray[Any]]
     prologue: InferenceSession
     epilogue: InferenceSession
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, folder: Path) -> Model:
@@ -56,6 +59,7 @@ class Model:
             vectors,
             _session(folder / "prologue.onnx"),
             _session(folder / "epilogue.onnx"),
+            _labels(folder / FileName.LABELS) if manifest.labels else (),
         )
         model._check()
         return model
@@ -103,6 +107,11 @@ def _all_there(wanted: Sequence[Any], given: set[str], who: str, where: str) -> 
             f"cannot load the model: {who} wants tensor {missing[0]!r}, {where} has"
             f" {', '.join(sorted(given))}"
         )
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    text = _read(path, _MAX_LABELS).decode(errors="replace")
+    return tuple(text.removesuffix("\n").split("\n"))
 
 
 def _session(path: Path) -> InferenceSession:

@@ -1,28 +1,30 @@
-"""The methods that clients call, from bytes to bytes."""
+"""Everything that is asked of a model: the methods that clients call, and its self-test."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError, Message
 
-from edged import detection, wire
+from edged import wire
 from edged.container.worker._device import Device
-from edged.container.worker._model import Arrays, Model
-from edged.container.worker._shortage import is_short_of_memory
-from edged.container.worker._signature import SIGNATURE_NAME, Signature
-from edged.errors import DeadlineError, DeviceError, NotFoundError, RequestError
+from edged.container.worker._inference import OpenInference
+from edged.container.worker._model import Model
+from edged.container.worker._runner import Runner
+from edged.container.worker._signature import Signature
+from edged.container.worker._statistics import Statistics
+from edged.container.worker._tensorflow import TensorFlowServing
+from edged.errors import DeviceError, NotFoundError
+from edged.wire import inference
 
 __all__ = ["ModelService"]
 
 _log = logging.getLogger(__name__)
 
-M = TypeVar("M", bound=Message)
-_METADATA_FIELD: Final = "signature_def"
+_Method = Callable[[bytes, float], bytes]
 
 
 class ModelService:
@@ -30,12 +32,16 @@ class ModelService:
 
     def __init__(self, model: Model, device: Device) -> None:
         self._model = model
-        self._device = device
+        self._runner = Runner(model, device)
         self._signature = Signature(model.manifest)
-        self._methods = {
-            wire.PREDICT: self._predict,
-            wire.GET_MODEL_METADATA: self._metadata,
-            wire.GET_MODEL_STATUS: self._status,
+        parts = (model, self._signature, self._runner, Statistics())
+        tensorflow, oip = TensorFlowServing(*parts), OpenInference(*parts)
+        self._methods: dict[str, _Method] = {
+            wire.PREDICT: tensorflow.predict,
+            wire.GET_MODEL_METADATA: tensorflow.metadata,
+            inference.MODEL_METADATA: oip.metadata,
+            inference.MODEL_INFER: oip.infer,
+            inference.MODEL_STATISTICS: oip.statistics,
         }
 
     def answer(self, method: str, request: bytes, deadline: float) -> bytes:
@@ -49,7 +55,7 @@ class ModelService:
         """
         if method not in self._methods:
             raise NotFoundError(f"cannot answer {method}: there are {', '.join(self._methods)}")
-        return self._methods[method](request, deadline).SerializeToString()
+        return self._methods[method](request, deadline)
 
     def warm_up(self) -> None:
         """Run a sample of zeros without a device, so that the first call finds memory and caches.
@@ -73,7 +79,7 @@ class ModelService:
         test = self._model.manifest.self_test
         vectors = self._model.vectors
         if test is None:
-            self._run(self._signature.zeros())
+            self._runner.run(self._signature.zeros())
             return
         begun = time.monotonic()
         for sample in range(test.samples):
@@ -83,108 +89,12 @@ class ModelService:
                 tensor.name: vectors[f"in:{tensor.name}"][sample : sample + 1]
                 for tensor in self._model.manifest.inputs
             }
-            outputs = self._run(inputs)
+            outputs = self._runner.run(inputs)
             for tensor, tolerance in zip(
                 self._model.manifest.outputs, test.tolerances, strict=True
             ):
                 expected = vectors[f"out:{tensor.name}"][sample : sample + 1]
                 _compare(tensor.name, sample, outputs[tensor.name], expected, tolerance)
-
-    def _run(self, inputs: Arrays) -> Arrays:
-        return self._model.run(inputs, self._device.run)
-
-    def _answer(self, sample: Arrays, wanted: Collection[str]) -> Arrays:
-        """The outputs in *wanted* for a sample, be they the model's or its epilogue's."""
-        outputs = self._run(sample)
-        epilogue = self._model.manifest.epilogue
-        if epilogue is not None and not outputs.keys() >= set(wanted):
-            try:
-                found = detection.decode(outputs, epilogue)
-            except RequestError as error:  # not the request's fault: the manifest has been checked
-                raise DeviceError(f"cannot trust the answer of the model: {error}") from error
-            outputs |= detection.to_tensors(found, epilogue.top)
-        # Nothing else is kept: the raw outputs of a detector are 840 KB a sample.
-        return {name: outputs[name] for name in wanted}
-
-    def _predict(self, data: bytes, deadline: float) -> wire.PredictResponse:
-        request = _parse(wire.PredictRequest, data)
-        self._check_spec(request.model_spec)
-        wanted = self._signature.outputs(request)
-        batch = self._signature.inputs(request)
-        results: list[Arrays] = []
-        for sample in batch:
-            if time.monotonic() > deadline:
-                raise DeadlineError(
-                    f"cannot answer: the caller's time was over after {len(results)} of"
-                    f" {len(batch)} samples"
-                )
-            results.append(self._answer(sample, wanted.values()))
-        response = wire.PredictResponse(model_spec=self._spec())
-        for key, name in wanted.items():
-            parts = [result[name] for result in results]
-            value = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            response.outputs[key].MergeFrom(wire.from_array(value))
-        return response
-
-    def _metadata(self, data: bytes, deadline: float) -> wire.GetModelMetadataResponse:
-        request = _parse(wire.GetModelMetadataRequest, data)
-        self._check_spec(request.model_spec)
-        unknown = [field for field in request.metadata_field if field != _METADATA_FIELD]
-        if unknown:
-            raise RequestError(
-                f"cannot answer: there is no metadata {unknown[0]!r}, only {_METADATA_FIELD!r}"
-            )
-        signatures = wire.SignatureDefMap()
-        signatures.signature_def[SIGNATURE_NAME].CopyFrom(self._signature.definition())
-        response = wire.GetModelMetadataResponse(model_spec=self._spec())
-        response.metadata[_METADATA_FIELD].Pack(signatures)
-        return response
-
-    def _status(self, data: bytes, deadline: float) -> wire.GetModelStatusResponse:
-        self._check_spec(_parse(wire.GetModelStatusRequest, data).model_spec)
-        states = wire.ModelVersionStatus.State
-        response = wire.GetModelStatusResponse()
-        response.model_version_status.add(
-            version=self._model.manifest.serial,
-            state=states.AVAILABLE if self._device.attached else states.LOADING,
-            status=wire.StatusProto(),
-        )
-        return response
-
-    def _spec(self) -> wire.ModelSpec:
-        spec = wire.ModelSpec(name=self._model.manifest.name, signature_name=SIGNATURE_NAME)
-        spec.version.value = self._model.manifest.serial
-        return spec
-
-    def _check_spec(self, spec: wire.ModelSpec) -> None:
-        """Whether it is the loaded model that is meant; an empty field means it is."""
-        manifest = self._model.manifest
-        loaded = f"{manifest.name!r} {manifest.version} (serial {manifest.serial})"
-        if spec.name and spec.name != manifest.name:
-            raise NotFoundError(f"cannot answer: no model {spec.name!r} is loaded, but {loaded}")
-        choice = spec.WhichOneof("version_choice")
-        asked = str(spec.version.value if choice == "version" else spec.version_label)
-        there = str(manifest.serial if choice == "version" else manifest.version)
-        if choice is not None and asked != there:
-            raise NotFoundError(
-                f"cannot answer: version {asked!r} of {manifest.name!r} is not loaded, but {loaded}"
-            )
-        if spec.signature_name not in ("", SIGNATURE_NAME):
-            raise NotFoundError(
-                f"cannot answer: there is no signature {spec.signature_name!r}, only"
-                f" {SIGNATURE_NAME!r}"
-            )
-
-
-def _parse(kind: type[M], data: bytes) -> M:
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        if is_short_of_memory(error):
-            raise MemoryError from error
-        raise RequestError(
-            f"cannot read the request: its {len(data)} bytes are no {kind.DESCRIPTOR.full_name}"
-        ) from error
 
 
 def _compare(name: str, sample: int, found: Any, expected: Any, tolerance: float) -> None:

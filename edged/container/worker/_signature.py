@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from edged import wire
 from edged.bundle import Manifest, TensorDecl
 from edged.container.worker._model import Arrays
 from edged.errors import LimitError, RequestError
 from edged.preprocess import Preprocess, image_to_array
 
-__all__ = ["SIGNATURE_NAME", "Signature"]
+__all__ = ["SIGNATURE_NAME", "STRING", "Given", "Signature"]
 
 SIGNATURE_NAME: Final = "serving_default"
-_METHOD_NAME: Final = "tensorflow/serving/predict"
 
 _OLDEST: Final = "images"
 """What the oldest clients call the input, to find the answer under an alias."""
@@ -26,6 +25,28 @@ _CONVENTIONAL: Final = (_OLDEST, "Placeholder:0")
 """What the clients of the original service call the input, whatever its name."""
 
 _MAX_BATCH: Final = 256
+
+STRING: Final = "string"
+"""What stands for a dtype where the elements are strings of bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A tensor as a request gives it, by whichever protocol, and not read yet.
+
+    Attributes:
+        dtype: of its elements, by numpy's name; `STRING`; or the protocol's where numpy has none.
+        shape: as declared, of known dimensions.
+        read: the array of that dtype and shape, or the strings in row major order; raises
+            RequestError and LimitError.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    read: Callable[[], npt.NDArray[Any] | list[bytes]]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {list(self.shape)}"
 
 
 class Signature:
@@ -39,7 +60,21 @@ class Signature:
             for name in _CONVENTIONAL:
                 self._inputs.setdefault(name, manifest.inputs[0])
 
-    def inputs(self, request: wire.PredictRequest) -> list[Arrays]:
+    def input(self, key: str) -> TensorDecl:
+        """The input that goes by that name.
+
+        Raises:
+            RequestError: there is none; says what there is.
+        """
+        declared = self._inputs.get(key)
+        if declared is None:
+            raise RequestError(
+                f"cannot answer: the model has no input {key!r}; it has"
+                f" {_listed(self._manifest.inputs)}"
+            )
+        return declared
+
+    def samples(self, given: Iterable[tuple[str, Given]]) -> list[Arrays]:
         """The samples of a request, each with every input of the model by its name, batch 1.
 
         Raises:
@@ -47,13 +82,8 @@ class Signature:
             LimitError: too many samples, or an image too large.
         """
         arrays: dict[str, list[npt.NDArray[Any]]] = {}
-        for key, tensor in request.inputs.items():
-            declared = self._inputs.get(key)
-            if declared is None:
-                raise RequestError(
-                    f"cannot answer: the model has no input {key!r}; it has"
-                    f" {_listed(self._manifest.inputs)}"
-                )
+        for key, tensor in given:
+            declared = self.input(key)
             if declared.name in arrays:
                 raise RequestError(f"cannot answer: input {declared.name!r} is given twice")
             arrays[declared.name] = self._samples(key, declared, tensor)
@@ -71,19 +101,23 @@ class Signature:
             for index in range(counts.pop())
         ]
 
-    def outputs(self, request: wire.PredictRequest) -> dict[str, str]:
+    def wanted(self, asked: Sequence[str], given: Iterable[str]) -> dict[str, str]:
         """What the answer is to hold: key → name of the output.
 
         Who asks for names gets these as keys. Who asks for nothing gets every output, by aliases if
         the inputs came by aliases (or as ``images``, although they have none), else by names.
 
+        Args:
+            asked: the outputs that the request names.
+            given: the names by which its inputs came.
+
         Raises:
             RequestError: an output that the model does not have.
         """
-        if not request.output_filter:
+        if not asked:
             by_alias = all(
                 key != self._inputs[key].name and key in (self._inputs[key].alias, _OLDEST)
-                for key in request.inputs
+                for key in given
                 if key in self._inputs
             )
             return {
@@ -91,15 +125,20 @@ class Signature:
                 for tensor in self._manifest.answers
             }
         wanted: dict[str, str] = {}
-        for key in request.output_filter:
+        for key in asked:
             declared = self._outputs.get(key)
             if declared is None:
                 raise RequestError(
                     f"cannot answer: the model has no output {key!r}; it has"
-                    f" {_listed(_answerable(self._manifest))}"
+                    f" {_listed(self.answerable)}"
                 )
             wanted[key] = declared.name
         return wanted
+
+    @property
+    def answerable(self) -> tuple[TensorDecl, ...]:
+        """All that can be asked for; what is answered unasked comes first."""
+        return _answerable(self._manifest)
 
     def zeros(self) -> Arrays:
         """A sample of zeros; open dimensions are 1."""
@@ -108,53 +147,36 @@ class Signature:
             for tensor in self._manifest.inputs
         }
 
-    def definition(self) -> wire.SignatureDef:
-        """The same for clients, as TensorFlow says it. The first dimension is the batch."""
-        definition = wire.SignatureDef(method_name=_METHOD_NAME)
-        for tensor in self._manifest.inputs:
-            definition.inputs[tensor.alias or tensor.name].CopyFrom(_info(tensor))
-        for tensor in _answerable(self._manifest):
-            definition.outputs[tensor.alias or tensor.name].CopyFrom(_info(tensor))
-        return definition
-
-    def _samples(
-        self, key: str, declared: TensorDecl, tensor: wire.TensorProto
-    ) -> list[npt.NDArray[Any]]:
-        if tensor.dtype == wire.DataType.DT_STRING:
-            return self._images(key, declared, tensor)
+    def _samples(self, key: str, declared: TensorDecl, given: Given) -> list[npt.NDArray[Any]]:
+        if given.dtype == STRING:
+            return self._images(key, declared, given)
         wanted = [None, *declared.shape[1:]]
-        shape = wire.shape_of(tensor, name=key)
-        fits = len(shape) == len(wanted) and all(
-            size in (None, found) for size, found in zip(wanted, shape, strict=True)
+        fits = len(given.shape) == len(wanted) and all(
+            size in (None, found) for size, found in zip(wanted, given.shape, strict=True)
         )
-        if not fits or tensor.dtype != wire.data_type_of(str(declared.dtype)):
+        if not fits or given.dtype != declared.dtype:
             images = ", or images as strings" if self._preprocess(declared) else ""
             raise RequestError(
-                f"cannot answer: input {key!r} is {wire.describe(tensor)}, wanted"
-                f" {_described(declared)}{images}"
+                f"cannot answer: input {key!r} is {given}, wanted {_described(declared)}{images}"
             )
-        _check_batch(key, shape[0])
-        array = wire.to_array(tensor, name=key)
+        _check_batch(key, given.shape[0])
+        array = given.read()
         assert isinstance(array, np.ndarray)
-        return [array[index : index + 1] for index in range(shape[0])]
+        return [array[index : index + 1] for index in range(given.shape[0])]
 
-    def _images(
-        self, key: str, declared: TensorDecl, tensor: wire.TensorProto
-    ) -> list[npt.NDArray[Any]]:
+    def _images(self, key: str, declared: TensorDecl, given: Given) -> list[npt.NDArray[Any]]:
         spec = self._preprocess(declared)
         if spec is None:
             raise RequestError(
                 f"cannot answer: input {key!r} takes no images but {_described(declared)}; pack the"
                 " model with --preprocess to send images"
             )
-        shape = wire.shape_of(tensor, name=key)
-        if len(shape) != 1:
+        if not given.shape or given.shape[1:] not in ((), (1,)):
             raise RequestError(
-                f"cannot answer: input {key!r} is {wire.describe(tensor)}, wanted images as"
-                " strings of shape [N]"
+                f"cannot answer: input {key!r} is {given}, wanted images as strings of shape [N]"
             )
-        _check_batch(key, shape[0])
-        strings = wire.to_array(tensor, name=key)
+        _check_batch(key, given.shape[0])
+        strings = given.read()
         assert isinstance(strings, list)
         return [image_to_array(string, spec) for string in strings]
 
@@ -202,10 +224,3 @@ def _listed(tensors: Sequence[TensorDecl]) -> str:
 def _described(tensor: TensorDecl) -> str:
     sizes = ("?" if size is None else str(size) for size in tensor.shape[1:])
     return f"{tensor.dtype} [{', '.join(('N', *sizes))}]"
-
-
-def _info(tensor: TensorDecl) -> wire.TensorInfo:
-    info = wire.TensorInfo(name=tensor.name, dtype=wire.data_type_of(str(tensor.dtype)))
-    for size in (-1, *(-1 if size is None else size for size in tensor.shape[1:])):
-        info.tensor_shape.dim.add(size=size)
-    return info

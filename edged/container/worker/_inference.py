@@ -1,0 +1,240 @@
+"""The Open Inference Protocol's calls about the loaded model, from bytes to bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edged.bundle import TensorDecl
+from edged.container.worker._classes import ranked
+from edged.container.worker._datatypes import (
+    BYTES,
+    datatype_of,
+    dtype_of,
+    from_bytes,
+    shape_of,
+    to_bytes,
+)
+from edged.container.worker._model import Arrays, Model
+from edged.container.worker._parse import parse
+from edged.container.worker._requested import check_model, check_version
+from edged.container.worker._runner import Runner
+from edged.container.worker._signature import Given, Signature
+from edged.container.worker._statistics import INFER, INPUT, OUTPUT, Statistics
+from edged.errors import RequestError
+from edged.wire import inference
+
+__all__ = ["PLATFORM", "OpenInference"]
+
+PLATFORM: Final = "edged_onnx"
+"""What runs the models, in the protocol's form PROJECT_FORMAT."""
+
+_CLASSES: Final = "classification"
+"""Triton's parameter of an output: so many labels instead of the values."""
+
+_CONTENTS: Final = {
+    "BOOL": ("bool_contents", np.dtype("?")),
+    "INT8": ("int_contents", np.dtype("<i4")),
+    "INT16": ("int_contents", np.dtype("<i4")),
+    "INT32": ("int_contents", np.dtype("<i4")),
+    "INT64": ("int64_contents", np.dtype("<i8")),
+    "UINT8": ("uint_contents", np.dtype("<u4")),
+    "UINT16": ("uint_contents", np.dtype("<u4")),
+    "UINT32": ("uint_contents", np.dtype("<u4")),
+    "UINT64": ("uint64_contents", np.dtype("<u8")),
+    "FP32": ("fp32_contents", np.dtype("<f4")),
+    "FP64": ("fp64_contents", np.dtype("<f8")),
+}
+
+_Request = inference.ModelInferRequest
+_Response = inference.ModelInferResponse
+
+
+class OpenInference:
+    """ModelInfer and what belongs to it, for one model."""
+
+    def __init__(
+        self, model: Model, signature: Signature, runner: Runner, statistics: Statistics
+    ) -> None:
+        self._model = model
+        self._signature = signature
+        self._runner = runner
+        self._statistics = statistics
+
+    def infer(self, data: bytes, deadline: float) -> bytes:
+        """A ModelInferRequest answered in the way it was asked: raw contents for raw contents."""
+        with self._statistics.counting() as counting:
+            request = parse(_Request, data)
+            self.check(request.model_name, request.model_version)
+            wanted = self._signature.wanted(
+                [output.name for output in request.outputs],
+                [tensor.name for tensor in request.inputs],
+            )
+            samples = self._signature.samples(_given(request))
+            counting.samples = len(samples)
+            counting.watch.lap(INPUT)
+            results = self._runner.batch(samples, wanted, deadline)
+            counting.watch.lap(INFER)
+            response = self._response(request, results).SerializeToString()
+            counting.watch.lap(OUTPUT)
+        return response
+
+    def metadata(self, data: bytes, deadline: float) -> bytes:
+        """The model's tensors. The first dimension is the batch.
+
+        An input that takes images is here with the tensor's type, and takes BYTES as well.
+        """
+        request = parse(inference.ModelMetadataRequest, data)
+        self.check(request.name, request.version)
+        manifest = self._model.manifest
+        return inference.ModelMetadataResponse(
+            name=manifest.name,
+            versions=[str(manifest.version)],
+            platform=PLATFORM,
+            inputs=[_described(tensor) for tensor in manifest.inputs],
+            outputs=[_described(tensor) for tensor in self._signature.answerable],
+        ).SerializeToString()
+
+    def statistics(self, data: bytes, deadline: float) -> bytes:
+        """What was asked of the model since it was loaded, by whichever protocol."""
+        request = parse(inference.ModelStatisticsRequest, data)
+        self.check(request.name, request.version)
+        manifest = self._model.manifest
+        stats = inference.ModelStatistics(name=manifest.name, version=str(manifest.version))
+        describe_statistics(self._statistics, stats)
+        return inference.ModelStatisticsResponse(model_stats=[stats]).SerializeToString()
+
+    def check(self, name: str, version: str) -> None:
+        """Whether it is the loaded model that is meant; an empty string means it is.
+
+        Raises:
+            NotFoundError: it is another.
+        """
+        check_model(self._model.manifest, name)
+        check_version(self._model.manifest, version)
+
+    def _response(self, request: _Request, results: Arrays) -> _Response:
+        manifest = self._model.manifest
+        response = _Response(
+            model_name=manifest.name, model_version=str(manifest.version), id=request.id
+        )
+        for name, parameter in request.parameters.items():
+            response.parameters[name].CopyFrom(parameter)
+        typed = any(tensor.HasField("contents") for tensor in request.inputs)
+        classes = {output.name: _classes(output) for output in request.outputs}
+        for key, value in results.items():
+            if count := classes.get(key):
+                value = ranked(value, count, self._model.labels)
+            output = response.outputs.add(
+                name=key, datatype=_datatype(value.dtype), shape=value.shape
+            )
+            if typed and output.datatype in _CONTENTS:
+                field, listed = _CONTENTS[output.datatype]
+                getattr(output.contents, field).extend(value.reshape(-1).astype(listed).tolist())
+            elif typed and output.datatype == BYTES:
+                output.contents.bytes_contents.extend(value.reshape(-1).tolist())
+            else:
+                response.raw_output_contents.append(to_bytes(value))
+        return response
+
+
+def describe_statistics(found: Statistics, stats: inference.ModelStatistics) -> None:
+    """Put *found* into the protocol's message."""
+    stats.last_inference = int(found.last * 1000)
+    stats.inference_count = stats.execution_count = found.samples
+    sums = stats.inference_stats
+    sums.success.count, sums.success.ns = found.succeeded, _ns(found.seconds)
+    sums.fail.count, sums.fail.ns = found.failed, _ns(found.seconds_failed)
+    # Calls wait at the gate, outside of the container; what they wait is in edged's metrics.
+    sums.queue.count = found.succeeded
+    for step, duration in (
+        (INPUT, sums.compute_input),
+        (INFER, sums.compute_infer),
+        (OUTPUT, sums.compute_output),
+    ):
+        duration.count, duration.ns = found.succeeded, _ns(found.steps[step])
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+def _given(request: _Request) -> Iterator[tuple[str, Given]]:
+    raw = iter(request.raw_input_contents)
+    if request.raw_input_contents and len(request.raw_input_contents) != len(request.inputs):
+        raise RequestError(
+            f"cannot read the request: raw_input_contents has"
+            f" {len(request.raw_input_contents)} tensors for {len(request.inputs)} inputs"
+        )
+    for tensor in request.inputs:
+        what = f"cannot read input {tensor.name!r}"
+        shape = shape_of(tensor.shape, what)
+        if request.raw_input_contents:
+            if tensor.HasField("contents"):
+                raise RequestError(f"{what}: it has contents, and raw_input_contents as well")
+            read = partial(from_bytes, next(raw), tensor.datatype, shape, what)
+        else:
+            read = partial(_from_contents, tensor, shape, what)
+        yield tensor.name, Given(dtype_of(tensor.datatype), shape, read)
+
+
+def _from_contents(
+    tensor: _Request.InferInputTensor, shape: tuple[int, ...], what: str
+) -> npt.NDArray[Any] | list[bytes]:
+    count = math.prod(shape)
+    if tensor.datatype == BYTES:
+        strings = list(tensor.contents.bytes_contents)
+        _check_count(len(strings), count, "bytes_contents", shape, what)
+        return strings
+    if tensor.datatype not in _CONTENTS:
+        raise RequestError(
+            f"{what}: {tensor.datatype[:40]!r} has no typed contents; send raw_input_contents, or"
+            f" one of {', '.join(_CONTENTS)}, {BYTES}"
+        )
+    field, listed = _CONTENTS[tensor.datatype]
+    values = getattr(tensor.contents, field)
+    _check_count(len(values), count, field, shape, what)
+    wide = np.array(values, listed)
+    narrow = wide.astype(dtype_of(tensor.datatype))
+    if (wrong := np.flatnonzero(narrow != wide)).size and listed.kind in "iu":
+        raise RequestError(
+            f"{what}: {field}[{wrong[0]}] is {wide[wrong[0]]}, which {tensor.datatype} cannot hold"
+        )
+    return narrow.reshape(shape)
+
+
+def _check_count(found: int, wanted: int, field: str, shape: tuple[int, ...], what: str) -> None:
+    if found != wanted:
+        raise RequestError(
+            f"{what}: {field} has {found} values, its shape {list(shape)} wants {wanted}"
+        )
+
+
+def _classes(output: _Request.InferRequestedOutputTensor) -> int:
+    """How many classes are asked for; 0 for the values themselves."""
+    if _CLASSES not in output.parameters:
+        return 0
+    parameter = output.parameters[_CLASSES]
+    count = parameter.int64_param or parameter.uint64_param
+    if count < 1:
+        raise RequestError(
+            f"cannot answer: {_CLASSES} of output {output.name!r} is no number above 0"
+        )
+    return int(count)
+
+
+def _datatype(dtype: np.dtype[Any]) -> str:
+    return BYTES if dtype == np.object_ else datatype_of(dtype.name)
+
+
+def _described(tensor: TensorDecl) -> inference.ModelMetadataResponse.TensorMetadata:
+    return inference.ModelMetadataResponse.TensorMetadata(
+        name=tensor.alias or tensor.name,
+        datatype=datatype_of(str(tensor.dtype)),
+        shape=[-1, *(-1 if size is None else size for size in tensor.shape[1:])],
+    )

@@ -1,0 +1,71 @@
+"""From samples to outputs: prologue, device and epilogue, one sample after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from edged import detection
+from edged.container.worker._device import Device
+from edged.container.worker._model import Arrays, Model
+from edged.errors import DeadlineError, DeviceError, RequestError
+
+__all__ = ["Runner"]
+
+
+class Runner:
+    """Runs *model* on *device*; for many threads."""
+
+    def __init__(self, model: Model, device: Device) -> None:
+        self._model = model
+        self._device = device
+
+    def run(self, sample: Arrays) -> Arrays:
+        """The model's outputs for one sample, by their names."""
+        return self._model.run(sample, self._device.run)
+
+    def batch(
+        self, samples: Sequence[Arrays], wanted: Mapping[str, str], deadline: float
+    ) -> Arrays:
+        """The outputs for all samples, along the first dimension.
+
+        Args:
+            wanted: key → name of an output of the model, or of its epilogue.
+            deadline: by time.monotonic(), when nobody waits for it any more.
+
+        Returns:
+            each output by its key.
+
+        Raises:
+            DeadlineError: the time was over before the last sample.
+            DeviceError, UnavailableError: what the device says.
+        """
+        results: list[Arrays] = []
+        for sample in samples:
+            if time.monotonic() > deadline:
+                raise DeadlineError(
+                    f"cannot answer: the caller's time was over after {len(results)} of"
+                    f" {len(samples)} samples"
+                )
+            results.append(self._outputs(sample, wanted.values()))
+        return {
+            key: results[0][name]
+            if len(results) == 1
+            else np.concatenate([result[name] for result in results])
+            for key, name in wanted.items()
+        }
+
+    def _outputs(self, sample: Arrays, wanted: Collection[str]) -> Arrays:
+        """The outputs in *wanted* for a sample, be they the model's or its epilogue's."""
+        outputs = self.run(sample)
+        epilogue = self._model.manifest.epilogue
+        if epilogue is not None and not outputs.keys() >= set(wanted):
+            try:
+                found = detection.decode(outputs, epilogue)
+            except RequestError as error:  # not the request's fault: the manifest has been checked
+                raise DeviceError(f"cannot trust the answer of the model: {error}") from error
+            outputs |= detection.to_tensors(found, epilogue.top)
+        # Nothing else is kept: the raw outputs of a detector are 840 KB a sample.
+        return {name: outputs[name] for name in wanted}

@@ -1,0 +1,124 @@
+"""TensorFlow Serving's calls about the loaded model, from bytes to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+from edged import wire
+from edged.bundle import Manifest, TensorDecl
+from edged.container.worker._model import Model
+from edged.container.worker._parse import parse
+from edged.container.worker._requested import check_model, check_serial, check_version
+from edged.container.worker._runner import Runner
+from edged.container.worker._signature import SIGNATURE_NAME, STRING, Given, Signature
+from edged.container.worker._statistics import INFER, INPUT, OUTPUT, Statistics
+from edged.errors import NotFoundError, RequestError
+
+__all__ = ["TensorFlowServing"]
+
+_METADATA_FIELD: Final = "signature_def"
+_METHOD_NAME: Final = "tensorflow/serving/predict"
+
+
+class TensorFlowServing:
+    """Predict and what belongs to it, for one model."""
+
+    def __init__(
+        self, model: Model, signature: Signature, runner: Runner, statistics: Statistics
+    ) -> None:
+        self._model = model
+        self._signature = signature
+        self._runner = runner
+        self._statistics = statistics
+
+    def predict(self, data: bytes, deadline: float) -> bytes:
+        """A PredictRequest answered by a PredictResponse."""
+        with self._statistics.counting() as counting:
+            request = parse(wire.PredictRequest, data)
+            self._check(request.model_spec)
+            wanted = self._signature.wanted(request.output_filter, request.inputs)
+            samples = self._signature.samples(_given(request))
+            counting.samples = len(samples)
+            counting.watch.lap(INPUT)
+            results = self._runner.batch(samples, wanted, deadline)
+            counting.watch.lap(INFER)
+            response = wire.PredictResponse(model_spec=_spec(self._model.manifest))
+            for key, value in results.items():
+                response.outputs[key].MergeFrom(wire.from_array(value))
+            answer = response.SerializeToString()
+            counting.watch.lap(OUTPUT)
+        return answer
+
+    def metadata(self, data: bytes, deadline: float) -> bytes:
+        """A GetModelMetadataRequest answered by the signature."""
+        request = parse(wire.GetModelMetadataRequest, data)
+        self._check(request.model_spec)
+        unknown = [field for field in request.metadata_field if field != _METADATA_FIELD]
+        if unknown:
+            raise RequestError(
+                f"cannot answer: there is no metadata {unknown[0]!r}, only {_METADATA_FIELD!r}"
+            )
+        response = wire.GetModelMetadataResponse(model_spec=_spec(self._model.manifest))
+        response.metadata[_METADATA_FIELD].Pack(self._signatures())
+        return response.SerializeToString()
+
+    def _signatures(self) -> wire.SignatureDefMap:
+        """What clients may send and get. The first dimension is the batch."""
+        definition = wire.SignatureDef(method_name=_METHOD_NAME)
+        for tensor in self._model.manifest.inputs:
+            definition.inputs[tensor.alias or tensor.name].CopyFrom(_info(tensor))
+        for tensor in self._signature.answerable:
+            definition.outputs[tensor.alias or tensor.name].CopyFrom(_info(tensor))
+        signatures = wire.SignatureDefMap()
+        signatures.signature_def[SIGNATURE_NAME].CopyFrom(definition)
+        return signatures
+
+    def _check(self, spec: wire.ModelSpec) -> None:
+        """Whether it is the loaded model that is meant; an empty field means it is."""
+        check_model(self._model.manifest, spec.name)
+        match spec.WhichOneof("version_choice"):
+            case "version":
+                check_serial(self._model.manifest, spec.version.value)
+            case "version_label":
+                check_version(self._model.manifest, spec.version_label)
+        check_signature(spec.signature_name)
+
+
+def check_signature(name: str) -> None:
+    """There is one signature; an empty name means it.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    if name not in ("", SIGNATURE_NAME):
+        raise NotFoundError(
+            f"cannot answer: there is no signature {name!r}, only {SIGNATURE_NAME!r}"
+        )
+
+
+def _spec(manifest: Manifest) -> wire.ModelSpec:
+    spec = wire.ModelSpec(name=manifest.name, signature_name=SIGNATURE_NAME)
+    spec.version.value = manifest.serial
+    return spec
+
+
+def _given(request: wire.PredictRequest) -> Iterator[tuple[str, Given]]:
+    for key, tensor in request.inputs.items():
+        strings = tensor.dtype == wire.DataType.DT_STRING
+        yield (
+            key,
+            Given(
+                STRING if strings else wire.dtype_of(tensor),
+                wire.shape_of(tensor, name=key),
+                partial(wire.to_array, tensor, name=key),
+            ),
+        )
+
+
+def _info(tensor: TensorDecl) -> wire.TensorInfo:
+    info = wire.TensorInfo(name=tensor.name, dtype=wire.data_type_of(str(tensor.dtype)))
+    for size in (-1, *(-1 if size is None else size for size in tensor.shape[1:])):
+        info.tensor_shape.dim.add(size=size)
+    return info
