@@ -19,7 +19,7 @@ from edged.config import Activation, Address, Config, Whose, reloaded
 from edged.console import Console
 from edged.container import ProcessLauncher
 from edged.deploy import Deployer
-from edged.device import Bound, Monitor, Thresholds, vfio_user
+from edged.device import Bound, Device, Monitor, Thresholds, vfio_user
 from edged.errors import ConfigError
 from edged.host import AccessLog, CallRate, Notifier, set_level
 from edged.intake import Intake
@@ -30,6 +30,7 @@ from edged.serving import GrpcFront, Models, Reception, ServingLimits, is_local
 from edged.slot import (
     CompilerProcess,
     DeviceLink,
+    FirmwareUpdate,
     Slot,
     SlotLimits,
     SlotStatus,
@@ -101,17 +102,13 @@ async def _serve(
         CompilerProcess(config.compiler.memory_bytes, config.compiler.timeout_seconds, bubblewrap),
         compiler.COMPILER_VERSION,
     )
-    slot = Slot(
-        store,
-        standbys,
-        DeviceLink(
-            lambda: vfio_user.connect(config.device.socket),
-            lambda connection: monitor.open(vfio_user.VfioUserTransport(connection)),
-            config.device.retry_seconds,
-            monitor.unfit,
-        ),
-        _slot_limits(config),
+    link = DeviceLink(
+        lambda: vfio_user.connect(config.device.socket),
+        lambda connection: monitor.open(vfio_user.VfioUserTransport(connection)),
+        config.device.retry_seconds,
+        monitor.unfit,
     )
+    slot = Slot(store, standbys, link, _slot_limits(config))
     interval = config.device.throttle_interval_seconds
 
     def slow_down(throttled: bool) -> None:
@@ -160,6 +157,13 @@ async def _serve(
         config.console.mode.bits,
         device_report,
         rate.figures,
+        FirmwareUpdate(
+            slot,
+            link,
+            lambda: Device.open(
+                vfio_user.VfioUserTransport(vfio_user.connect(config.device.socket)), any_abi=True
+            ),
+        ),
     )
     intake = Intake(
         config.drop.directory,

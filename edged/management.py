@@ -20,6 +20,7 @@ __all__ = [
     "DeviceReading",
     "DeviceReport",
     "Failure",
+    "Flashed",
     "ModelInfo",
     "Pin",
     "Status",
@@ -214,6 +215,20 @@ class Swapped(Struct, frozen=True):
     gate_closed_seconds: float
 
 
+class Flashed(Struct, frozen=True):
+    """That the firmware was changed.
+
+    Attributes:
+        kind: ``role`` or ``golden``.
+        gateware: the id of the gateware, in hex.
+        firmware: what it says of itself, in a line.
+    """
+
+    kind: str
+    gateware: str
+    firmware: str
+
+
 class Failure(Struct, frozen=True):
     """An error.
 
@@ -227,17 +242,19 @@ class Failure(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True, omit_defaults=True):
-    """A line of the answer to a change of models: how far it has come, or how it ended.
+    """A line of the answer to a change of models or firmware: how far it has come, or how it ended.
 
     Attributes:
         text: what is being done.
         fraction: how much of that is done, 0 … 1, where it can be told.
         done: it went well; the last line.
+        flashed: likewise of a change of firmware.
         error, status: it did not, as :class:`Failure` says it; the last line.
     """
 
     text: str = ""
     fraction: float | None = None
     done: Swapped | None = None
+    flashed: Flashed | None = None
     error: str = ""
     status: str = ""

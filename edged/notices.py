@@ -150,6 +150,15 @@ class Notice(enum.Enum):
             "or riser, and see `dmesg`. `edgectl device` counts them."
         ),
     )
+    FLASHED = Kind(
+        "44142d897ba04120890e272eb3398795",
+        "The firmware of the card was changed",
+        (
+            "A role runs from now on, and the model is loaded again by itself, compiled anew if the "
+            "role has another array. A golden image waits until there is no sound role."
+        ),
+        "",
+    )
     SERVES = Kind(
         "1f14ada0bf154d00a1d2927e07248f49",
         "Model @MODEL@ serves",

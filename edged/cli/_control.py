@@ -77,10 +77,19 @@ class Daemon:
 
     def follow(self, path: str, body: msgspec.Struct | None) -> Iterator[Change]:
         """The lines of the answer to ``POST path``, as they come; the last one has *done*."""
+        return self._follow("POST", path, body)
+
+    def send(self, path: str, content: bytes) -> Iterator[Change]:
+        """Likewise of ``PUT path``; the last one has *flashed*."""
+        return self._follow("PUT", path, content)
+
+    def _follow(
+        self, method: str, path: str, body: msgspec.Struct | bytes | None
+    ) -> Iterator[Change]:
         connection = _Connection(self._path)
         try:
             with self._translated():
-                response = self._ask(connection, "POST", path, body)
+                response = self._ask(connection, method, path, body)
                 # A model may take minutes to compile: what the daemon does is bounded there.
                 connection.unbounded()
             while True:
@@ -92,7 +101,7 @@ class Daemon:
                 if change.error:
                     raise by_grpc_status(change.status)(change.error)
                 yield change
-                if change.done is not None:
+                if change.done is not None or change.flashed is not None:
                     return
         finally:
             connection.close()
@@ -107,10 +116,16 @@ class Daemon:
             connection.close()
 
     def _ask(
-        self, connection: _Connection, method: str, path: str, body: msgspec.Struct | None
+        self,
+        connection: _Connection,
+        method: str,
+        path: str,
+        body: msgspec.Struct | bytes | None,
     ) -> http.client.HTTPResponse:
-        content = b"" if body is None else msgspec.json.encode(body)
-        connection.request(method, path, content, {"Content-Type": "application/json"})
+        kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
+        if not isinstance(body, bytes):
+            body = b"" if body is None else msgspec.json.encode(body)
+        connection.request(method, path, body, {"Content-Type": kind})
         response = connection.getresponse()
         if response.status >= 400:
             failure = self._decode(response.read(_MAX_LINE_BYTES), Failure)

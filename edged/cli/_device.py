@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from edged.cli._control import Daemon, configuration, socket_path
+from edged.cli._firmware import FLASH_EXAMPLES, IMAGE_EXAMPLES, flash, image
 from edged.cli._options import ConfigOption, JsonOption, SocketOption
 from edged.cli._output import print_json, print_table, stdout
 from edged.device import disarm, inject, vfio_user
@@ -79,6 +80,10 @@ def show(
             for step, count in found.resets.items()
         ],
     )
+
+
+device.command("flash", epilog=FLASH_EXAMPLES)(flash)
+device.command("image", epilog=IMAGE_EXAMPLES)(image)
 
 
 @device.command("inject", epilog=INJECT_EXAMPLES)

@@ -22,12 +22,14 @@ from edged.management import (
     Change,
     DeviceReport,
     Failure,
+    Flashed,
     ModelInfo,
     Pin,
     Status,
     Swap,
     Swapped,
 )
+from edged.npu import MAX_FIRMWARE_BYTES, Firmware
 from edged.slot import Deployed, SlotStatus
 from edged.store import BundleRecord, Store
 
@@ -66,6 +68,12 @@ class Control(Protocol):
     async def pin(self, pinned: bool) -> None: ...
 
 
+class FirmwareControl(Protocol):
+    """Who changes the device's firmware; raises EdgedError when it cannot."""
+
+    async def flash(self, image: bytes, golden: bool, force: bool, tell: Tell) -> Firmware: ...
+
+
 class Console:
     """Answers on the control socket.
 
@@ -78,6 +86,7 @@ class Console:
         path: of the socket.
         mode: its permissions.
         device_report: what is known of the device.
+        firmware: changes what runs on it.
         call_figures: how many calls there are, and how long they take.
     """
 
@@ -90,6 +99,7 @@ class Console:
         mode: int = 0o660,
         device_report: Callable[[], DeviceReport] = lambda: DeviceReport(present=False),
         call_figures: Callable[[], CallFigures | None] = lambda: None,
+        firmware: FirmwareControl | None = None,
     ) -> None:
         self._store = store
         self._slot_status = slot_status
@@ -98,7 +108,8 @@ class Console:
         self._mode = mode
         self._device_report = device_report
         self._call_figures = call_figures
-        self._changes: set[asyncio.Task[Deployed]] = set()
+        self._firmware = firmware
+        self._changes: set[asyncio.Task[Change]] = set()
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -114,6 +125,7 @@ class Console:
                 web.get("/v1/models", self._get_models),
                 web.get("/v1/history", self._get_history),
                 web.get("/v1/device", self._get_device),
+                web.put("/v1/device/firmware", self._put_firmware),
                 web.post("/v1/activate", self._post_activate),
                 web.post("/v1/rollback", self._post_rollback),
                 web.post("/v1/cancel", self._post_cancel),
@@ -199,13 +211,34 @@ class Console:
     async def _post_activate(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, Activate)
         cause = f"edgectl activate by {_who(request)}"
-        return await self._follow(
-            request, lambda tell: self._control.activate(body.name, body.version, cause, tell)
-        )
+
+        async def change(tell: Tell) -> Change:
+            return _swapped(await self._control.activate(body.name, body.version, cause, tell))
+
+        return await self._follow(request, change)
 
     async def _post_rollback(self, request: web.Request) -> web.StreamResponse:
         cause = f"edgectl rollback by {_who(request)}"
-        return await self._follow(request, lambda tell: self._control.rollback(cause, tell))
+
+        async def change(tell: Tell) -> Change:
+            return _swapped(await self._control.rollback(cause, tell))
+
+        return await self._follow(request, change)
+
+    async def _put_firmware(self, request: web.Request) -> web.StreamResponse:
+        control = self._firmware
+        if control is None:
+            raise UnavailableError("cannot flash: edged has no device to change the firmware of")
+        golden, force = _flag(request, "golden"), _flag(request, "force")
+        image = await _bounded(request, MAX_FIRMWARE_BYTES)
+        _log.warning("%s has the firmware changed%s", _who(request), ", by force" if force else "")
+
+        async def change(tell: Tell) -> Change:
+            header = (await control.flash(image, golden, force, tell)).header
+            flashed = Flashed(header.kind.name.lower(), header.gateware_id.hex(), str(header))
+            return Change(flashed=flashed)
+
+        return await self._follow(request, change)
 
     async def _post_cancel(self, request: web.Request) -> web.Response:
         models = await self._control.cancel(f"edgectl cancel by {_who(request)}")
@@ -230,7 +263,7 @@ class Console:
         return web.Response(status=204)
 
     async def _follow(
-        self, request: web.Request, change: Callable[[Tell], Awaitable[Deployed]]
+        self, request: web.Request, change: Callable[[Tell], Awaitable[Change]]
     ) -> web.StreamResponse:
         """Make the change, and tell of it line by line."""
         if len(self._changes) >= _MAX_CHANGES:
@@ -243,7 +276,7 @@ class Console:
         def tell(text: str, fraction: float | None = None) -> None:
             loop.call_soon_threadsafe(lines.put_nowait, Change(text, fraction))
 
-        async def make() -> Deployed:
+        async def make() -> Change:
             return await change(tell)
 
         task = asyncio.create_task(make(), name="console change")
@@ -265,7 +298,7 @@ class Console:
         return response
 
 
-def _failure(task: asyncio.Task[Deployed]) -> EdgedError | None:
+def _failure(task: asyncio.Task[Change]) -> EdgedError | None:
     if task.cancelled():
         return UnavailableError(
             "cannot change models: edged is stopping; try again when it is back"
@@ -277,10 +310,13 @@ def _failure(task: asyncio.Task[Deployed]) -> EdgedError | None:
     return EdgedError("cannot change models: an error inside edged; see its log")
 
 
-def _end(task: asyncio.Task[Deployed]) -> Change:
+def _end(task: asyncio.Task[Change]) -> Change:
     if (error := _failure(task)) is not None:
         return Change(error=str(error), status=error.grpc_status)
-    deployed = task.result()
+    return task.result()
+
+
+def _swapped(deployed: Deployed) -> Change:
     return Change(
         done=Swapped(
             str(deployed.model), deployed.since, deployed.already, deployed.gate_closed_seconds
@@ -311,6 +347,23 @@ async def _body(request: web.Request, kind: type[_T]) -> _T:
         return msgspec.json.decode(await request.read(), type=kind)
     except msgspec.DecodeError as error:
         raise InputError(f"cannot use the body of {request.path}: {error}") from error
+
+
+async def _bounded(request: web.Request, most: int) -> bytes:
+    """The body, which may be larger than others are."""
+    body = bytearray()
+    async for part in request.content.iter_chunked(1 << 20):
+        body += part
+        if len(body) > most:
+            raise LimitError(f"cannot take the image: it has more than {most} bytes")
+    return bytes(body)
+
+
+def _flag(request: web.Request, name: str) -> bool:
+    text = request.query.get(name, "0")
+    if text not in ("0", "1"):
+        raise InputError(f"cannot use the query: {name} is {text[:40]!r}, wanted 0 or 1")
+    return text == "1"
 
 
 def _who(request: web.Request) -> str:

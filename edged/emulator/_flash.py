@@ -16,6 +16,7 @@ from typing import Final
 from edged.errors import ConfigError, ImageError
 from edged.npu import (
     ABI,
+    EMULATOR_SHELL,
     MAX_FIRMWARE_BYTES,
     Array,
     FirmwareHeader,
@@ -26,9 +27,8 @@ from edged.npu import (
 from edged.npu.firmware import FIRMWARE_HEADER_BYTES
 from edged.npu.registers import FLASH_KEY, FlashCommand, FlashStatus
 
-__all__ = ["REGION_BYTES", "SHELL_ID", "FlashChip", "FlashRefusal"]
+__all__ = ["REGION_BYTES", "FlashChip", "FlashRefusal"]
 
-SHELL_ID: Final = hashlib.blake2s(b"edged emulator's shell").digest()[:8]
 REGION_BYTES: Final = MAX_FIRMWARE_BYTES
 
 _LOG = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ class FlashChip:
     def _verify(self, kind: FirmwareKind, _length: int) -> FlashStatus:
         os.fdatasync(self._fd)
         header = self._read_header(kind)
-        if header is not None and header.shell != SHELL_ID:
+        if header is not None and header.shell != EMULATOR_SHELL:
             return FlashStatus.INCOMPATIBLE
         header = self._check(kind)
         self._note(kind, header)
@@ -195,7 +195,7 @@ class FlashChip:
     def _check(self, kind: FirmwareKind) -> FirmwareHeader | None:
         """The header of the firmware in a region, if all of it is sound and for this card."""
         header = self._read_header(kind)
-        if header is None or header.kind is not kind or header.shell != SHELL_ID:
+        if header is None or header.kind is not kind or header.shell != EMULATOR_SHELL:
             return None
         digest = hashlib.blake2s()
         begin = kind * REGION_BYTES + FIRMWARE_HEADER_BYTES
@@ -256,7 +256,9 @@ def _fill(fd: int, array: Array) -> None:
         (FirmwareKind.GOLDEN, b"edged emulator, golden"),
     ):
         name = f"emulator's {kind.name.lower()}"
-        data = serialize_firmware(kind, payload, shell=SHELL_ID, abi=ABI, array=array, name=name)
+        data = serialize_firmware(
+            kind, payload, shell=EMULATOR_SHELL, abi=ABI, array=array, name=name
+        )
         _write(fd, data, kind * REGION_BYTES)
 
 

@@ -12,13 +12,13 @@ from edged._vfio_user_server import Busy
 from edged.emulator._core import Bank, Core, Counters, Pace, Push
 from edged.emulator._executor import WeightEncodings
 from edged.emulator._faults import Armed, Faults
-from edged.emulator._flash import REGION_BYTES, SHELL_ID, FlashChip
+from edged.emulator._flash import REGION_BYTES, FlashChip
 from edged.emulator._interrupts import Interrupts
 from edged.emulator._memory import HostMemory
 from edged.emulator._pci import CONFIG_SIZE, MSI_VECTORS, ConfigSpace
 from edged.emulator._queue import Opening, QueueEngine
 from edged.emulator._timing import CLOCK_KHZ
-from edged.npu import FirmwareKind
+from edged.npu import EMULATOR_SHELL, FirmwareKind
 from edged.npu.registers import (
     ABI,
     BANK_STRIDE,
@@ -300,7 +300,7 @@ class Gateware:
                 return flash.booted
             case Flash.SHELL_ID | 0x24:
                 at = register - Flash.SHELL_ID
-                return int.from_bytes(SHELL_ID[at : at + 4], "little")
+                return int.from_bytes(EMULATOR_SHELL[at : at + 4], "little")
             case _ if Flash.ROLE_DIGEST <= register < _FLASH_BYTES:
                 number, at = divmod(register - Flash.ROLE_DIGEST, 32)
                 return int.from_bytes(flash.digest(FirmwareKind(number))[at : at + 4], "little")

@@ -5,6 +5,7 @@ Driver, emulator and gateware meet here and nowhere else.
 
 from edged.npu import numerics, registers
 from edged.npu.firmware import (
+    EMULATOR_SHELL,
     MAX_FIRMWARE_BYTES,
     Firmware,
     FirmwareHeader,
@@ -26,6 +27,7 @@ from edged.npu.registers import ABI, Array
 __all__ = [
     "ABI",
     "ACCUMULATOR_BOUND",
+    "EMULATOR_SHELL",
     "MAX_FIRMWARE_BYTES",
     "MAX_IMAGE_BYTES",
     "Array",

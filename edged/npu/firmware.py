@@ -34,6 +34,7 @@ from edged.errors import ImageError
 from edged.npu.registers import Array
 
 __all__ = [
+    "EMULATOR_SHELL",
     "FIRMWARE_HEADER_BYTES",
     "MAX_FIRMWARE_BYTES",
     "Firmware",
@@ -47,6 +48,9 @@ __all__ = [
 FIRMWARE_HEADER_BYTES: Final = 128
 MAX_FIRMWARE_BYTES: Final = 64 << 20
 """Header and payload."""
+
+EMULATOR_SHELL: Final = hashlib.blake2s(b"edged emulator's shell").digest()[:8]
+"""The shell of the emulated card; each board has one of its own."""
 
 _MAGIC: Final = b"EDGEFW\0\0"
 _VERSION: Final = 1

@@ -347,7 +347,7 @@ class Injection(enum.IntEnum):
 
     HANG = 1
     """A RUN does not end. What ends it, by ``VALUE``: 0 the watchdog or anything below, 1 the abort
-    of its queue, 2 a soft reset, 3 a function-level reset."""
+    of its queue, 2 a soft reset, 3 a function-level reset, 4 the boot of a firmware."""
     LOST_INTERRUPT = 2
     """A completion's interrupt is not signalled."""
     ECC_CORRECTED = 3

@@ -5,6 +5,7 @@ store and the device; nothing of gRPC, and nothing of folders that people drop t
 """
 
 from edged.slot._compile import CompilerProcess
+from edged.slot._firmware import FirmwareUpdate
 from edged.slot._gate import Gate
 from edged.slot._link import DeviceLink
 from edged.slot._slot import AT_ONCE, Deployed, Slot, SlotLimits, SlotStatus
@@ -18,6 +19,7 @@ __all__ = [
     "Deployed",
     "DeviceLink",
     "Event",
+    "FirmwareUpdate",
     "Gate",
     "Slot",
     "SlotLimits",

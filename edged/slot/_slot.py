@@ -391,8 +391,9 @@ class Slot:
 
     async def _supervise(self) -> None:
         while True:
-            device = await self._link.opened()
+            device = await self._link.opened(self._unusable)
             self._device = device
+            self._problem = ""
             self._move(Event.DEVICE_FOUND)
             _log.info(
                 "found device %s",
@@ -411,6 +412,13 @@ class Slot:
                 await asyncio.gather(*self._recoveries, return_exceptions=True)
                 await asyncio.to_thread(device.close)
 
+    def _unusable(self, why: str) -> None:
+        """The device is there, and cannot be used."""
+        if self._state is State.ABSENT:
+            self._problem = why
+            self._refuse_calls()
+            self._tell_listeners()
+
     def _lose(self, device: Device, why: str) -> None:
         self._device = None
         self._found.clear()
@@ -424,10 +432,13 @@ class Slot:
             why,
             extra=about(Notice.DEVICE_LOST, device=device.identity),
         )
+        self._refuse_calls()
+        self._move(Event.DEVICE_LOST)
+
+    def _refuse_calls(self) -> None:
         refusal = DeviceLostError(f"cannot answer: {self._problem}; try again in a second")
         self._gate.refuse(refusal)
         self._demand.refuse(refusal)
-        self._move(Event.DEVICE_LOST)
 
     def _start_recovery(self, device: Device) -> None:
         recovery = asyncio.create_task(self._recover(device))

@@ -11,9 +11,17 @@ import pytest
 
 from edged.device import Device, Monitor, Resets, Step, Thresholds, inject
 from edged.emulator.__main__ import main
-from edged.emulator._flash import REGION_BYTES, SHELL_ID
+from edged.emulator._flash import REGION_BYTES
 from edged.errors import DeviceError, DeviceLostError, EdgedError, IncompatibleError, LimitError
-from edged.npu import ABI, Array, Firmware, FirmwareKind, parse_firmware, serialize_firmware
+from edged.npu import (
+    ABI,
+    EMULATOR_SHELL,
+    Array,
+    Firmware,
+    FirmwareKind,
+    parse_firmware,
+    serialize_firmware,
+)
 from edged.npu.registers import (
     FLASH_KEY,
     Flash,
@@ -31,7 +39,7 @@ def firmware(
     name: str = "new",
     *,
     kind: FirmwareKind = FirmwareKind.ROLE,
-    shell: bytes = SHELL_ID,
+    shell: bytes = EMULATOR_SHELL,
     abi: int = ABI,
     array: Array = ARRAY,
     size: int = 300_000,
@@ -57,7 +65,7 @@ def test_a_role_is_flashed_and_stays(
     emulator = start_emulator("--flash", str(flash))
     device = emulator.device()
     before = device.flash_state()
-    assert before is not None and before.shell == SHELL_ID
+    assert before is not None and before.shell == EMULATOR_SHELL
     assert device.identity.gateware == before.role[:8]
     device.load(program().data, 0)
     device.activate(0)

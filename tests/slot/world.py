@@ -292,7 +292,7 @@ class FakeLink:
         self._world = world
         self._loop = loop
 
-    async def opened(self) -> FakeDevice:
+    async def opened(self, _tell: Callable[[str], None]) -> FakeDevice:
         await asyncio.sleep(MOMENT)
         while not self._world.hardware.present:
             await self._world.hardware.event().wait()
