@@ -189,7 +189,11 @@ def move_to_rejected(dropped: Dropped, reason: str) -> Dropped | None:
         what it is now; None when it was gone, or another had taken its name.
     """
     folder = dropped.path.parent / REJECTED
-    folder.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+        # Whoever may drop may clear away. The unit forbids to say so; the package made the folder.
+        with contextlib.suppress(PermissionError):
+            folder.chmod(stat.S_IMODE(folder.parent.stat().st_mode))
     if not stat.S_ISDIR(folder.lstat().st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     target = _free_name(folder, dropped.path.name)

@@ -225,6 +225,8 @@ def refuse(path: Path, tell: Tell) -> None:
 
 async def test_rejected_file_is_kept_with_its_reason(drop, acceptor):
     acceptor.answer = refuse
+    drop.mkdir()
+    drop.chmod(0o2775)
     async with running(drop, acceptor):
         (drop / "net.edgemodel").write_bytes(b"one")
         told = await until_status(drop, "net.edgemodel", "rejected")
@@ -233,6 +235,7 @@ async def test_rejected_file_is_kept_with_its_reason(drop, acceptor):
         (drop / "net.edgemodel").write_bytes(b"two")
         await until(lambda: "moved to rejected/net-2.edgemodel" in status(drop, "net.edgemodel"))
     rejected = drop / "rejected"
+    assert rejected.stat().st_mode & 0o7777 == 0o2775  # to be cleared away by whoever may drop
     assert (rejected / "net.edgemodel").read_bytes() == b"one"
     assert (rejected / "net-2.edgemodel").read_bytes() == b"two"
     reason = (rejected / "net-2.edgemodel.reason.txt").read_text()
