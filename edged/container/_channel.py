@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,7 @@ from edged.container._messages import (
     CANCELLED,
     INLINE_BYTES,
     MAX_PACKET,
+    NO_EXTRAS,
     START,
     Answer,
     Attach,
@@ -135,7 +136,13 @@ class Channel:
         """How much of the request arena is taken."""
         return self._arena.in_use
 
-    async def call(self, method: str, payload: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 (part of what the worker is told)
+    async def call(
+        self,
+        method: str,
+        payload: bytes,
+        timeout: float,  # noqa: ASYNC109 (part of what the worker is told)
+        extras: Mapping[str, str] = NO_EXTRAS,
+    ) -> bytes:
         """The worker's answer to *payload*.
 
         Raises:
@@ -153,7 +160,7 @@ class Channel:
         number, pending = self._begin(placed)
         self._line[number] = pending
         self._advance()
-        self._send(Call(number, method, body, deadline))
+        self._send(Call(number, method, body, deadline, extras))
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await pending.answer

@@ -11,13 +11,13 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
 from edged.container._arena import Memory
 from edged.container._channel import HUNG_UP, Channel
-from edged.container._messages import Ready, Stop
+from edged.container._messages import NO_EXTRAS, Ready, Stop
 from edged.errors import ContainerError
 
 __all__ = ["Container", "Launcher"]
@@ -150,7 +150,13 @@ class Container:
         """
         await self._done(self._channel.detach(_ATTACH_SECONDS))
 
-    async def call(self, method: str, payload: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 (handed on)
+    async def call(
+        self,
+        method: str,
+        payload: bytes,
+        timeout: float,  # noqa: ASYNC109 (handed on)
+        extras: Mapping[str, str] = NO_EXTRAS,
+    ) -> bytes:
         """Answer one call.
 
         Args:
@@ -158,6 +164,7 @@ class Container:
             payload: the request's bytes.
             timeout: seconds that the caller waits. The process is told when it has passed, and
                 the call's memory is free again once it has let go of it.
+            extras: what the method wants beside the payload; see :class:`edged.calls.Call`.
 
         Returns:
             the response's bytes.
@@ -170,7 +177,7 @@ class Container:
             LimitError: a bound on size or number.
             EdgedError: whatever else the process answers.
         """
-        return await self._channel.call(method, payload, timeout)
+        return await self._channel.call(method, payload, timeout, extras)
 
     def call_back(self) -> None:
         """Have the calls that the process has not begun end with `CalledBack`, at once."""

@@ -5,6 +5,7 @@ The bytes of a call stand in the packet when they are few, and in shared memory 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta, Struct, msgpack
@@ -14,6 +15,7 @@ __all__ = [
     "CANCELLED",
     "INLINE_BYTES",
     "MAX_PACKET",
+    "NO_EXTRAS",
     "START",
     "Answer",
     "Attach",
@@ -53,6 +55,9 @@ START: Final = 0
 CANCELLED: Final = "cancelled"
 """The kind of failure of a call that was called off, or called back, before it began."""
 
+NO_EXTRAS: Final[Mapping[str, str]] = {}
+"""Nobody changes it."""
+
 _Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 _Text = Annotated[str, Meta(max_length=8192)]
 
@@ -72,12 +77,16 @@ class _Message(Struct, frozen=True, array_like=True, tag=True):
 
 
 class Call(_Message, frozen=True, array_like=True, tag=True):
-    """Front: answer this by *deadline*, in seconds of CLOCK_MONOTONIC."""
+    """Front: answer this by *deadline*, in seconds of CLOCK_MONOTONIC.
+
+    The extras are what the method wants beside the body, a few hundred bytes at most.
+    """
 
     id: _Count
     method: str
     body: Body
     deadline: float
+    extras: Mapping[str, str] = NO_EXTRAS
 
 
 class Cancel(_Message, frozen=True, array_like=True, tag=True):

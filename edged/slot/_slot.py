@@ -228,7 +228,9 @@ class Slot:
                         "cannot answer: no model is loaded; try again in a second"
                     )
                 call.served_by = str(loaded.record)
-                return await loaded.container.call(call.method, call.payload, call.left)
+                return await loaded.container.call(
+                    call.method, call.payload, call.left, call.extras
+                )
             except CalledBack:
                 # Models change, and it had not begun: it waits for what comes.
                 continue

@@ -8,7 +8,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -69,7 +69,9 @@ class Service:
         self.begun = threading.Semaphore(0)
         self.attached: list[str] = []
 
-    def answer(self, method: str, request: bytes, deadline: float) -> bytes:
+    def answer(
+        self, method: str, request: bytes, deadline: float, extras: Mapping[str, str]
+    ) -> bytes:
         if method == "wait":
             self.begun.release()
             assert self.go.wait(30)

@@ -11,7 +11,7 @@ import enum
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -373,7 +373,13 @@ class FakeContainer:
         self._tested = True
         await _pause(self._loop, MOMENT)
 
-    async def call(self, method: str, payload: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 (as the real one)
+    async def call(
+        self,
+        method: str,
+        payload: bytes,
+        timeout: float,  # noqa: ASYNC109 (as the real one)
+        extras: Mapping[str, str],
+    ) -> bytes:
         self._check_live()
         name = payload.removesuffix(HANG).decode()
         if name and name != self.name:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -66,7 +66,7 @@ class OpenInference:
         self._runner = runner
         self._statistics = statistics
 
-    def infer(self, data: bytes, deadline: float) -> bytes:
+    def infer(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
         """A ModelInferRequest answered in the way it was asked: raw contents for raw contents."""
         with self._statistics.counting() as counting:
             request = parse(_Request, data)
@@ -84,7 +84,7 @@ class OpenInference:
             counting.watch.lap(OUTPUT)
         return response
 
-    def metadata(self, data: bytes, deadline: float) -> bytes:
+    def metadata(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
         """The model's tensors. The first dimension is the batch.
 
         An input that takes images is here with the tensor's type, and takes BYTES as well.
@@ -100,7 +100,7 @@ class OpenInference:
             outputs=[_described(tensor) for tensor in self._signature.answerable],
         ).SerializeToString()
 
-    def statistics(self, data: bytes, deadline: float) -> bytes:
+    def statistics(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
         """What was asked of the model since it was loaded, by whichever protocol."""
         request = parse(inference.ModelStatisticsRequest, data)
         self.check(request.name, request.version)

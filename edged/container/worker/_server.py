@@ -8,7 +8,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, Protocol
@@ -50,7 +50,9 @@ _STACK_BYTES: Final = 1 << 20
 class Service(Protocol):
     """What answers calls, in several threads."""
 
-    def answer(self, method: str, request: bytes, deadline: float) -> bytes: ...
+    def answer(
+        self, method: str, request: bytes, deadline: float, extras: Mapping[str, str]
+    ) -> bytes: ...
 
     def self_test(self, seconds: float) -> None: ...
 
@@ -196,7 +198,7 @@ class Server:
             if isinstance(body, Span):
                 body = self._requests.read(body.offset, body.length)
             deadline = min(call.deadline, time.monotonic() + self._call_seconds)
-            response = self._service.answer(call.method, body, deadline)
+            response = self._service.answer(call.method, body, deadline, call.extras)
             self._say(Answer(call.id, self._place(response, deadline)))
         except Exception as error:
             self._say(_failure(call.id, error))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from edged import wire
+from edged.container._messages import NO_EXTRAS
 from edged.container.worker._device import Device
 from edged.container.worker._inference import OpenInference
 from edged.container.worker._model import Model
@@ -24,7 +25,7 @@ __all__ = ["ModelService"]
 
 _log = logging.getLogger(__name__)
 
-_Method = Callable[[bytes, float], bytes]
+_Method = Callable[[bytes, float, Mapping[str, str]], bytes]
 
 
 class ModelService:
@@ -44,18 +45,21 @@ class ModelService:
             inference.MODEL_STATISTICS: oip.statistics,
         }
 
-    def answer(self, method: str, request: bytes, deadline: float) -> bytes:
+    def answer(
+        self, method: str, request: bytes, deadline: float, extras: Mapping[str, str] = NO_EXTRAS
+    ) -> bytes:
         """The bytes of the response.
 
         Args:
             deadline: by time.monotonic(), when nobody waits for it any more.
+            extras: what the method wants beside the request.
 
         Raises:
             EdgedError: why there is none.
         """
         if method not in self._methods:
             raise NotFoundError(f"cannot answer {method}: there are {', '.join(self._methods)}")
-        return self._methods[method](request, deadline)
+        return self._methods[method](request, deadline, extras)
 
     def warm_up(self) -> None:
         """Run a sample of zeros without a device, so that the first call finds memory and caches.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Final
 
@@ -33,7 +33,7 @@ class TensorFlowServing:
         self._runner = runner
         self._statistics = statistics
 
-    def predict(self, data: bytes, deadline: float) -> bytes:
+    def predict(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
         """A PredictRequest answered by a PredictResponse."""
         with self._statistics.counting() as counting:
             request = parse(wire.PredictRequest, data)
@@ -51,7 +51,7 @@ class TensorFlowServing:
             counting.watch.lap(OUTPUT)
         return answer
 
-    def metadata(self, data: bytes, deadline: float) -> bytes:
+    def metadata(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
         """A GetModelMetadataRequest answered by the signature."""
         request = parse(wire.GetModelMetadataRequest, data)
         self._check(request.model_spec)
