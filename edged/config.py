@@ -359,8 +359,8 @@ class DeviceConfig(Struct, frozen=True):
         float,
         Meta(
             gt=0,
-            description="How often its health is read. What it says by an interrupt is read at"
-            " once.",
+            description="How often its health is read; a fifth as often while nothing runs and all"
+            " is well. What it says by an interrupt is read at once.",
         ),
     ] = 1.0
     watchdog_seconds: Annotated[

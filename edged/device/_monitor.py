@@ -26,6 +26,8 @@ __all__ = ["Monitor", "Report"]
 _LOG = logging.getLogger(__name__)
 _HUNG_AFTER: Final = 2.0
 """Seconds beyond the device's own watchdog, which should have been first."""
+_CALM: Final = 5
+"""How many times rarer the looks are while nothing runs and all is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class Monitor:
     Its reads take a thread of their own, and neither a run nor a load delays them.
 
     Args:
-        poll_seconds: pause between looks. The device's interrupt calls for one at once.
+        poll_seconds: pause between looks, five times that while nothing runs and all is well. The
+            device's interrupt calls for one at once.
         watchdog_seconds: longest time a run may take; 0 is for ever.
         on_throttle: told whether calls are to be slowed down, when that changes; from the loop.
 
@@ -93,6 +96,7 @@ class Monitor:
         self._seen_on_link: set[str] = set()
         self._progress: tuple[int, int] | None = None
         self._progressed = 0.0
+        self._at_rest = False
         self._suspect = False
         self._thread = ThreadPoolExecutor(1, "device-monitor")
 
@@ -141,11 +145,17 @@ class Monitor:
                 if why:
                     return why
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._poll_seconds):
+                    async with asyncio.timeout(self._pause()):
                         await called.wait()
         finally:
             self.present = False
             loop.remove_reader(event)
+
+    def _pause(self) -> float:
+        """Longer while nothing runs and all is well: each look is some fifty reads."""
+        assert self.report is not None
+        calm = self._at_rest and self.report.level() is Level.OK
+        return self._poll_seconds * (_CALM if calm else 1)
 
     def _check(self, device: Device) -> str:
         """Why *device* is of no use as it is; empty if it is."""
@@ -219,6 +229,7 @@ class Monitor:
         """Whether the data queue stands still for longer than any run may take."""
         progress = device.progress()
         now = time.monotonic()
+        self._at_rest = progress == self._progress and progress[0] == progress[1]
         if progress != self._progress or progress[0] == progress[1]:
             self._progress, self._progressed = progress, now
         limit = self._watchdog_seconds + _HUNG_AFTER

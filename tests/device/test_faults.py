@@ -6,6 +6,7 @@ The driver knows nothing of the emulator: it meets each fault through registers 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -436,6 +437,23 @@ async def test_the_monitor_finds_a_hang_that_no_watchdog_ends(
     with pytest.raises(EdgedError):
         await run
     queue.close()
+
+
+async def test_the_monitor_looks_less_often_while_nothing_runs(rig: Rig) -> None:
+    rig.device.close()
+    monitor = Monitor(THRESHOLDS, poll_seconds=0.05)
+    rig.device, unfit = await watched(monitor, rig.emulator)
+    looks: list[float] = []
+    async with asyncio.timeout(20):
+        while len(looks) < 5:
+            assert monitor.report is not None
+            if monitor.report.at not in looks:
+                looks.append(monitor.report.at)
+            await asyncio.sleep(0.01)
+    # The first ones find out that nothing runs.
+    assert all(after - before >= 0.25 for before, after in itertools.pairwise(looks[2:]))
+    unfit.cancel()
+    await asyncio.gather(unfit, return_exceptions=True)
 
 
 async def test_heat_slows_down_before_it_stops(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
