@@ -15,7 +15,8 @@ from typing import Final
 
 from edged import __version__, compiler
 from edged.calls import Answer, Call
-from edged.config import Activation, Address, Config, Whose, reloaded
+from edged.card import Places, Way
+from edged.config import Activation, Address, Config, DeviceUse, Whose, reloaded
 from edged.console import Console
 from edged.container import ProcessLauncher
 from edged.deploy import Deployer
@@ -102,11 +103,12 @@ async def _serve(
         CompilerProcess(config.compiler.memory_bytes, config.compiler.timeout_seconds, bubblewrap),
         compiler.COMPILER_VERSION,
     )
+    way = _way(config)
     link = DeviceLink(
-        lambda: vfio_user.connect(config.device.socket),
-        lambda connection: monitor.open(vfio_user.VfioUserTransport(connection)),
+        way.connect,
+        way.opening(lambda connection: monitor.open(vfio_user.VfioUserTransport(connection))),
         config.device.retry_seconds,
-        monitor.unfit,
+        way.watching(monitor.unfit),
     )
     slot = Slot(store, standbys, link, _slot_limits(config))
     interval = config.device.throttle_interval_seconds
@@ -160,9 +162,7 @@ async def _serve(
         FirmwareUpdate(
             slot,
             link,
-            lambda: Device.open(
-                vfio_user.VfioUserTransport(vfio_user.connect(config.device.socket)), any_abi=True
-            ),
+            lambda: Device.open(vfio_user.VfioUserTransport(way.connect()), any_abi=True),
         ),
     )
     intake = Intake(
@@ -175,7 +175,7 @@ async def _serve(
     notifier = Notifier()
 
     def tell_manager() -> None:
-        notifier.status(describe(slot.status, rate.per_minute()))
+        notifier.status(describe(slot.status, way, rate.per_minute()))
 
     slot.on_change(lambda _: tell_manager())
     slot.on_change(lambda status: _tell_folder(intake, status))
@@ -212,7 +212,7 @@ async def _serve(
             metrics,
             config.metrics.listen.host,
             config.metrics.listen.port,
-            lambda: "" if slot.status.since is not None else describe(slot.status),
+            lambda: "" if slot.status.since is not None else describe(slot.status, way),
         )
         port = await server.start()
         stack.push_async_callback(server.stop)
@@ -314,6 +314,12 @@ def _thresholds(config: Config) -> Thresholds:
     )
 
 
+def _way(config: Config) -> Way:
+    use = config.device.use
+    card = None if use is DeviceUse.EMULATOR else Places.beside(config.device.card_socket)
+    return Way(card, None if use is DeviceUse.CARD else config.device.socket)
+
+
 def _device_report(monitor: Monitor, problem: str) -> DeviceReport:
     """What the monitor knows, as the management API says it."""
     report = monitor.report
@@ -354,15 +360,15 @@ def _tell_folder(intake: Intake, status: SlotStatus) -> None:
         intake.serving(str(status.model), datetime.fromtimestamp(status.since, UTC))
 
 
-def describe(status: SlotStatus, requests_per_minute: float | None = None) -> str:
+def describe(status: SlotStatus, way: Way, requests_per_minute: float | None = None) -> str:
     """The slot in a line, as ``systemctl status`` shows it.
 
     Args:
+        way: to the device that it is on.
         requests_per_minute: not said when it is None.
     """
     if status.since is not None:
-        # What is reached over vfio-user, and nothing else is so far, is no card.
-        line = f"serving {status.model} on the emulated FPGA"
+        line = f"serving {status.model} on {way}"
         return (
             line
             if requests_per_minute is None

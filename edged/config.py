@@ -31,6 +31,7 @@ __all__ = [
     "ConsoleConfig",
     "ContainerConfig",
     "DeviceConfig",
+    "DeviceUse",
     "DropConfig",
     "FileMode",
     "ListenerConfig",
@@ -92,6 +93,14 @@ class Protocol(enum.StrEnum):
 
     GRPC = "grpc"
     HTTP = "http"
+
+
+class DeviceUse(enum.StrEnum):
+    """Which kind of device is used."""
+
+    AUTO = "auto"
+    CARD = "card"
+    EMULATOR = "emulator"
 
 
 class LogLevel(enum.StrEnum):
@@ -347,9 +356,38 @@ class DropConfig(Struct, frozen=True):
 class DeviceConfig(Struct, frozen=True):
     """The FPGA."""
 
+    use: Annotated[
+        DeviceUse,
+        Meta(
+            description='"card" is a card on the PCI bus, which `edged-card` takes and hands out;'
+            ' "emulator" is the emulator; "auto" is a card where one is there, now or later, and'
+            " the emulator before."
+        ),
+    ] = DeviceUse.AUTO
+    address: Annotated[
+        str,
+        Meta(
+            extra={"wanted": 'a PCI address, like "0000:01:00.0"'},
+            pattern=r"^(([0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7])?$",
+            description="PCI address of the card, as `lspci -D` shows it, where there are several."
+            " A card that is named is taken from whatever driver has it.",
+        ),
+    ] = ""
+    serial: Annotated[
+        str,
+        Meta(
+            max_length=64,
+            description="Serial number of the card, as `edgectl device` shows it, instead of its"
+            " address, which changes with the slot.",
+        ),
+    ] = ""
+    card_socket: Annotated[
+        Path,
+        Meta(description="Socket on which `edged-card` hands the card out."),
+    ] = Path("{runtime}/card.sock")
     socket: Annotated[
         Path,
-        Meta(description="vfio-user socket of the device; the emulator listens on one."),
+        Meta(description="Socket on which the emulator listens, for vfio-user."),
     ] = Path("{runtime}/device.sock")
     retry_seconds: Annotated[
         float,
@@ -762,6 +800,8 @@ class _Key(NamedTuple):
     @property
     def wanted(self) -> str:
         """The type in a reader's words."""
+        if said := (get_args(self.declared)[1].extra or {}).get("wanted"):
+            return str(said)
         if issubclass(self.type, enum.Enum):
             return "one of " + ", ".join(f'"{member.value}"' for member in self.type)
         return f"a {_WORDS[self.type]}"
@@ -804,6 +844,7 @@ _WORDS = {
     bool: "boolean, true or false",
     tuple: "list of texts",
     int: "whole number",
+    str: "text",
     float: "number",
 }
 
@@ -996,7 +1037,7 @@ def _resolved(setting: Setting, places: Mapping[str, Path]) -> Path:
             f"cannot use {where} is {str(setting.value)!r}: there is no such user"
         ) from error
     length = len(os.fsencode(resolved))
-    if setting.key == "socket" and length > _MAX_SOCKET_PATH:
+    if setting.key.endswith("socket") and length > _MAX_SOCKET_PATH:
         raise ConfigError(
             f"cannot use {where} is {str(resolved)!r}, {length} bytes long; the path of a socket"
             f" has at most {_MAX_SOCKET_PATH}"

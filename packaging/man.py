@@ -15,12 +15,18 @@ from typing import Any
 
 SUMMARIES = {
     "edged": "serve models on an FPGA to clients of TensorFlow Serving",
+    "edged-card": "take the FPGA card from the kernel and hand it out to edged",
     "edged-emulator": "emulate the FPGA that edged serves models on",
     "edgectl": "make bundles, look at them, put them to use, and ask models",
 }
-MODULES = {"edged": "edged.__main__", "edged-emulator": "edged.emulator.__main__"}
+MODULES = {
+    "edged": "edged.__main__",
+    "edged-card": "edged.card_app",
+    "edged-emulator": "edged.emulator.__main__",
+}
 SEE_ALSO = {
-    "edged": "edgectl(1), edged-emulator(8), systemctl(1), journalctl(1)",
+    "edged": "edgectl(1), edged-card(8), edged-emulator(8), systemctl(1), journalctl(1)",
+    "edged-card": "edged(8), lspci(8)",
     "edged-emulator": "edged(8)",
     "edgectl": "edged(8), journalctl(1)",
 }

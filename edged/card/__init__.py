@@ -4,8 +4,10 @@ One process has it, ``edged-card``, as the emulator's has the emulated one: over
 cannot tell them apart.
 """
 
-from edged.card._keeper import Keeper, Places
+from edged.card._keeper import Keeper
+from edged.card._places import Places
 from edged.card._shared import SharedCard
 from edged.card._state import Condition, State, read_state
+from edged.card._way import Way
 
-__all__ = ["Condition", "Keeper", "Places", "SharedCard", "State", "read_state"]
+__all__ = ["Condition", "Keeper", "Places", "SharedCard", "State", "Way", "read_state"]

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from edged._vfio_user_server import Server
 from edged.card._claim import Claim
+from edged.card._places import Places
 from edged.card._shared import SharedCard
 from edged.card._state import Condition, State, write_state
 from edged.device import Transport, vfio
@@ -19,32 +19,13 @@ from edged.discovery import Card, PciAddress, Verdict, Wanted, Watch, choose, pr
 from edged.errors import DeviceError, EdgedError, IncompatibleError
 from edged.npu.registers import MAGIC, Reg
 
-__all__ = ["Keeper", "Places"]
+__all__ = ["Keeper"]
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 2.0
 _SOCKET_MODE: Final = 0o660
 _NO_ANSWER: Final = 0xFFFF_FFFF
 """What is read where the link is down: no other design, and the driver says it better."""
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Files in the folder of sockets.
-
-    Attributes:
-        socket: where the card is served.
-        state: see :class:`~edged.card.State`.
-        claim: what has to be put back.
-    """
-
-    socket: Path
-    state: Path
-    claim: Path
-
-    @classmethod
-    def beside(cls, socket: Path) -> Places:
-        return cls(socket, socket.with_suffix(".state"), socket.with_suffix(".claim"))
 
 
 class Keeper:

@@ -1,4 +1,8 @@
-"""A real emulator process per test that asks for one, and small random programs for it."""
+"""A real emulator process per test that asks for one, and small random programs for it.
+
+With EDGED_TEST_PCI set to the address of a card, that is what the tests use instead, through the
+kernel's VFIO; it is reset by each. Those that need an emulator of their own are skipped then.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ from edged.npu.registers import State
 
 ARRAY = Array()
 SLOW_ARRAY = Array(1, 1, 1)
+PCI = os.environ.get("EDGED_TEST_PCI", "")
 
 
 @dataclass
@@ -76,8 +81,36 @@ def running(path: Path, *options: str) -> Iterator[Emulator]:
         emulator.process.stdout.close()
 
 
+@contextlib.contextmanager
+def card(folder: Path, address: str) -> Iterator[Emulator]:
+    """The card at *address*, handed out as an emulator is."""
+    config = folder / "edged.toml"
+    path = folder / "npu.sock"
+    config.write_text(f'[device]\nuse = "card"\naddress = "{address}"\ncard_socket = "{path}"\n')
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edged.card_app", "--config", os.fspath(config)], text=True
+    )
+    try:
+        wait_until(path.exists, "edged-card to have the card", 120)
+        yield Emulator(path, process)
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+@pytest.fixture
+def emulated() -> None:
+    """For what a card does otherwise, or what takes an emulator of one's own."""
+    if PCI:
+        pytest.skip("EDGED_TEST_PCI names a card")
+
+
 @pytest.fixture(scope="session")
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    if PCI:
+        with card(tmp_path_factory.mktemp("card"), PCI) as emulator:
+            yield emulator
+        return
     with running(tmp_path_factory.mktemp("emulator") / "npu.sock") as emulator:
         yield emulator
 
@@ -93,8 +126,13 @@ def emulator(_shared: Emulator) -> Iterator[Emulator]:
 
 
 @pytest.fixture(scope="session")
-def breakable_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+def breakable_emulator(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Emulator]:
     """One that takes faults through its registers."""
+    if PCI:
+        yield request.getfixturevalue("_shared")
+        return
     path = tmp_path_factory.mktemp("emulator") / "npu.sock"
     with running(path, "--fault-injection") as emulator:
         yield emulator
@@ -102,6 +140,7 @@ def breakable_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emu
 
 @pytest.fixture
 def start_emulator(
+    emulated: None,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[..., Emulator]]:
     """Start emulators of one's own, to be killed or told how to be."""
