@@ -16,7 +16,7 @@ from typing import Final
 from edged import __version__, compiler
 from edged.calls import Answer, Call
 from edged.card import Places, Way
-from edged.config import Activation, Address, Config, DeviceUse, Whose, reloaded
+from edged.config import Activation, Address, Config, DeviceUse, Protocol, Whose, reloaded
 from edged.console import Console
 from edged.container import ProcessLauncher
 from edged.deploy import Deployer
@@ -24,6 +24,7 @@ from edged.device import Bound, Device, Monitor, Thresholds, vfio_user
 from edged.errors import ConfigError
 from edged.host import AccessLog, CallRate, Notifier, set_level
 from edged.intake import Intake
+from edged.listening import Listening
 from edged.management import DeviceBank, DeviceReading, DeviceReport
 from edged.metrics import Metrics, MetricsServer
 from edged.notices import Notice, about
@@ -141,9 +142,10 @@ async def _serve(
         on_demand,
     )
     reception = Reception(models, _answer(slot, on_demand))
+    listening = await asyncio.to_thread(Listening, config)
     front = GrpcFront(
         rate.counting(access.logging(metrics.timed(reception.answer))),
-        (str(config.serving.listen), f"unix:{config.serving.socket}"),
+        listening.of(Protocol.GRPC),
         ServingLimits(
             config.serving.max_message_bytes,
             config.serving.max_concurrent_calls,
@@ -185,6 +187,7 @@ async def _serve(
         nonlocal interval
         slot.limits = _slot_limits(config)
         front.high_priority = _high_priority(config)
+        listening.apply(config)
         monitor.thresholds = _thresholds(config)
         interval = config.device.throttle_interval_seconds
         slow_down(monitor.throttled)
@@ -202,10 +205,8 @@ async def _serve(
         await console.start()
         stack.push_async_callback(console.stop)
         stack.push_async_callback(models.stop)
+        stack.push_async_callback(lambda: front.stop(slot.limits.drain_seconds))
         await front.start()
-        # Its folder is for all to enter; who may call is said by the group, as for the console.
-        await asyncio.to_thread(config.serving.socket.chmod, config.console.mode.bits)
-        stack.push_async_callback(front.stop, config.slot.drain_seconds)
         await intake.start()
         stack.push_async_callback(intake.stop)
         server = MetricsServer(
@@ -218,9 +219,8 @@ async def _serve(
         stack.push_async_callback(server.stop)
         _log.info("metrics at http://%s", Address(config.metrics.listen.host, port))
         _log.info(
-            "listening on %s and %s; drop models into %s",
-            config.serving.listen,
-            config.serving.socket,
+            "listening on %s; drop models into %s",
+            listening,
             config.drop.directory,
             extra=about(Notice.STARTED),
         )

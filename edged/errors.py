@@ -12,6 +12,8 @@
     ├── LimitError              RESOURCE_EXHAUSTED   413   69   a size, count or memory bound
     │   └── OverloadError       RESOURCE_EXHAUSTED   429   69   too many calls at this moment
     ├── UnsupportedError        UNIMPLEMENTED        501   69   not done here, but another way
+    ├── UnauthenticatedError    UNAUTHENTICATED      401   77   a call without a valid token
+    ├── ForbiddenError          PERMISSION_DENIED    403   77   a client that is known, but may not
     ├── ConfigError             FAILED_PRECONDITION  500   78   the configuration file
     ├── UnavailableError        UNAVAILABLE          503   75   waiting helps: try again
     │   ├── DeviceLostError     UNAVAILABLE          503   75   the device went away
@@ -42,6 +44,7 @@ __all__ = [
     "DeviceError",
     "DeviceLostError",
     "EdgedError",
+    "ForbiddenError",
     "ImageError",
     "IncompatibleError",
     "InputError",
@@ -52,6 +55,7 @@ __all__ = [
     "RequestError",
     "SandboxError",
     "StoreError",
+    "UnauthenticatedError",
     "UnavailableError",
     "UnsupportedError",
     "by_grpc_status",
@@ -124,6 +128,22 @@ class UnsupportedError(EdgedError):
     grpc_status = "UNIMPLEMENTED"
     http_status = 501
     exit_status = 69
+
+
+class UnauthenticatedError(EdgedError):
+    """A call brings no token, or none that is valid. The message never holds what it brings."""
+
+    grpc_status = "UNAUTHENTICATED"
+    http_status = 401
+    exit_status = 77
+
+
+class ForbiddenError(EdgedError):
+    """The client is known, and is not among those that may."""
+
+    grpc_status = "PERMISSION_DENIED"
+    http_status = 403
+    exit_status = 77
 
 
 class ConfigError(EdgedError):
@@ -199,6 +219,8 @@ _BY_STATUS: dict[str, type[EdgedError]] = {
     "NOT_FOUND": NotFoundError,
     "RESOURCE_EXHAUSTED": LimitError,
     "FAILED_PRECONDITION": IncompatibleError,
+    "UNAUTHENTICATED": UnauthenticatedError,
+    "PERMISSION_DENIED": ForbiddenError,
     "UNAVAILABLE": UnavailableError,
     "DEADLINE_EXCEEDED": DeadlineError,
 }

@@ -87,6 +87,32 @@ class Notice(enum.Enum):
             "seconds, and the model is loaded again."
         ),
     )
+    OPEN_LISTENER = Kind(
+        "68aae5438c314045b1ea8886618fb930",
+        "Calls can come from the network, and nothing says by whom",
+        (
+            "An address of the configuration can be reached from other machines, and lets in "
+            "whoever connects, or sends what should be secret without encryption. The message says "
+            "which, and what is missing."
+        ),
+        (
+            "Give the listener a certificate and a key, and either tokens = true or a client_ca: "
+            "docs/listening.md has the commands. Where the network itself is guarded, "
+            "insecure = true says so."
+        ),
+    )
+    REFUSED_CALLS = Kind(
+        "6f506a21c6e6411caa8931a118e05753",
+        "Calls are refused, for want of a token or of a name that may call",
+        (
+            "The first is told of at once, the others are counted and told of every ten seconds. "
+            "What they brought instead is not logged."
+        ),
+        (
+            "`edgectl token list` shows which tokens there are; `edgectl token add` makes one. "
+            "Names of certificates that may call are in the listener's key clients."
+        ),
+    )
     DEVICE_FOUND = Kind(
         "8a5df2fa9a554a36886f0fbfe552663c",
         "Device @DEVICE@ was found",

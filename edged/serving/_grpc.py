@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +14,13 @@ import grpc
 import grpc.aio
 
 from edged.calls import Answer, Call
-from edged.errors import ConfigError, EdgedError, OverloadError, UnavailableError
+from edged.errors import (
+    ConfigError,
+    EdgedError,
+    OverloadError,
+    RequestError,
+    UnavailableError,
+)
 from edged.serving._caller import (
     REQUEST_ID,
     client_of,
@@ -22,6 +29,7 @@ from edged.serving._caller import (
     trace_of,
 )
 from edged.serving._health import HEALTH, Health, add_reflection
+from edged.serving._listener import InFlight, Listener
 from edged.serving._reception import METHODS
 
 __all__ = ["GrpcFront", "ServingLimits"]
@@ -30,6 +38,11 @@ _log = logging.getLogger(__name__)
 
 _SERVICES = tuple(dict.fromkeys(method.rpartition("/")[0] for method in METHODS))
 _RETRY_MS = 1000
+# What is answered when the last call is over still has to get out; streams that nobody ends do not
+# hold up the end for longer.
+_LAST_WORDS = 0.5
+# Health checks and descriptions of services, at the same time, besides the calls.
+_OTHER_CALLS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +61,28 @@ class ServingLimits:
 
 
 class GrpcFront:
-    """A gRPC server for :data:`edged.serving.METHODS`.
+    """gRPC servers for :data:`edged.serving.METHODS`, one for each listener.
 
     Args:
         answer: answers one call.
-        addresses: ``host:port`` or ``unix:/path``.
         high_priority: whether a client of that address may ask for it; may be set at any time.
+        in_flight: counts the calls, and ends them.
     """
 
     def __init__(
         self,
         answer: Answer,
-        addresses: Sequence[str],
+        listeners: Sequence[Listener],
         limits: ServingLimits = ServingLimits(),
         high_priority: Callable[[str], bool] = lambda _: True,
+        in_flight: InFlight | None = None,
     ) -> None:
         self._answer = answer
-        self._addresses = addresses
+        self._listeners = listeners
         self._limits = limits
         self.high_priority = high_priority
-        self._server: grpc.aio.Server | None = None
+        self._in_flight = in_flight or InFlight(limits.concurrent_calls)
+        self._servers: list[grpc.aio.Server] = []
         self._health = Health(_SERVICES)
 
     def serves(self, model: str | None) -> None:
@@ -78,37 +93,45 @@ class GrpcFront:
         """Listen on every address.
 
         Returns:
-            the ports that were bound, in the order of the addresses; 1 for a UNIX socket.
+            the ports that were bound, in the order of the listeners; 1 for a UNIX socket.
 
         Raises:
             ConfigError: an address cannot be bound, with the reason.
         """
-        server = grpc.aio.server(
-            maximum_concurrent_rpcs=self._limits.concurrent_calls,
-            options=[
-                ("grpc.max_receive_message_length", self._limits.message_bytes),
-                ("grpc.max_send_message_length", self._limits.message_bytes),
-                # Two servers on one port would share the calls without a word.
-                ("grpc.so_reuseport", 0),
-            ],
-        )
-        server.add_generic_rpc_handlers((_Methods(self._call),))
-        self._health.add_to(server)
-        add_reflection(server, (*_SERVICES, HEALTH))
-        ports = [_bind(server, address) for address in self._addresses]
-        await server.start()
-        self._server = server
+        ports = []
+        for listener in self._listeners:
+            server = grpc.aio.server(
+                interceptors=(_Described(listener),),
+                maximum_concurrent_rpcs=self._limits.concurrent_calls + _OTHER_CALLS,
+                options=[
+                    ("grpc.max_receive_message_length", self._limits.message_bytes),
+                    ("grpc.max_send_message_length", self._limits.message_bytes),
+                    # Two servers on one port would share the calls without a word.
+                    ("grpc.so_reuseport", 0),
+                ],
+            )
+            server.add_generic_rpc_handlers((_Methods(self._call, listener),))
+            self._health.add_to(server)
+            add_reflection(server, (*_SERVICES, HEALTH))
+            # From here on it has to be stopped, also when the next one cannot start.
+            self._servers.append(server)
+            ports.append(_bind(server, listener))
+            await server.start()
+            if listener.address.startswith("unix:"):
+                # Its folder is for all to enter; who may call is said by its mode.
+                path = Path(listener.address.removeprefix("unix:"))
+                await asyncio.to_thread(path.chmod, listener.mode)
         return ports
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, and give those that run *grace* seconds."""
-        if self._server is not None:
-            self._health.stop()
-            await self._server.stop(grace)
+        """Refuse new calls, give those that run *grace* seconds, and close the connections."""
+        self._health.stop()
+        left = await self._in_flight.drain(grace)
+        if left:
+            _log.warning("%d calls were not answered within %g s", left, grace)
+        await asyncio.gather(*(server.stop(_LAST_WORDS) for server in self._servers))
 
-    async def _call(
-        self, method: str, payload: bytes, context: grpc.aio.ServicerContext[bytes, bytes]
-    ) -> bytes:
+    async def _call(self, listener: Listener, method: str, context: Any) -> bytes:
         left = context.time_remaining()
         timeout = self._limits.call_seconds if left is None else min(left, 86_400.0)
         deadline = time.monotonic() + timeout
@@ -117,16 +140,23 @@ class GrpcFront:
         request_id = request_id_of(metadata)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         try:
-            call = Call(
-                method,
-                payload,
-                deadline,
-                client=address,
-                priority=priority_of(metadata, self.high_priority(address)),
-                request_id=request_id,
-                trace=trace_of(metadata),
-            )
-            return await self._answer(call)
+            with self._in_flight.one_more():
+                # Both before the message is taken in: who may not call costs next to nothing.
+                client = listener.admission.admit(address, metadata, _names(listener, context))
+                priority = priority_of(metadata, self.high_priority(address))
+                payload = await context.read()
+                if payload is grpc.aio.EOF:
+                    raise RequestError("cannot answer: the call brings no message")
+                call = Call(
+                    method,
+                    payload,
+                    deadline,
+                    client=client,
+                    priority=priority,
+                    request_id=request_id,
+                    trace=trace_of(metadata),
+                )
+                return await self._answer(call)
         except EdgedError as error:
             await _abort(context, error, request_id)
             raise  # abort() raises by itself; this line tells the type checker
@@ -148,15 +178,28 @@ async def _abort(
     await context.abort(getattr(grpc.StatusCode, error.grpc_status), str(error), trailers)
 
 
-class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no types
-    """Hands the bytes of every known method to *call*, without a parser in between."""
+def _names(listener: Listener, context: Any) -> Sequence[str]:
+    """The names in the client's certificate, where it has one."""
+    if listener.tls is None or not listener.tls.names_clients:
+        return ()
+    known = context.auth_context()
+    names = known.get("x509_subject_alternative_name") or known.get("x509_common_name") or ()
+    return [name.decode("utf-8", "replace") for name in names]
 
-    def __init__(
-        self,
-        call: Callable[[str, bytes, Any], Awaitable[bytes]],
-    ) -> None:
+
+_Call = Callable[[Listener, str, Any], Awaitable[bytes]]
+
+
+class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no types
+    """Hands every known method to *call*, which reads the bytes of the message itself.
+
+    For gRPC they are methods with a stream of requests, of which the first is read: on the wire
+    that is the same, and no message is taken in before *call* wants it.
+    """
+
+    def __init__(self, call: _Call, listener: Listener) -> None:
         self._handlers = {
-            f"/{method}": grpc.unary_unary_rpc_method_handler(_bound(call, method))
+            f"/{method}": grpc.stream_unary_rpc_method_handler(_bound(call, listener, method))
             for method in METHODS
         }
 
@@ -164,27 +207,60 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no t
         return self._handlers.get(details.method)
 
 
-def _bound(
-    call: Callable[[str, bytes, Any], Awaitable[bytes]], method: str
-) -> Callable[[bytes, Any], Awaitable[bytes]]:
-    async def handle(payload: bytes, context: Any) -> bytes:
-        return await call(method, payload, context)
+def _bound(call: _Call, listener: Listener, method: str) -> Callable[[Any, Any], Awaitable[bytes]]:
+    async def handle(_requests: object, context: Any) -> bytes:
+        return await call(listener, method, context)
 
     return handle
 
 
-def _bind(server: grpc.aio.Server, address: str) -> int:
+class _Described(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
+    """Has reflection ask for the same as calls. Health checks are for everybody who can connect."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = await continuation(details)
+        if handler is None or handler.stream_stream is None:
+            return handler
+
+        async def admitted(requests: Any, context: Any) -> None:
+            metadata = dict(context.invocation_metadata() or ())
+            names = _names(self._listener, context)
+            try:
+                self._listener.admission.admit(client_of(context.peer()), metadata, names)
+            except EdgedError as error:
+                await _abort(context, error, request_id_of(metadata))
+            async for answer in handler.stream_stream(requests, context):
+                await context.write(answer)
+
+        return grpc.stream_stream_rpc_method_handler(
+            admitted, handler.request_deserializer, handler.response_serializer
+        )
+
+
+def _bind(server: grpc.aio.Server, listener: Listener) -> int:
+    address = listener.address
     if address.startswith("unix:"):
         path = Path(address.removeprefix("unix:"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
     try:
-        port = server.add_insecure_port(address)
+        if listener.tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, listener.tls.grpc_credentials())
     except RuntimeError as error:
         raise ConfigError(
             f"cannot listen on {address}: {error}; is another edged or a model server running"
-            " there? See serving.listen in the configuration"
+            f" there? See {listener.setting} in the configuration"
         ) from error
     if not port:
-        raise ConfigError(f"cannot listen on {address}: it is no address; try 127.0.0.1:50051")
+        raise ConfigError(
+            f"cannot listen on {address}: it is no address; try 127.0.0.1:50051 for"
+            f" {listener.setting}"
+        )
     return int(port)

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from edged.calls import Call
 from edged.errors import UnavailableError
-from edged.serving import GrpcFront
+from edged.serving import Admission, GrpcFront, Listener
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -22,7 +22,7 @@ async def refuse(call: Call) -> bytes:
 
 
 async def test_a_front_that_stops_while_it_tells_ends_every_watch(tmp_path: Path) -> None:
-    front = GrpcFront(refuse, [f"unix:{tmp_path}/front"])
+    front = GrpcFront(refuse, [Listener("here", f"unix:{tmp_path}/front", Admission("here"))])
     await front.start()
     async with grpc.aio.insecure_channel(f"unix:{tmp_path}/front") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
