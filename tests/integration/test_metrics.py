@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import socket
 import subprocess
 import urllib.error
+import urllib.parse
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,12 +21,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 PHOTO = (DATA / "images" / "schoolbus.jpg").read_bytes()
 ROOT = Path(__file__).parents[2]
+PACKAGED = ROOT / "packaging" / "prometheus"
+
+Ask = Callable[..., Any]
+
+
+def port_of(appliance: Appliance) -> str:
+    found = re.findall(r"metrics at http://127\.0\.0\.1:(\d+)", appliance.log.read_text())
+    return found[-1] if found else ""
 
 
 def get(appliance: Appliance, path: str) -> tuple[int, str]:
-    (port,) = re.findall(r"metrics at http://127\.0\.0\.1:(\d+)", appliance.log.read_text())[-1:]
+    url = f"http://127.0.0.1:{port_of(appliance)}{path}"
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=10) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -101,10 +114,9 @@ def test_promtool_finds_nothing_to_complain_of(appliance: Appliance, kws: Path) 
 
 @promtool
 def test_the_alert_rules_do_what_they_say() -> None:
-    folder = ROOT / "packaging" / "prometheus"
     for words in (("check", "rules", "edged.rules.yml"), ("test", "rules", "edged.test.yml")):
         done = subprocess.run(
-            ["promtool", *words], cwd=folder, capture_output=True, text=True, check=False
+            ["promtool", *words], cwd=PACKAGED, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -117,7 +129,7 @@ def test_rules_and_dashboard_ask_only_for_what_there_is(appliance: Appliance) ->
     page = (ROOT / "docs" / "monitoring.md").read_text()
     ours = {name for name in there if name.startswith("edged_") and not name.endswith("_created")}
     assert {name for name in ours if f"`{name}" not in page} == set()
-    for file in (ROOT / "packaging" / "prometheus").iterdir():
+    for file in PACKAGED.iterdir():
         if file.name == "edged.test.yml":
             continue
         asked = set(re.findall(r"\b(edged_\w+)", file.read_text()))
@@ -125,3 +137,78 @@ def test_rules_and_dashboard_ask_only_for_what_there_is(appliance: Appliance) ->
         for name in asked:
             base = re.sub(r"_(total|bucket|sum|count|info)$", "", name)
             assert {name, base} & there, f"{file.name} asks for {name}"
+
+
+@pytest.fixture
+def prometheus(appliance: Appliance, tmp_path: Path) -> Iterator[Ask]:
+    """Scrapes it each second; asked by its API."""
+    eventually(lambda: bool(port_of(appliance)), "the metrics' address")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    config = tmp_path / "prometheus.yml"
+    config.write_text(
+        "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
+        f"rule_files: [{PACKAGED / 'edged.rules.yml'}]\n"
+        "scrape_configs:\n  - job_name: edged\n    static_configs:\n"
+        f"      - targets: ['127.0.0.1:{port_of(appliance)}']\n"
+    )
+    server = subprocess.Popen(
+        [
+            *("prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/tsdb"),
+            *(f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def ask(path: str, **words: str) -> Any:
+        query = urllib.parse.urlencode(words)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/{path}?{query}") as answer:
+            return json.load(answer)["data"]
+
+    def is_up() -> bool:
+        try:
+            return bool(ask("query", query='up{job="edged"} == 1')["result"])
+        except OSError:
+            return False
+
+    try:
+        eventually(is_up, "Prometheus to have scraped")
+        yield ask
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"
+)
+def test_it_scrapes_alerts_and_draws(appliance: Appliance, prometheus: Ask) -> None:
+    def rules() -> list[dict[str, Any]]:
+        return [rule for group in prometheus("rules")["groups"] for rule in group["rules"]]
+
+    eventually(lambda: all(rule["health"] == "ok" for rule in rules()), f"the rules: {rules()}")
+    # Nothing is loaded: what an operator is to hear of is on its way.
+    eventually(
+        lambda: (
+            "EdgedNotServing" in {a["labels"]["alertname"] for a in prometheus("alerts")["alerts"]}
+        ),
+        "the alert that nothing serves",
+    )
+    appliance.kill(appliance.emulator)
+    eventually(
+        lambda: (
+            "EdgedDeviceLost" in {a["labels"]["alertname"] for a in prometheus("alerts")["alerts"]}
+        ),
+        "the alert that the device is gone",
+    )
+
+    (target,) = prometheus("targets")["activeTargets"]
+    board = json.loads((PACKAGED / "edged.dashboard.json").read_text())
+    for panel in board["panels"]:
+        for wanted in panel["targets"]:
+            query = wanted["expr"].replace("$instance", target["labels"]["instance"])
+            query = query.replace("$__rate_interval", "1m")
+            assert "$" not in query
+            # Refused with status 400 if it cannot be understood.
+            assert prometheus("query", query=query)["resultType"] == "vector", panel["title"]
