@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-systemd lint docs proto deb campaign bench soak clean
+.PHONY: help demo test test-slow test-systemd test-vm lint docs proto deb campaign bench soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ deb: $(INSTALLED) ## build/edged_VERSION_amd64.deb, with everything in it that D
 
 test-systemd: deb ## that package, in a Debian of its own that systemd boots (as root; see docs/install.md)
 	$(BIN)/pytest tests/systemd -m systemd -p no:cacheprovider --timeout 1800
+
+test-vm: deb ## that package in a PC in QEMU that has the card, power cuts and all (25 minutes; see docs/vm.md)
+	$(BIN)/pytest tests/vm -m vm -p no:cacheprovider --timeout 3600
 
 clean: ## remove the virtual environment and what tools leave behind
 	rm -rf .venv build dist *.egg-info

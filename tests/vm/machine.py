@@ -206,18 +206,11 @@ class Machine:
         Raises:
             Failed: it did not end in time, or badly and *check* is set.
         """
-        assert self._agent is not None, "the machine is off"
-        path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
-        begun = self._agent.ask(
-            "guest-exec",
-            path=str(words[0]),
-            arg=[str(word) for word in words[1:]],
-            env=[path, "LANG=C.UTF-8", *(f"{k}={v}" for k, v in (environment or {}).items())],
-            **{"capture-output": True},
-        )
+        process = self.begin(*words, environment=environment)
+        assert self._agent is not None
         deadline = time.monotonic() + patience
         for wait in itertools.chain((0.02, 0.05, 0.1), itertools.repeat(0.2)):
-            now = self._agent.ask("guest-exec-status", pid=begun["pid"])
+            now = self._agent.ask("guest-exec-status", pid=process)
             if now["exited"]:
                 break
             if time.monotonic() > deadline:
@@ -231,6 +224,19 @@ class Machine:
         if check and status:
             raise Failed(f"{' '.join(map(str, words))}: status {status}\n{out}{err}")
         return Output(status, out, err)
+
+    def begin(self, *words: str | Path, environment: Mapping[str, str] | None = None) -> int:
+        """Start a command in the guest, as root; returns its number there."""
+        assert self._agent is not None, "the machine is off"
+        path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+        begun = self._agent.ask(
+            "guest-exec",
+            path=str(words[0]),
+            arg=[str(word) for word in words[1:]],
+            env=[path, "LANG=C.UTF-8", *(f"{k}={v}" for k, v in (environment or {}).items())],
+            **{"capture-output": True},
+        )
+        return int(begun["pid"])
 
     def ask(self, *words: str) -> str:
         """What a command says, whatever its exit status."""

@@ -1,0 +1,114 @@
+"""One machine for all the tests, with the package to install beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from vm import bundles, image
+from vm.client import Client
+from vm.machine import Emulator, Machine
+from vm.table import Row, Table
+
+TABLE = Table()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("vm")
+    group.addoption("--vm-seed", type=int, default=1, help="of the moments of power cuts")
+    group.addoption("--vm-cuts", type=int, default=20, help="how many power cuts")
+    group.addoption("--vm-write", type=Path, help="where to keep the table, such as docs/vm.md")
+    group.addoption("--vm-folder", type=Path, help="keep the machine there, or go on with it")
+
+
+@dataclass
+class Appliance:
+    """The machine, the card in it, and a client outside.
+
+    Attributes:
+        share: what is in it is at /mnt/share in the machine.
+        answers: what each model has answered so far.
+    """
+
+    machine: Machine
+    card: Emulator
+    client: Client
+    share: Path
+    answers: dict[str, bytes]
+
+    def power_on(self) -> float:
+        """The card and the machine; returns the seconds until it takes commands."""
+        self.card.power_on()
+        return self.machine.boot()
+
+    def cut_power(self) -> None:
+        """Of both, at once, as one cord feeds them."""
+        self.machine.cut_power()
+        self.card.power_off()
+
+    def serves(self, *models: str, patience: float = 300) -> tuple[str, float]:
+        """Wait until one of *models* answers as it always did; which, and after how long."""
+        seen = ["", b""]
+
+        def answered() -> bool:
+            seen[:] = self.client.serving()
+            return seen[0] in models
+
+        took = self.machine.eventually(answered, f"{' or '.join(models)} to serve", patience)
+        model, values = str(seen[0]), bytes(seen[1])
+        assert self.answers.setdefault(model, values) == values, f"{model} answers otherwise"
+        return model, took
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """The newest package that was built."""
+    built = os.environ.get("EDGED_TEST_PACKAGE")
+    found = [Path(built)] if built else list((image.PROJECT / "build").glob("edged_*.deb"))
+    if not found:
+        pytest.skip("there is no package; `make deb` builds it")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+@pytest.fixture(scope="session")
+def appliance(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, package: Path
+) -> Iterator[Appliance]:
+    """Switched off, with an empty disk."""
+    if problem := image.missing():
+        pytest.skip(problem)
+    folder = request.config.getoption("--vm-folder") or tmp_path_factory.mktemp("vm")
+    share = folder / "share"
+    share.mkdir(parents=True, exist_ok=True)
+    for make in (bundles.kws, bundles.mobilenet):
+        make(share)
+    (share / "edged.deb").write_bytes(package.read_bytes())
+    card = Emulator(folder)
+    machine = Machine(folder, image.qemu(), image.debian(), card.socket, shares={"share": share})
+    client = Client(machine.port)
+    made = Appliance(machine, card, client, share, {})
+    try:
+        yield made
+    finally:
+        client.close()
+        made.cut_power()
+
+
+@pytest.fixture
+def report() -> Callable[..., None]:
+    """Adds a line to the table at the end: the case, what was done, what was seen, seconds."""
+    return lambda *cells: TABLE.rows.append(Row(*cells))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if TABLE.rows:
+        terminalreporter.section("the appliance as a machine")
+        for line in TABLE.lines():
+            terminalreporter.write_line(line)
+        if written := config.getoption("--vm-write", None):
+            TABLE.write(written)
