@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 _EPILOGUE = (
     "Exit status: 0 done · 2 wrong usage · 65 bad input · 66 not found · 69 beyond a limit · "
-    "74 state or device · 75 try again later · 78 configuration."
+    "74 state or device · 75 try again later · 77 not let in · 78 configuration."
 )
 
 _COMMANDS: Final = {
@@ -43,6 +43,7 @@ _COMMANDS: Final = {
     "logs": "_logs",
     "doctor": "_doctor",
     "config": "_config",
+    "token": "_token",
 }
 """Each command and its module, in the order of ``--help``. The module has a function of the name of
 the command (or a Typer application, for a group of commands) and perhaps ``NAME_EXAMPLES``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -54,6 +55,20 @@ def score(
             "or a folder for several images.",
         ),
     ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="Use TLS, and check the server's certificate against this one."),
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="This client's certificate, where the server wants one.")
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option("--key", help="The private key of --certificate.")
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with a bearer token; without it, the variable EDGED_TOKEN."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Have photographs scored by the model that a server has loaded, one call each.
@@ -69,7 +84,16 @@ def score(
     contents = [_read(image) for image in images]
     results = []
     server = address if port is None else f"127.0.0.1:{port}"
-    with PredictionClient(server, timeout=timeout) as client:
+    # Not an argument: those can be read by everybody on the machine.
+    token = os.environ.get("EDGED_TOKEN", "") if token_file is None else _token(token_file)
+    with PredictionClient(
+        server,
+        access_token=token,
+        ca_file=ca,
+        certificate_file=certificate,
+        key_file=key_file,
+        timeout=timeout,
+    ) as client:
         for image, content in zip(images, contents, strict=True):
             start = time.perf_counter()
             found = _ask(client, content, input_name, output_name)
@@ -161,6 +185,10 @@ def _lines(content: bytes, path: Path) -> list[str]:
         return content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"cannot read labels from {path}: not UTF-8 ({error})") from error
+
+
+def _token(path: Path) -> str:
+    return _read(path).decode("ascii", "replace").strip()
 
 
 def _read(path: Path) -> bytes:

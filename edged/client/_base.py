@@ -39,13 +39,16 @@ class BaseClient:
             opens another.
         ca_file: certificates (PEM) that the server's is checked against instead of the public
             ones. Implies TLS.
+        certificate_file: this client's own certificate (PEM), with those between it and the CA,
+            where the server wants one. Implies TLS.
+        key_file: the private key of it (PEM).
         timeout: seconds for a call of `score_images` and `score_arrays`, all attempts together.
         attempts: how often a call is made where waiting helps.
         model: the name of the model to ask; empty for the loaded one.
 
     Raises:
         InputError: an argument that cannot be used.
-        NotFoundError: there is no such CA file.
+        NotFoundError: there is no such file of a CA, certificate or key.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class BaseClient:
         channel_shutdown_timeout: timedelta = IDLE,
         *,
         ca_file: str | os.PathLike[str] | None = None,
+        certificate_file: str | os.PathLike[str] | None = None,
+        key_file: str | os.PathLike[str] | None = None,
         timeout: float = 30.0,
         attempts: int = 5,
         model: str = "",
@@ -72,6 +77,8 @@ class BaseClient:
             service_name,
             channel_shutdown_timeout,
             ca_file,
+            certificate_file,
+            key_file,
         )
         self._timeout = timeout
         self._most = attempts

@@ -49,6 +49,8 @@ class Connection:
         service_name: str,
         idle: timedelta,
         ca_file: str | os.PathLike[str] | None,
+        certificate_file: str | os.PathLike[str] | None,
+        key_file: str | os.PathLike[str] | None,
     ) -> Self:
         """From what the constructors of the clients take.
 
@@ -57,19 +59,27 @@ class Connection:
         empty; here an empty one is left out.
 
         Raises:
-            InputError: an address, port, token or CA file that cannot be used.
-            NotFoundError: there is no such CA file.
+            InputError: an address, port, token or file that cannot be used.
+            NotFoundError: there is no such file.
         """
+        if (certificate_file is None) != (key_file is None):
+            raise InputError("cannot connect: certificate_file and key_file belong together")
         metadata = []
         if access_token:
             metadata.append(("authorization", f"Bearer {_plain(access_token, 'access_token')}"))
         if service_name:
             name = _plain(service_name, "service_name")
             metadata.append(("x-ms-aml-grpc-service-route", f"/api/v1/service/{name}"))
-        encrypted = use_ssl or ca_file is not None
+        encrypted = use_ssl or ca_file is not None or certificate_file is not None
         return cls(
             _target(address, port, 443 if encrypted else 80),
-            grpc.ssl_channel_credentials(_roots(ca_file)) if encrypted else None,
+            grpc.ssl_channel_credentials(
+                _pem(ca_file, "CA file", "CERTIFICATE"),
+                _pem(key_file, "key file", "PRIVATE KEY"),
+                _pem(certificate_file, "certificate file", "CERTIFICATE"),
+            )
+            if encrypted
+            else None,
             tuple(metadata),
             (
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -119,16 +129,16 @@ def _plain(text: str, what: str) -> str:
     return text
 
 
-def _roots(path: str | os.PathLike[str] | None) -> bytes | None:
-    """The certificates to trust; ``None`` for those that gRPC brings along."""
+def _pem(path: str | os.PathLike[str] | None, what: str, kind: str) -> bytes | None:
+    """What is in the file; ``None`` for none: gRPC brings along the certificates of public CAs."""
     if path is None:
         return None
     try:
-        roots = Path(path).read_bytes()
+        content = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise NotFoundError(f"cannot read CA file {path}: there is no such file") from error
+        raise NotFoundError(f"cannot read {what} {path}: there is no such file") from error
     except OSError as error:
-        raise InputError(f"cannot read CA file {path}: {error.strerror}") from error
-    if b"-----BEGIN CERTIFICATE-----" not in roots:
-        raise InputError(f"cannot use CA file {path}: it has no certificate in PEM form")
-    return roots
+        raise InputError(f"cannot read {what} {path}: {error.strerror}") from error
+    if f"{kind}-----".encode() not in content:
+        raise InputError(f"cannot use {what} {path}: it has no {kind.lower()} in PEM form")
+    return content

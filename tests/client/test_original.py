@@ -370,3 +370,31 @@ async def test_the_twin_over_tls(encrypted: Server, authority: trustme.CA, tmp_p
     authority.cert_pem.write_to_path(str(ca))
     async with AsyncPredictionClient("127.0.0.1", encrypted.port, ca_file=ca) as client:
         assert await client.score_numpy_arrays({"x": np.ones(1)}, "x") == 1
+
+
+def test_a_client_with_a_certificate_of_its_own(authority: trustme.CA, tmp_path: Path) -> None:
+    leaf = authority.issue_cert("127.0.0.1")
+    key, chain = leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes()
+    strict = Server(grpc.ssl_server_credentials([(key, chain)], authority.cert_pem.bytes(), True))
+    ca, own = tmp_path / "ca.pem", authority.issue_cert("camera-1")
+    authority.cert_pem.write_to_path(str(ca))
+    own.private_key_pem.write_to_path(str(tmp_path / "own.key"))
+    own.cert_chain_pems[0].write_to_path(str(tmp_path / "own.crt"))
+    files = {"certificate_file": tmp_path / "own.crt", "key_file": tmp_path / "own.key"}
+    strict.answer = echo
+    try:
+        with PredictionClient("127.0.0.1", strict.port, ca_file=ca, **files) as client:
+            assert client.score_numpy_arrays({"x": np.ones(1)}, "x") == 1
+        with (
+            PredictionClient("127.0.0.1", strict.port, ca_file=ca, attempts=1) as client,
+            pytest.raises(UnavailableError),
+        ):
+            client.score_numpy_arrays({"x": np.ones(1)}, timeout=5)
+    finally:
+        strict.stop()
+    with pytest.raises(InputError, match="certificate_file and key_file belong together"):
+        PredictionClient("host", certificate_file=tmp_path / "own.crt")
+    with pytest.raises(InputError, match=r"own\.crt: it has no private key in PEM form"):
+        PredictionClient(
+            "host", certificate_file=tmp_path / "own.crt", key_file=tmp_path / "own.crt"
+        )
