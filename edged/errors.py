@@ -17,6 +17,7 @@
     ├── ConfigError             FAILED_PRECONDITION  500   78   the configuration file
     ├── UnavailableError        UNAVAILABLE          503   75   waiting helps: try again
     │   ├── DeviceLostError     UNAVAILABLE          503   75   the device went away
+    │   ├── NotRunError         UNAVAILABLE          503   75   the device is being reset
     │   └── ContainerError      UNAVAILABLE          503   75   the model's container went away
     ├── DeadlineError           DEADLINE_EXCEEDED    504   75   not answered in time
     ├── CalledOffError          CANCELLED            409   75   someone called it off
@@ -51,6 +52,7 @@ __all__ = [
     "LimitError",
     "ModelError",
     "NotFoundError",
+    "NotRunError",
     "OverloadError",
     "RequestError",
     "SandboxError",
@@ -164,6 +166,10 @@ class UnavailableError(EdgedError):
 
 class DeviceLostError(UnavailableError):
     """The connection to the device is gone."""
+
+
+class NotRunError(UnavailableError):
+    """The device is being reset, and has not done the run: it can be done again at no risk."""
 
 
 class ContainerError(UnavailableError):

@@ -11,7 +11,7 @@ from typing import Final
 
 from edged.card._places import Places
 from edged.card._state import Condition, State, read_state
-from edged.device import Device, vfio_user
+from edged.device import Device, Unfit, vfio_user
 from edged.errors import DeviceLostError
 
 __all__ = ["Way"]
@@ -72,11 +72,11 @@ class Way:
         return opened
 
     def watching(
-        self, unfit: Callable[[Device], Awaitable[str]]
-    ) -> Callable[[Device], Awaitable[str]]:
+        self, unfit: Callable[[Device], Awaitable[Unfit]]
+    ) -> Callable[[Device], Awaitable[Unfit]]:
         """*unfit*, which ends as well when a card comes while the emulator is used."""
 
-        async def watched(device: Device) -> str:
+        async def watched(device: Device) -> Unfit:
             waits = [
                 asyncio.ensure_future(unfit(device)),
                 asyncio.ensure_future(self._card_comes()),
@@ -108,14 +108,15 @@ class Way:
         self._name = f"card {state.card}" if state is not None and state.card else "a card"
         return connection
 
-    async def _card_comes(self) -> str:
+    async def _card_comes(self) -> Unfit:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             if self._card is None or self._socket != self._emulator:
                 continue
             state = read_state(self._card.state)
             if state is not None and state.condition is Condition.SERVED:
-                return f"there is a card now, {state.card}, which is used from here on"
+                why = f"there is a card now, {state.card}, which is used from here on"
+                return Unfit(why, mended=True)
 
 
 def _why(state: State | None) -> str:

@@ -14,7 +14,7 @@ from edged.device._inference import InferenceQueue
 from edged.device._inject import disarm, inject
 from edged.device._ladder import Resets, Step
 from edged.device._memory import DmaBuffer
-from edged.device._monitor import Monitor, Report
+from edged.device._monitor import Monitor, Report, Unfit
 from edged.device._pci import LinkErrors, LinkState
 from edged.device._transport import Transport
 
@@ -38,6 +38,7 @@ __all__ = [
     "Step",
     "Thresholds",
     "Transport",
+    "Unfit",
     "disarm",
     "inject",
     "vfio",

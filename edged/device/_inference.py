@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.device._memory import DmaBuffer
-from edged.device._ring import Ring, refusal
+from edged.device._ring import QueueTakenError, Ring, refusal
 from edged.device._transport import Transport
 from edged.errors import (
     DeadlineError,
     DeviceError,
     EdgedError,
     IncompatibleError,
+    NotRunError,
     RequestError,
     UnavailableError,
 )
@@ -75,6 +76,7 @@ class InferenceQueue:
         self._lock = threading.Lock()
         self._stale = False
         self._taken = False
+        self._lost = False
         self._operations: list[Operation] = []
         self._packed: list[bytes] = []
         try:
@@ -124,7 +126,8 @@ class InferenceQueue:
             RequestError: number, shape or dtype of the inputs.
             DeadlineError: the device did not answer in time; the run was aborted.
             DeviceError: the device answered with another status than OK.
-            UnavailableError: it did so for a reason that goes away, such as a reset under way.
+            NotRunError: it is being reset, and did not run this.
+            UnavailableError: the run was cut short by a reset.
             DeviceLostError: the device is gone.
         """
         if len(inputs) != len(self._inputs):
@@ -136,6 +139,8 @@ class InferenceQueue:
         with self._lock:
             if not self._taken:
                 raise DeviceError("cannot run: the data queue was not taken yet")
+            if self._lost:
+                raise _not_run("cannot run: the data queue was taken away")
             self._recover()
             for (_, view), value in zip(self._inputs, inputs, strict=True):
                 np.copyto(view, value)
@@ -145,11 +150,13 @@ class InferenceQueue:
                 # An error on the link. A run has no effect but its outputs: it is done again.
                 operation, status = self._execute(timeout)
             if status != Status.OK:
-                raise _failure(operation, status)
+                begun = operation is not self._operations[0]
+                raise _failure(operation, status, begun)
             return [view.copy() for view in self._outputs]
 
     def close(self) -> None:
         """Give the queue back and close the connection; a run in another thread fails."""
+        self._lost = True
         if self._taken:
             self._ring.release()
         self._transport.close()
@@ -162,6 +169,10 @@ class InferenceQueue:
         try:
             self._ring.submit(self._packed)
             completions = self._ring.wait(time.monotonic() + timeout)
+        except QueueTakenError as error:
+            # It is not ours to be enabled again: whoever took it gives it to the next.
+            self._lost = True
+            raise _not_run(str(error)) from error
         except DeadlineError as error:
             raise DeadlineError(
                 f"cannot run: the device did not finish within {timeout:g} s"
@@ -234,14 +245,21 @@ def _check(tensor: Tensor, value: npt.NDArray[Any]) -> None:
         )
 
 
-def _failure(operation: Operation, status: int) -> EdgedError:
+def _failure(operation: Operation, status: int, begun: bool) -> EdgedError:
     error = refusal("run", operation, status)
-    if status in (Status.FAULT, Status.ABORTED):
+    if status == Status.FAULT or (status == Status.ABORTED and not begun):
         # Not the run's doing, or not likely to be: whoever manages the device resets it.
+        return _not_run(str(error))
+    if status == Status.ABORTED:
+        # It may have hung, and may again.
         return UnavailableError(f"{error}; it is being reset, try again in a second")
     if status == Status.TIMEOUT:
         return DeviceError(f"{error}: the run took longer than the device's watchdog allows")
     return error
+
+
+def _not_run(why: str) -> NotRunError:
+    return NotRunError(f"{why}; it is being reset, try again in a second")
 
 
 def _active_base(transport: Transport, image: ProgramImage) -> int:

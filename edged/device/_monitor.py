@@ -21,7 +21,7 @@ from edged.errors import EdgedError, IncompatibleError, UnavailableError
 from edged.notices import Notice, about
 from edged.npu.registers import Fault, State
 
-__all__ = ["Monitor", "Report"]
+__all__ = ["Monitor", "Report", "Unfit"]
 
 _LOG = logging.getLogger(__name__)
 _HUNG_AFTER: Final = 2.0
@@ -54,6 +54,18 @@ class Report:
             (each.level for each in self.readings if not name or each.name == name),
             default=Level.OK,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Why a device is of no use as it is.
+
+    Attributes:
+        mended: whether to open it anew is likely to help, and soon.
+    """
+
+    why: str
+    mended: bool
 
 
 class Monitor:
@@ -126,7 +138,7 @@ class Monitor:
             raise
         return device
 
-    async def unfit(self, device: Device) -> str:
+    async def unfit(self, device: Device) -> Unfit:
         """Watch *device* until it must not, or cannot, be used as it is; why.
 
         To open it anew then resets it.
@@ -142,7 +154,7 @@ class Monitor:
                 called.clear()
                 why = await loop.run_in_executor(self._thread, self._check, device)
                 self._throttle()
-                if why:
+                if why is not None:
                     return why
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._pause()):
@@ -157,18 +169,21 @@ class Monitor:
         calm = self._at_rest and self.report.level() is Level.OK
         return self._poll_seconds * (_CALM if calm else 1)
 
-    def _check(self, device: Device) -> str:
-        """Why *device* is of no use as it is; empty if it is."""
+    def _check(self, device: Device) -> Unfit | None:
+        """Why *device* is of no use as it is; None if it is."""
         try:
             self._look(device)
             assert self.report is not None
             if stop := self._stop():
-                return stop
+                return Unfit(stop, mended=False)
+            fault = self.report.fault
             if self.report.state is State.FAULTED:
-                return f"it is FAULTED ({self.report.fault.name})"
-            return self._hung(device)
+                hot = fault is Fault.OVER_TEMPERATURE
+                return Unfit(f"it is FAULTED ({fault.name})", mended=not hot)
+            hung = self._hung(device)
+            return Unfit(hung, mended=True) if hung else None
         except (EdgedError, OSError) as error:
-            return str(error)
+            return Unfit(str(error), mended=False)
 
     def _look(self, device: Device) -> None:
         state, readings, link = device.state(), device.readings(), device.link()

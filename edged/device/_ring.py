@@ -24,7 +24,7 @@ from edged.npu.registers import (
     queue_offset,
 )
 
-__all__ = ["ALL_ONES", "Ring", "disable_queue", "link_down", "refusal"]
+__all__ = ["ALL_ONES", "QueueTakenError", "Ring", "disable_queue", "link_down", "refusal"]
 
 ALL_ONES: Final = 0xFFFF_FFFF
 """What is read of a PCI device that does not answer."""
@@ -38,6 +38,10 @@ _RELEASE_SECONDS: Final = 1.0
 _HINT_MS: Final = 20
 """An interrupt can be lost: look without one, this often."""
 _LOST: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+
+
+class QueueTakenError(DeviceError):
+    """The queue was disabled by who manages the device; what was submitted was not begun."""
 
 
 class Ring:
@@ -116,7 +120,7 @@ class Ring:
             self._transport.region_write(offset, value, size, posted=posted)
         if not self._enabled():
             raise DeviceError(
-                f"cannot enable queue {self._queue}: it stopped with {self._error().name}"
+                f"cannot enable queue {self._queue}: it stopped with {_status_name(self._error())}"
             )
 
     def submit(self, descriptors: Sequence[bytes]) -> None:
@@ -137,7 +141,8 @@ class Ring:
         Raises:
             DeadlineError: not all are there by then; call :meth:`start` before the next use.
             DeviceLostError: the device is gone.
-            DeviceError: the queue was stopped or taken away.
+            QueueTakenError: the queue was taken away.
+            DeviceError: it was stopped.
         """
         done = []
         while self._seen != self._tail:
@@ -180,9 +185,11 @@ class Ring:
             elif not self._has_next():
                 raise DeviceLostError("cannot get an answer from the device: it is gone")
         if not events and not self._enabled() and not self._has_next():
-            raise DeviceError(
-                f"cannot use queue {self._queue}: it was disabled,"
-                f" its error register says {self._error().name}"
+            error = self._error()
+            kind = DeviceError if error else QueueTakenError
+            raise kind(
+                f"cannot use queue {self._queue}: it was disabled, its error register says"
+                f" {_status_name(error)}"
             )
 
     def _enabled(self) -> bool:
@@ -191,8 +198,13 @@ class Ring:
             raise link_down()
         return bool(control & QueueControl.ENABLE)
 
-    def _error(self) -> Status:
-        return Status(self._transport.region_read(queue_offset(self._queue, Queue.ERROR)))
+    def _error(self) -> int:
+        return self._transport.region_read(queue_offset(self._queue, Queue.ERROR))
+
+
+def _status_name(status: int) -> str:
+    known = status in Status.__members__.values()
+    return Status(status).name if known else f"status {status}"
 
 
 def link_down() -> DeviceLostError:
@@ -227,7 +239,6 @@ def disable_queue(transport: Transport, queue: int, seconds: float = DISABLE_SEC
 
 def refusal(what: str, operation: Operation, status: int, detail: str = "") -> DeviceError:
     """The error for a completion that is not OK."""
-    known = status in Status.__members__.values()
-    name = Status(status).name if known else f"status {status}"
     kind = IncompatibleError if status == Status.INCOMPATIBLE else DeviceError
+    name = _status_name(status)
     return kind(f"cannot {what}: the device answered {operation.name} with {name}{detail}")

@@ -8,16 +8,31 @@ import logging
 import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
-from edged.device import Device
+from edged.device import Device, Unfit
 from edged.errors import DeviceLostError, EdgedError, UnavailableError
 
-__all__ = ["DeviceLink"]
+__all__ = ["DeviceLink", "Gone"]
 
 _log = logging.getLogger(__name__)
-_GONE: Final = "the device is gone"
 _LET_GO_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Why a device is of no use any more.
+
+    Attributes:
+        mended: whether it is likely to be of use again at once, when it is opened anew.
+    """
+
+    why: str
+    mended: bool = False
+
+
+_HUNG_UP: Final = Gone("the device is gone")
 
 
 class DeviceLink:
@@ -35,7 +50,7 @@ class DeviceLink:
         connect: Callable[[], socket.socket],
         open_device: Callable[[socket.socket], Device],
         retry_seconds: float = 0.2,
-        unfit: Callable[[Device], Awaitable[str]] | None = None,
+        unfit: Callable[[Device], Awaitable[Unfit]] | None = None,
     ) -> None:
         self._connect = connect
         self._open_device = open_device
@@ -102,9 +117,9 @@ class DeviceLink:
         """One more connection, to be handed to the container that may use the data queue."""
         return await asyncio.to_thread(self._connect)
 
-    async def gone(self, device: Device) -> str:
+    async def gone(self, device: Device) -> Gone:
         """Wait until the device is of no use; why. Opened again, it is, or will be."""
-        waits: list[asyncio.Task[str]] = [
+        waits: list[asyncio.Task[Gone]] = [
             asyncio.create_task(self._hung_up(device)),
             asyncio.create_task(self._wanted()),
         ]
@@ -119,14 +134,14 @@ class DeviceLink:
         if waits[1] in done:
             return waits[1].result()
         # One that hung up is of no use either, and who watches it may notice first.
-        return waits[-1].result() if waits[-1] in done and not _is_hung_up(device) else _GONE
+        return waits[-1].result() if waits[-1] in done and not _is_hung_up(device) else _HUNG_UP
 
-    async def _wanted(self) -> str:
+    async def _wanted(self) -> Gone:
         """Wait until someone else wants the device."""
         await self._lent.wait()
-        return self._lent_for
+        return Gone(self._lent_for)
 
-    async def _hung_up(self, device: Device) -> str:
+    async def _hung_up(self, device: Device) -> Gone:
         """Wait until the other end of the device's connection is closed."""
         loop = asyncio.get_running_loop()
         event = asyncio.Event()
@@ -138,7 +153,7 @@ class DeviceLink:
                 await event.wait()
             finally:
                 loop.remove_reader(hangup.fileno())
-        return _GONE
+        return _HUNG_UP
 
 
 def _is_hung_up(device: Device) -> bool:
@@ -147,5 +162,6 @@ def _is_hung_up(device: Device) -> bool:
     return bool(poll.poll(0))
 
 
-async def _said(unfit: Awaitable[str]) -> str:
-    return f"the device cannot go on: {await unfit}"
+async def _said(unfit: Awaitable[Unfit]) -> Gone:
+    found = await unfit
+    return Gone(f"the device cannot go on: {found.why}", found.mended)

@@ -22,6 +22,7 @@ from edged.errors import (
     EdgedError,
     LimitError,
     NotFoundError,
+    NotRunError,
     UnavailableError,
 )
 from edged.faults import fault_point
@@ -30,7 +31,7 @@ from edged.npu import image_digest
 from edged.npu.registers import QUEUE_DATA, BankStatus
 from edged.slot._demand import Demand
 from edged.slot._gate import Gate
-from edged.slot._link import DeviceLink
+from edged.slot._link import DeviceLink, Gone
 from edged.slot._pace import Pace
 from edged.slot._standby import Model, Standbys, Tell, log_only
 from edged.slot._states import TRANSITIONS, Event, State
@@ -42,6 +43,10 @@ __all__ = ["AT_ONCE", "Deployed", "Slot", "SlotLimits", "SlotStatus"]
 
 _log = logging.getLogger(__name__)
 _DEVICE_SECONDS: Final = 1.0
+_RESET_SECONDS: Final = 5.0
+"""While the device is reset, calls are held so long: an abort and a soft reset take no longer."""
+_NOTICE_SECONDS: Final = 3.0
+"""A device that did not run a call is found to be unfit within that time, or is not."""
 
 AT_ONCE: Final = CALLS_AT_ONCE + 2
 """Calls that are let in: what the container works on, and what it goes on with while the daemon is
@@ -134,6 +139,7 @@ class Slot:
         self._problem = "the device has not been found yet"
         self._device: Device | None = None
         self._found = asyncio.Event()
+        self._lost = asyncio.Event()  # another one for each device
         self._loaded: Model | None = None
         self._deploying: Counter[Digest] = Counter()
         # Held by whoever changes what is on the device; calls never take it.
@@ -215,12 +221,14 @@ class Slot:
         """
         await self._pace.turn(call.left)
         arrival = None
+        again = False
         while True:
             if self._limits.on_demand and call.model is not None and call.model.name:
                 await self._enter_on_demand(call, call.model)
             else:
                 arrival = await self._gate.enter(call, arrival)
             call.watch.lap("queue")
+            lost = self._lost
             try:
                 loaded = self._loaded
                 if loaded is None:
@@ -234,9 +242,23 @@ class Slot:
             except CalledBack:
                 # Models change, and it had not begun: it waits for what comes.
                 continue
+            except NotRunError:
+                # Once more, by the device that was reset: a run has no effect but its outputs.
+                if again or not await self._is_reset(lost, call.left):
+                    raise
+                again = True
             finally:
                 call.watch.lap("container")
                 self._gate.leave()
+
+    async def _is_reset(self, lost: asyncio.Event, seconds: float) -> bool:
+        """Whether the device of that time is let go of, soon if not yet."""
+        try:
+            async with asyncio.timeout(min(_NOTICE_SECONDS, seconds)):
+                await lost.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def deploy(self, record: BundleRecord, tell: Tell, cause: str = "") -> Deployed:
         """Make the stored bundle *record* the model that serves.
@@ -404,11 +426,11 @@ class Slot:
             )
             self._found.set()
             self._start_recovery(device)
-            why = ""
+            gone = Gone("the device is not looked after any more")
             try:
-                why = await self._link.gone(device)
+                gone = await self._link.gone(device)
             finally:
-                self._lose(device, why)
+                self._lose(device, gone)
                 for recovery in self._recoveries:
                     recovery.cancel()
                 await asyncio.gather(*self._recoveries, return_exceptions=True)
@@ -421,21 +443,36 @@ class Slot:
             self._refuse_calls()
             self._tell_listeners()
 
-    def _lose(self, device: Device, why: str) -> None:
+    def _lose(self, device: Device, gone: Gone) -> None:
         self._device = None
         self._found.clear()
+        self._lost.set()
+        self._lost = asyncio.Event()
         if self._state is State.STOPPED:
             return
-        why = why or "the device is gone"
-        self._problem = f"{why}; serving resumes by itself when it is back"
+        self._problem = f"{gone.why}; serving resumes by itself when it is back"
         _log.error(
             "lost device %s: %s",
             device.identity,
-            why,
+            gone.why,
             extra=about(Notice.DEVICE_LOST, device=device.identity),
         )
-        self._refuse_calls()
+        if gone.mended:
+            self._hold_calls()
+        else:
+            self._refuse_calls()
         self._move(Event.DEVICE_LOST)
+
+    def _hold_calls(self) -> None:
+        """While the device is reset; for longer than that takes, nobody is left waiting."""
+        lost = self._lost
+
+        def give_up() -> None:
+            if self._state is State.ABSENT and self._lost is lost:
+                self._refuse_calls()
+
+        self._gate.close()
+        asyncio.get_running_loop().call_later(_RESET_SECONDS, give_up)
 
     def _refuse_calls(self) -> None:
         refusal = DeviceLostError(f"cannot answer: {self._problem}; try again in a second")

@@ -24,6 +24,7 @@ from edged.device import (
     Resets,
     Step,
     Thresholds,
+    Unfit,
     disarm,
     inject,
     vfio_user,
@@ -392,7 +393,7 @@ def test_levels_have_hysteresis() -> None:
     assert bound.level(88, Level.OK) is Level.WARN
 
 
-async def watched(monitor: Monitor, emulator: Any) -> tuple[Device, asyncio.Task[str]]:
+async def watched(monitor: Monitor, emulator: Any) -> tuple[Device, asyncio.Task[Unfit]]:
     device = await asyncio.to_thread(lambda: monitor.open(emulator.transport()))
     task = asyncio.create_task(monitor.unfit(device))
     return device, task
@@ -408,7 +409,7 @@ async def test_the_monitor_hears_of_a_fault_at_once(rig: Rig) -> None:
     with pytest.raises(DeviceError, match="TIMEOUT"):
         await asyncio.to_thread(queue.run, rig.program.inputs)
     async with asyncio.timeout(10):
-        assert await unfit == "it is FAULTED (WATCHDOG)"
+        assert await unfit == Unfit("it is FAULTED (WATCHDOG)", mended=True)
     queue.close()
     rig.device.close()
     rig.device = await asyncio.to_thread(lambda: monitor.open(rig.emulator.transport()))
@@ -428,7 +429,8 @@ async def test_the_monitor_finds_a_hang_that_no_watchdog_ends(
     rig.inject(Injection.HANG, value=obeys)
     run = asyncio.create_task(asyncio.to_thread(queue.run, rig.program.inputs, 30))
     async with asyncio.timeout(20):
-        assert "a run hangs: nothing has come of it" in await unfit
+        found = await unfit
+    assert "a run hangs: nothing has come of it" in found.why and found.mended
     rig.device.close()
     rig.device = await asyncio.to_thread(lambda: monitor.open(rig.emulator.transport()))
     assert monitor.resets.taken()[Step.QUEUE_ABORT] == 1
@@ -463,7 +465,8 @@ async def test_heat_slows_down_before_it_stops(rig: Rig, caplog: pytest.LogCaptu
     rig.device, unfit = await watched(monitor, rig.emulator)
     rig.inject(Injection.TEMPERATURE, value=104, milliseconds=600)
     async with asyncio.timeout(20):
-        assert (await unfit).startswith("its temperature")
+        found = await unfit
+    assert found.why.startswith("its temperature") and not found.mended
     assert told == [True]
     assert monitor.report is not None and monitor.report.level("temperature") is Level.STOP
     crossed = [r.getMessage() for r in caplog.records if r.getMessage().startswith("device: temp")]

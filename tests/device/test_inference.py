@@ -18,6 +18,7 @@ from edged.errors import (
     DeviceError,
     DeviceLostError,
     IncompatibleError,
+    NotRunError,
     RequestError,
     UnavailableError,
 )
@@ -205,7 +206,7 @@ def test_a_queue_that_was_taken_away_says_so(
     activate(device, case)
     queue = emulator.queue(case.image)
     device.disable_queue(QUEUE_DATA)
-    with pytest.raises(DeviceError, match="cannot use queue 1: it was disabled"):
+    with pytest.raises(NotRunError, match="cannot use queue 1: it was disabled"):
         queue.run(case.inputs)
     queue.close()
 

@@ -43,6 +43,7 @@ from edged.errors import (
 )
 from edged.npu import Array, image_digest
 from edged.npu.registers import BankStatus
+from edged.slot._link import Gone
 from edged.store import BundleRecord, CompiledKey
 
 HANG = b"!"
@@ -299,10 +300,11 @@ class FakeLink:
             await asyncio.sleep(MOMENT)
         return FakeDevice(self._world, self._loop)
 
-    async def gone(self, device: FakeDevice) -> None:
+    async def gone(self, device: FakeDevice) -> Gone:
         hardware = self._world.hardware
         while hardware.present and hardware.insertion == device.insertion:
             await hardware.event().wait()
+        return Gone("the device is gone")
 
     async def data_connection(self) -> SimpleNamespace:
         await _pause(self._loop, MOMENT)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from edged.device import InferenceQueue, vfio_user
-from edged.errors import DeviceLostError, UnavailableError
+from edged.errors import DeviceLostError, NotRunError, UnavailableError
 from edged.npu import ProgramImage
 
 __all__ = ["Device"]
@@ -73,13 +73,13 @@ class Device:
         """One run: u8 or s8 [1, H, W, C] in the image's order, in and out.
 
         Raises:
-            UnavailableError: no device is attached.
+            NotRunError: no device is attached, or it is being reset.
             DeviceLostError: it goes away.
             DeviceError, DeadlineError: it fails.
         """
         queue = self._queue
         if queue is None:
-            raise UnavailableError(
+            raise NotRunError(
                 "cannot answer: the model has no device at this moment; try again in a second"
             )
         try:
