@@ -45,9 +45,9 @@ book-keeping of shared memory."""
 
 MAX_PACKET: Final = INLINE_BYTES + (32 << 10)
 
-CALLS_AT_ONCE: Final = 2
-"""The worker begins calls in the order of their arrival and works on so many at a time: one decodes
-and classifies while the other waits for the device."""
+CALLS_AT_ONCE: Final = 3
+"""The worker begins calls in the order of their arrival and works on so many at a time: while the
+device runs one and has another to go on with, the third is decoded, or its outputs classified."""
 
 START: Final = 0
 """The number under which a worker that cannot start says why; no call has it."""

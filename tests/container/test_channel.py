@@ -16,7 +16,16 @@ import pytest
 
 from edged.container._arena import Memory
 from edged.container._channel import Channel
-from edged.container._messages import Answer, DeviceLost, Failure, Free, Ready, Span, encode
+from edged.container._messages import (
+    CALLS_AT_ONCE,
+    Answer,
+    DeviceLost,
+    Failure,
+    Free,
+    Ready,
+    Span,
+    encode,
+)
 from edged.container.worker._server import Server
 from edged.errors import (
     ContainerError,
@@ -200,21 +209,24 @@ async def test_a_late_answer_is_dropped_and_its_memory_comes_back() -> None:
 async def test_calls_that_have_not_begun_are_called_off() -> None:
     async with connected() as peers:
         with serving(peers) as service:
-            running = [asyncio.create_task(peers.channel.call("wait", b"", 30)) for _ in range(2)]
+            running = [
+                asyncio.create_task(peers.channel.call("wait", b"", 30))
+                for _ in range(CALLS_AT_ONCE)
+            ]
             for _ in running:
                 await asyncio.to_thread(service.begun.acquire)
             waiting = [
                 asyncio.create_task(peers.channel.call("wait", bytes(100_000), 30))
                 for _ in range(5)
             ]
-            await until(lambda: peers.channel.calls == 7)
+            await until(lambda: peers.channel.calls == CALLS_AT_ONCE + 5)
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-            await until(lambda: peers.channel.calls == 2)
+            await until(lambda: peers.channel.calls == CALLS_AT_ONCE)
             assert peers.channel.bytes_in_use == 0
             service.go.set()
-            assert await asyncio.gather(*running) == [b"", b""]
+            assert await asyncio.gather(*running) == [b""] * CALLS_AT_ONCE
             assert not service.begun.acquire(blocking=False), "the others never began"
 
 
