@@ -1,4 +1,4 @@
-"""Writes the manual page of a command from what the command says of itself.
+"""Writes the manual page of a command, or of the configuration, from what it says of itself.
 
 python packaging/man.py NAME SECTION VERSION FOLDER
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import sys
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ SUMMARIES = {
     "edged-card": "take the FPGA card from the kernel and hand it out to edged",
     "edged-emulator": "emulate the FPGA that edged serves models on",
     "edgectl": "make bundles, look at them, put them to use, and ask models",
+    "edged.toml": "configuration of edged",
 }
 MODULES = {
     "edged": "edged.__main__",
@@ -25,10 +27,12 @@ MODULES = {
     "edged-emulator": "edged.emulator.__main__",
 }
 SEE_ALSO = {
-    "edged": "edgectl(1), edged-card(8), edged-emulator(8), systemctl(1), journalctl(1)",
+    "edged": "edgectl(1), edged.toml(5), edged-card(8), edged-emulator(8), systemctl(1),"
+    " journalctl(1)",
     "edged-card": "edged(8), lspci(8)",
     "edged-emulator": "edged(8)",
-    "edgectl": "edged(8), journalctl(1)",
+    "edgectl": "edged(8), edged.toml(5), journalctl(1)",
+    "edged.toml": "edged(8), edgectl(1)",
 }
 
 
@@ -37,13 +41,20 @@ def main() -> None:
     year_month_day = _date()
     text = [
         f'.TH {name.upper()} {section} "{year_month_day}" "edged {version}"',
+        ".ad l",
         ".SH NAME",
         f"{name} \\- {SUMMARIES[name]}",
-        *(_edgectl() if name == "edgectl" else _plain(MODULES[name])),
+        *_body(name),
         ".SH SEE ALSO",
         _escaped(SEE_ALSO[name]),
     ]
     Path(folder, f"{name}.{section}").write_text("\n".join(text) + "\n")
+
+
+def _body(name: str) -> list[str]:
+    if name == "edgectl":
+        return _edgectl()
+    return _configuration() if name == "edged.toml" else _plain(MODULES[name])
 
 
 def _date() -> str:
@@ -65,6 +76,44 @@ def _plain(module: str) -> list[str]:
         ".SH DESCRIPTION",
         *_verbatim(rest),
     ]
+
+
+def _configuration() -> list[str]:
+    """The reference of all keys, out of its Markdown: paragraphs, headings, and tables of keys."""
+    from edged.config import reference
+
+    text = [".SH SYNOPSIS", "/etc/edged/edged.toml", ".br", "/etc/edged/edged.toml.d/*.toml"]
+    text += [".SH DESCRIPTION"]
+    verbatim = False
+    for line in reference().splitlines():
+        if line.startswith("```"):
+            verbatim = not verbatim
+            text.append(".nf" if verbatim else ".fi")
+        elif verbatim:
+            text.append(_escaped(line))
+        elif line.startswith("## "):
+            text.append(f".SH {_escaped(_bare(line[3:]))}")
+        elif line.startswith("| `"):
+            name, *rest, last = _cells(line)
+            first = "; ".join(filter(None, rest))
+            text += [".TP", f".B {_escaped(name)}", f"{_escaped(first)}.", ".br", _escaped(last)]
+        elif not line:
+            text.append(".PP")
+        elif not line.startswith(("#", "|", "<!--")):
+            text.append(_escaped(_bare(line)))
+    # Blank lines before headings and tables are none of a page's.
+    return [a for a, b in zip(text, [*text[1:], ""], strict=True) if a != ".PP" or b[:3] != ".SH"]
+
+
+def _cells(row: str) -> list[str]:
+    """Those of a row; a bar within one is escaped."""
+    cells = row.replace("\\|", "\0").strip().removeprefix("|").removesuffix("|").split("|")
+    return [_bare(cell.strip().replace("\0", "|")) for cell in cells]
+
+
+def _bare(text: str) -> str:
+    """Without Markdown's signs: a link is its words."""
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text).replace("`", "").replace("↻", "(live)")
 
 
 def _edgectl() -> list[str]:
@@ -105,6 +154,7 @@ def _verbatim(text: str) -> list[str]:
 
 def _escaped(text: str) -> str:
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("·", "\\(bu")
+    text = text.replace("|", "|\\:")  # where a line may end
     return f"\\&{text}" if text.startswith((".", "'")) else text
 
 
