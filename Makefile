@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-systemd test-vm lint docs proto deb campaign bench soak clean
+.PHONY: help demo test test-slow test-shares test-systemd test-vm lint docs proto deb campaign bench soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: lint ## everything that has to pass: lint and the tests
 
 test-slow: $(INSTALLED) ## what takes too long for every change: whole classic networks
 	$(BIN)/pytest -m slow --timeout 3600
+
+test-shares: $(INSTALLED) ## the drop folder over Samba and NFS, by real servers (as root; see docs/shares.md)
+	$(BIN)/pytest tests/shares -m shares --timeout 900
 
 lint: $(INSTALLED) ## style, types, and which room may import which
 	$(BIN)/ruff check
@@ -45,6 +48,7 @@ campaign: $(INSTALLED) ## make everything fail, everywhere, and write what came 
 bench: $(INSTALLED) ## what edged costs over the same work without it
 	PYTHONPATH=tests:bench $(BIN)/python bench/predict.py
 	PYTHONPATH=tests:bench $(BIN)/python bench/swap.py --swaps 30
+	PYTHONPATH=tests:bench $(BIN)/python bench/idle.py
 
 soak: $(INSTALLED) ## ten minutes of swaps under load, and a plot of what they take
 	$(BIN)/python -m pip install -q -e '.[bench]'
