@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from edged.npu.registers import (
     BANKS,
     QUEUE_DATA,
     Bank,
+    Completion,
     Descriptor,
     DescriptorFlag,
     Operation,
@@ -41,12 +43,32 @@ __all__ = ["InferenceQueue"]
 
 _IOVA: Final = 1 << 32
 _ALIGN: Final = 4096
+_RUNS_QUEUED: Final = 2
+"""The one that the device is at, and the one that it goes on with while we see to the answer."""
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """Memory for the tensors of one run.
+
+    Attributes:
+        operations: what a run submits, in order.
+        packed: the same as descriptors.
+    """
+
+    inputs: list[npt.NDArray[Any]]
+    outputs: list[npt.NDArray[Any]]
+    offsets: list[int]
+    operations: list[Operation]
+    packed: list[bytes]
 
 
 class InferenceQueue:
     """Runs the program that is active on the device, over the data queue. Thread-safe.
 
-    Runs follow each other, since a program has one set of tensors in DRAM.
+    The device does one run after the other, since a program has one set of tensors in DRAM. Two
+    threads may have theirs in its ring, each with memory of its own: when the first is done, the
+    device goes on with the second before anyone here has noticed.
 
     Args:
         transport: an opening of the device, owned from here on, and closed if this fails.
@@ -73,18 +95,20 @@ class InferenceQueue:
         self._transport = transport
         self._image = image
         self._timeout = timeout
-        self._lock = threading.Lock()
+        self._submitting = threading.Lock()
+        self._last = threading.Event()
+        self._last.set()
         self._stale = False
+        self._starts = 0
         self._taken = False
         self._lost = False
-        self._operations: list[Operation] = []
-        self._packed: list[bytes] = []
+        self._places: queue.SimpleQueue[_Place] = queue.SimpleQueue()
         try:
-            log2_size, self._offsets, size = _layout(image)
+            log2_size, offsets, size = _layout(image)
             self._memory = DmaBuffer(transport, _IOVA, size)
-            views = self._views((*image.input_tensors, *image.output_tensors), self._offsets)
-            self._inputs = list(zip(image.input_tensors, views, strict=False))
-            self._outputs = views[len(image.inputs) :]
+            self._all = [self._place(each) for each in offsets]
+            for place in self._all:
+                self._places.put(place)
             self._ring = Ring(transport, QUEUE_DATA, self._memory, log2_size, start=False)
         except BaseException:
             transport.close()
@@ -102,7 +126,8 @@ class InferenceQueue:
         """
         try:
             base = _active_base(self._transport, self._image)
-            self._operations, self._packed = _program(self._image, self._offsets, base)
+            for place in self._all:
+                place.operations, place.packed = _program(self._image, place.offsets, base)
             self._ring.start()
         except BaseException:
             self.close()
@@ -117,7 +142,7 @@ class InferenceQueue:
         Args:
             inputs: one array per input of the image, [H, W, C] or [1, H, W, C], u8 or s8 as the
                 image says.
-            timeout: seconds, from when the device is free for this call.
+            timeout: seconds, from when the device has done what came before.
 
         Returns:
             One array per output, [1, H, W, C], u8 or s8.
@@ -130,29 +155,26 @@ class InferenceQueue:
             UnavailableError: the run was cut short by a reset.
             DeviceLostError: the device is gone.
         """
-        if len(inputs) != len(self._inputs):
-            raise RequestError(
-                f"cannot run: {len(inputs)} inputs given, wanted {len(self._inputs)}"
-            )
-        for (tensor, _), value in zip(self._inputs, inputs, strict=True):
+        tensors = self._image.input_tensors
+        if len(inputs) != len(tensors):
+            raise RequestError(f"cannot run: {len(inputs)} inputs given, wanted {len(tensors)}")
+        for tensor, value in zip(tensors, inputs, strict=True):
             _check(tensor, value)
-        with self._lock:
-            if not self._taken:
-                raise DeviceError("cannot run: the data queue was not taken yet")
-            if self._lost:
-                raise _not_run("cannot run: the data queue was taken away")
-            self._recover()
-            for (_, view), value in zip(self._inputs, inputs, strict=True):
+        timeout = self._timeout if timeout is None else timeout
+        place = self._places.get()
+        try:
+            for view, value in zip(place.inputs, inputs, strict=True):
                 np.copyto(view, value)
-            timeout = self._timeout if timeout is None else timeout
-            operation, status = self._execute(timeout)
+            operation, status = self._execute(place, timeout)
             if status == Status.BAD_CRC:
                 # An error on the link. A run has no effect but its outputs: it is done again.
-                operation, status = self._execute(timeout)
+                operation, status = self._execute(place, timeout)
             if status != Status.OK:
-                begun = operation is not self._operations[0]
+                begun = operation is not place.operations[0]
                 raise _failure(operation, status, begun)
-            return [view.copy() for view in self._outputs]
+            return [view.copy() for view in place.outputs]
+        finally:
+            self._places.put(place)
 
     def close(self) -> None:
         """Give the queue back and close the connection; a run in another thread fails."""
@@ -160,34 +182,76 @@ class InferenceQueue:
         if self._taken:
             self._ring.release()
         self._transport.close()
-        with self._lock:
-            self._ring.close()
+        with self._submitting:
+            last = self._last  # Who submits from now on hears that the transport is closed.
+        last.wait()
+        self._ring.close()
 
-    def _execute(self, timeout: float) -> tuple[Operation, int]:
+    def _execute(self, place: _Place, timeout: float) -> tuple[Operation, int]:
         """Run; the first operation that failed with its status, or the last one."""
-        self._stale = True
+        completions = None
+        while completions is None:
+            before, ours, start = self._submit(place)
+            try:
+                before.wait()
+                completions = self._completions(place, start, timeout)
+            finally:
+                ours.set()
+        for operation, completion in zip(place.operations, completions, strict=True):
+            if completion.status != Status.OK:
+                return operation, completion.status
+        return place.operations[-1], Status.OK
+
+    def _submit(self, place: _Place) -> tuple[threading.Event, threading.Event, int]:
+        """Queue the run of *place*.
+
+        Returns:
+            what is set when the run before it is over, what to set when this one is, and which
+            start of the ring it was queued in.
+        """
+        with self._submitting:
+            if not self._taken:
+                raise DeviceError("cannot run: the data queue was not taken yet")
+            if self._lost:
+                raise _not_run("cannot run: the data queue was taken away")
+            if self._stale:
+                # Abort the run that was given up: nothing may write into the buffers later.
+                self._ring.start()
+                self._starts += 1
+                self._stale = False
+            try:
+                self._ring.submit(place.packed)
+            except BaseException:
+                self._stale = True
+                raise
+            before, self._last = self._last, threading.Event()
+            return before, self._last, self._starts
+
+    def _completions(self, place: _Place, start: int, timeout: float) -> list[Completion] | None:
+        """Those of the run of *place*, whose turn it is; None when it was aborted with another."""
+        with self._submitting:
+            if self._stale or start != self._starts:
+                return None
         try:
-            self._ring.submit(self._packed)
-            completions = self._ring.wait(time.monotonic() + timeout)
+            return self._ring.wait(time.monotonic() + timeout, len(place.packed))
         except QueueTakenError as error:
             # It is not ours to be enabled again: whoever took it gives it to the next.
             self._lost = True
             raise _not_run(str(error)) from error
         except DeadlineError as error:
+            self._stale = True
             raise DeadlineError(
                 f"cannot run: the device did not finish within {timeout:g} s"
             ) from error
-        self._stale = False
-        for operation, completion in zip(self._operations, completions, strict=True):
-            if completion.status != Status.OK:
-                return operation, completion.status
-        return self._operations[-1], Status.OK
+        except BaseException:
+            self._stale = True
+            raise
 
-    def _recover(self) -> None:
-        """After a run that was given up, abort it: nothing may write into the buffers later."""
-        if self._stale:
-            self._ring.start()
-            self._stale = False
+    def _place(self, offsets: list[int]) -> _Place:
+        image = self._image
+        views = self._views((*image.input_tensors, *image.output_tensors), offsets)
+        inputs = len(image.inputs)
+        return _Place(views[:inputs], views[inputs:], offsets, [], [])
 
     def _views(self, tensors: Sequence[Tensor], offsets: Sequence[int]) -> list[npt.NDArray[Any]]:
         return [
@@ -196,21 +260,26 @@ class InferenceQueue:
         ]
 
 
-def _layout(image: ProgramImage) -> tuple[int, list[int], int]:
+def _layout(image: ProgramImage) -> tuple[int, list[list[int]], int]:
     """Where things stand in the shared memory.
 
     Returns:
-        The ring's size as a power of two, the offset of each input and output, the size of all.
+        The ring's size as a power of two; for each run that may be queued the offset of each input
+        and output; the size of all.
     """
     tensors = (*image.input_tensors, *image.output_tensors)
-    log2_size = len(tensors).bit_length()  # one descriptor each, and one to run
-    offset = Ring.bytes_for(log2_size)
-    offsets = []
-    for tensor in tensors:
-        offset = -(-offset // _ALIGN) * _ALIGN
-        offsets.append(offset)
-        offset += tensor.nbytes
-    return log2_size, offsets, offset
+    descriptors = len(tensors) + 1  # one each, and one to run
+    log2_size = (_RUNS_QUEUED * descriptors - 1).bit_length()
+    end = Ring.bytes_for(log2_size)
+    places: list[list[int]] = []
+    for _ in range(_RUNS_QUEUED):
+        offsets = []
+        for tensor in tensors:
+            end = -(-end // _ALIGN) * _ALIGN
+            offsets.append(end)
+            end += tensor.nbytes
+        places.append(offsets)
+    return log2_size, places, end
 
 
 def _program(

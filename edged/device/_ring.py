@@ -45,7 +45,9 @@ class QueueTakenError(DeviceError):
 
 
 class Ring:
-    """A queue's rings in memory of ours. Not safe to use from several threads at once.
+    """A queue's rings in memory of ours.
+
+    One thread at a time may submit, while one at a time waits; to start is for when nobody waits.
 
     Args:
         memory: holds the rings in its first :meth:`bytes_for` bytes.
@@ -132,11 +134,12 @@ class Ring:
         doorbell = queue_offset(self._queue, Queue.TAIL)
         self._transport.region_write(doorbell, self._tail, posted=True)
 
-    def wait(self, deadline: float) -> list[Completion]:
-        """The completions of everything submitted, in order.
+    def wait(self, deadline: float, count: int | None = None) -> list[Completion]:
+        """The completions that come next, in order.
 
         Args:
             deadline: by :func:`time.monotonic`.
+            count: how many; as many as were submitted when it is None.
 
         Raises:
             DeadlineError: not all are there by then; call :meth:`start` before the next use.
@@ -145,7 +148,8 @@ class Ring:
             DeviceError: it was stopped.
         """
         done = []
-        while self._seen != self._tail:
+        end = self._tail if count is None else (self._seen + count) & _MODULO
+        while self._seen != end:
             while not self._has_next():
                 self._sleep(deadline)
             index = self._seen & (self.size - 1)
