@@ -28,7 +28,15 @@ from edged.listening import Listening
 from edged.management import DeviceBank, DeviceReading, DeviceReport
 from edged.metrics import Metrics, MetricsServer
 from edged.notices import Notice, about
-from edged.serving import GrpcFront, Models, Reception, ServingLimits, is_local
+from edged.serving import (
+    GrpcFront,
+    InFlight,
+    Models,
+    Reception,
+    RestFront,
+    ServingLimits,
+    is_local,
+)
 from edged.slot import (
     CompilerProcess,
     DeviceLink,
@@ -143,15 +151,27 @@ async def _serve(
     )
     reception = Reception(models, _answer(slot, on_demand))
     listening = await asyncio.to_thread(Listening, config)
-    front = GrpcFront(
-        rate.counting(access.logging(metrics.timed(reception.answer))),
-        listening.of(Protocol.GRPC),
-        ServingLimits(
-            config.serving.max_message_bytes,
-            config.serving.max_concurrent_calls,
-            config.serving.call_seconds,
-        ),
+    answer = rate.counting(access.logging(metrics.timed(reception.answer)))
+    limits = ServingLimits(
+        config.serving.max_message_bytes,
+        config.serving.max_concurrent_calls,
+        config.serving.call_seconds,
+    )
+    in_flight = InFlight(limits.concurrent_calls)
+    rest = RestFront(
+        answer,
+        models,
+        listening.of(Protocol.HTTP),
+        limits,
         _high_priority(config),
+        in_flight,
+    )
+    front = GrpcFront(
+        answer,
+        listening.of(Protocol.GRPC),
+        limits,
+        _high_priority(config),
+        in_flight,
     )
     console = Console(
         store,
@@ -186,7 +206,7 @@ async def _serve(
     def apply(config: Config) -> None:
         nonlocal interval
         slot.limits = _slot_limits(config)
-        front.high_priority = _high_priority(config)
+        front.high_priority = rest.high_priority = _high_priority(config)
         listening.apply(config)
         monitor.thresholds = _thresholds(config)
         interval = config.device.throttle_interval_seconds
@@ -205,8 +225,11 @@ async def _serve(
         await console.start()
         stack.push_async_callback(console.stop)
         stack.push_async_callback(models.stop)
+        stack.push_async_callback(lambda: rest.stop(slot.limits.drain_seconds))
         stack.push_async_callback(lambda: front.stop(slot.limits.drain_seconds))
         await front.start()
+        for address in await rest.start():
+            _log.info("REST at %s", address)
         await intake.start()
         stack.push_async_callback(intake.stop)
         server = MetricsServer(

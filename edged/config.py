@@ -183,10 +183,17 @@ class ServingConfig(Struct, frozen=True):
         Path,
         Meta(description="UNIX socket of the same service, for clients on this machine."),
     ] = Path("{runtime}/edged.sock")
+    http_listen: Annotated[
+        Address,
+        Meta(
+            description="Address of the same service by REST over HTTP: TensorFlow Serving's paths"
+            " /v1 and the Open Inference Protocol's /v2."
+        ),
+    ] = Address("127.0.0.1", 8501)
     default_listeners: Annotated[
         bool,
         Meta(
-            description="Whether listen and socket are served at all; without them only what"
+            description="Whether those three are served at all; without them only what"
             " [listeners.NAME] says is."
         ),
     ] = True
@@ -384,7 +391,7 @@ class DeviceConfig(Struct, frozen=True):
     card_socket: Annotated[
         Path,
         Meta(description="Socket on which `edged-card` hands the card out."),
-    ] = Path("{runtime}/card.sock")
+    ] = Path("/run/edged-card/card.sock")
     socket: Annotated[
         Path,
         Meta(description="Socket on which the emulator listens, for vfio-user."),

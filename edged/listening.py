@@ -95,6 +95,10 @@ def _wanted(config: Config) -> Iterator[tuple[str, ListenerConfig]]:
     if config.serving.default_listeners:
         yield "serving.listen", ListenerConfig(listen=config.serving.listen)
         yield (
+            "serving.http_listen",
+            ListenerConfig(protocol=Protocol.HTTP, listen=config.serving.http_listen),
+        )
+        yield (
             "serving.socket",
             ListenerConfig(socket=config.serving.socket, mode=config.console.mode),
         )

@@ -66,7 +66,8 @@ def run(console: Console, folder: Path) -> int:
     device = folder / "device.sock"
     config.write_text(
         '[metrics]\nlisten = "127.0.0.1:0"\n'
-        f'[serving]\nlisten = "127.0.0.1:{port}"\nsocket = "{folder}/edged.sock"\n'
+        f'[serving]\nlisten = "127.0.0.1:{port}"\nhttp_listen = "127.0.0.1:{free_port(8501)}"\n'
+        f'socket = "{folder}/edged.sock"\n'
         f'[state]\ndirectory = "{folder}/state"\n'
         f'[drop]\ndirectory = "{drop}"\nrescan_seconds = 1.0\nsettle_seconds = 0.3\n'
         f'[device]\nsocket = "{device}"\n'

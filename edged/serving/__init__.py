@@ -5,6 +5,7 @@ from edged.serving._grpc import GrpcFront, ServingLimits
 from edged.serving._listener import Admission, InFlight, Listener, Tokens
 from edged.serving._models import Models
 from edged.serving._reception import METHODS, Reception
+from edged.serving._rest import RestFront
 from edged.serving._tls import Tls, TlsFiles
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Listener",
     "Models",
     "Reception",
+    "RestFront",
     "ServingLimits",
     "Tls",
     "TlsFiles",

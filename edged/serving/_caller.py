@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ __all__ = [
     "TRACE_PARENT",
     "client_of",
     "is_local",
+    "names_in_certificate",
     "priority_of",
     "request_id_of",
     "trace_of",
@@ -87,3 +89,13 @@ def trace_of(metadata: Mapping[str, str]) -> TraceParent | None:
         return TraceParent.parse(metadata[TRACE_PARENT])
     except (KeyError, ValueError):
         return None
+
+
+def names_in_certificate(connection: asyncio.BaseTransport | None) -> list[str]:
+    """Of the client at the other end of a TLS connection: its alternative names, or its own."""
+    found = connection.get_extra_info("peercert") if connection is not None else None
+    if not found:
+        return []
+    names = [value for _, value in found.get("subjectAltName", ())]
+    subject = (pair for group in found.get("subject", ()) for pair in group)
+    return names or [value for key, value in subject if key == "commonName"]

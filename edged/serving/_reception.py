@@ -14,7 +14,7 @@ from edged.errors import LimitError, RequestError, UnsupportedError
 from edged.serving._models import Models, ModelVersion, Phase
 from edged.wire import inference
 
-__all__ = ["EXTENSIONS", "METHODS", "SERVER_NAME", "Reception"]
+__all__ = ["EXTENSIONS", "METHODS", "SERVER_NAME", "STATES", "Reception"]
 
 SERVER_NAME: Final = "edged"
 EXTENSIONS: Final = (
@@ -28,7 +28,7 @@ EXTENSIONS: Final = (
 _MAX_BYTES: Final = 64 << 10
 """No question about the server is larger; a model's requests are not parsed here."""
 
-_STATES: Final = {
+STATES: Final = {
     Phase.START: "UNAVAILABLE",
     Phase.LOADING: "LOADING",
     Phase.AVAILABLE: "READY",
@@ -38,6 +38,8 @@ _STATES: Final = {
 
 _MODELS: Final = (
     wire.PREDICT,
+    wire.CLASSIFY,
+    wire.REGRESS,
     wire.GET_MODEL_METADATA,
     inference.MODEL_METADATA,
     inference.MODEL_INFER,
@@ -127,7 +129,7 @@ class Reception:
                 response.models.add(
                     name=each.record.manifest.name,
                     version=each.version,
-                    state=_STATES[each.phase],
+                    state=STATES[each.phase],
                     reason=each.reason,
                 )
         return response

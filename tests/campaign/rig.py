@@ -74,7 +74,8 @@ class Rig:
         """Write the configuration, with *settings*, which are whole sections, at its end."""
         self._config.write_text(
             '[metrics]\nlisten = "127.0.0.1:0"\n'
-            f'[serving]\nlisten = "127.0.0.1:0"\nsocket = "{self.socket}"\n'
+            f'[serving]\nlisten = "127.0.0.1:0"\nhttp_listen = "127.0.0.1:0"\n'
+            f'socket = "{self.socket}"\n'
             f'[state]\ndirectory = "{self.state}"\n'
             f'[drop]\ndirectory = "{self.drop}"\nrescan_seconds = 0.2\nsettle_seconds = 0.1\n'
             f'[device]\nsocket = "{self.device}"\n[console]\nsocket = "{self.control}"\n'

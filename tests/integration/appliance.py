@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -43,7 +44,8 @@ class Appliance:
         self.config = folder / "edged.toml"
         self.config.write_text(
             '[metrics]\nlisten = "127.0.0.1:0"\n'
-            f'[serving]\nlisten = "127.0.0.1:0"\nsocket = "{self.socket}"\n'
+            f'[serving]\nlisten = "127.0.0.1:0"\nhttp_listen = "127.0.0.1:0"\n'
+            f'socket = "{self.socket}"\n'
             f'[state]\ndirectory = "{folder}/state"\n'
             f'[drop]\ndirectory = "{self.drop}"\nrescan_seconds = 0.2\nsettle_seconds = 0.1\n'
             f'[device]\nsocket = "{self.device}"\n'
@@ -85,6 +87,12 @@ class Appliance:
         eventually(
             lambda: self.socket.exists() and self.drop.exists(), "the daemon to listen and to look"
         )
+
+    @property
+    def http(self) -> str:
+        """HOST:PORT of the REST of the daemon that was started last."""
+        eventually(lambda: "REST at" in self.log.read_text(), "the address of REST")
+        return re.findall(r"REST at http://(\S+)", self.log.read_text())[-1]
 
     def kill(self, process: subprocess.Popen[bytes] | None) -> None:
         """As a power cut would end it: at once."""

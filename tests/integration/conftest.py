@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from integration.appliance import DATA, Appliance, keywords, pack
+from integration.sample import FEATURES, LABELS, SCORES, SIDE, packed
 
 
 @pytest.fixture
@@ -49,3 +50,23 @@ def kws(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(calibration, input_1=keywords()[0][:128])
     output = folder / "kws-1.0.0.edgemodel"
     return pack(output, "kws_dscnn.onnx", "kws", "--calibration", str(calibration))
+
+
+@pytest.fixture(scope="session")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """One for all protocols: the sample, with labels, that takes tensors and images."""
+    appliance = Appliance(tmp_path_factory.mktemp("a"))
+    appliance.set("serving", "model_control = true")
+    folder = tmp_path_factory.mktemp("b")
+    labels = folder / "labels.txt"
+    labels.write_text("\n".join(LABELS) + "\n")
+    try:
+        appliance.start_emulator()
+        appliance.start_daemon()
+        images = ("--preprocess", f"stretch={SIDE}x{SIDE}", "--labels", str(labels))
+        images += ("--calibration", str(DATA / "images"))
+        bundle = packed(folder, (SCORES, FEATURES), *images)
+        assert appliance.put(bundle).startswith("serving since")
+        yield appliance
+    finally:
+        appliance.close()

@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 SIDE, CLASSES = 16, 5
+LABELS = ("bus", "car", "tram", "ship", "kite")
 SCORES, FEATURES = "classifier/predictions/Softmax:0", "features:0"
 
 

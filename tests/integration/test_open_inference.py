@@ -6,37 +6,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from integration.appliance import DATA, Appliance
-from integration.sample import CLASSES, FEATURES, SCORES, SIDE, packed
+from integration.sample import CLASSES, FEATURES, LABELS, SCORES, SIDE, packed
 from tritonclient.utils import InferenceServerException
 
 from edged import wire
 from edged.wire import inference
 
 PHOTO = (DATA / "images" / "schoolbus.jpg").read_bytes()
-LABELS = ("bus", "car", "tram", "ship", "kite")
-
-
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
-    appliance = Appliance(tmp_path_factory.mktemp("a"))
-    appliance.set("serving", "model_control = true")
-    folder = tmp_path_factory.mktemp("b")
-    labels = folder / "labels.txt"
-    labels.write_text("\n".join(LABELS) + "\n")
-    try:
-        appliance.start_emulator()
-        appliance.start_daemon()
-        images = ("--preprocess", f"stretch={SIDE}x{SIDE}", "--labels", str(labels))
-        images += ("--calibration", str(DATA / "images"))
-        bundle = packed(folder, (SCORES, FEATURES), *images)
-        assert appliance.put(bundle).startswith("serving since")
-        yield appliance
-    finally:
-        appliance.close()
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +165,38 @@ def test_a_request_that_contradicts_itself_is_refused(
     call = serving.channel.unary_unary(f"/{inference.MODEL_INFER}")
     with pytest.raises(Exception, match=said):
         call(request.SerializeToString(), timeout=30)
+
+
+def test_classify_over_grpc(serving: Appliance, client: triton.InferenceServerClient) -> None:
+    scores = client.infer("sample", [photo(1)]).as_numpy(SCORES)[0]
+    request = wire.ClassificationRequest(model_spec={"name": "sample"})
+    examples = request.input.example_list.examples
+    examples.add().features.feature["images"].bytes_list.value.append(PHOTO)
+    call = serving.channel.unary_unary(f"/{wire.CLASSIFY}")
+    answer = call(request.SerializeToString(), timeout=30)
+    found = wire.ClassificationResponse.FromString(answer)
+    (row,) = found.result.classifications
+    assert found.model_spec.name == "sample" and len(row.classes) == CLASSES
+    assert row.classes[0].label == LABELS[scores.argmax()]
+    assert row.classes[0].score == scores.max()
+
+    del examples[:]
+    flat = examples.add().features.feature["Placeholder:0"].float_list.value
+    flat.extend(pixels().ravel().tolist())
+    answer = call(request.SerializeToString(), timeout=30)
+    (row,) = wire.ClassificationResponse.FromString(answer).result.classifications
+    (wanted,) = client.infer("sample", [tensor("images", pixels(), "FP32")]).as_numpy(SCORES)
+    assert row.classes[0].score == wanted.max()
+    flat.append(0)
+    with pytest.raises(grpc.RpcError, match="has 769 values"):
+        call(request.SerializeToString(), timeout=30)
+
+
+def test_a_configuration_by_a_call_is_refused_with_what_to_do(serving: Appliance) -> None:
+    call = serving.channel.unary_unary(f"/{wire.RELOAD_CONFIG}")
+    with pytest.raises(grpc.RpcError, match="drop folder") as caught:
+        call(b"", timeout=30)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_statistics_count_each_sample(client: triton.InferenceServerClient) -> None:

@@ -91,6 +91,10 @@ class OpenInference:
         """
         request = parse(inference.ModelMetadataRequest, data)
         self.check(request.name, request.version)
+        return self.described().SerializeToString()
+
+    def described(self) -> inference.ModelMetadataResponse:
+        """See :meth:`metadata`."""
         manifest = self._model.manifest
         return inference.ModelMetadataResponse(
             name=manifest.name,
@@ -98,16 +102,20 @@ class OpenInference:
             platform=PLATFORM,
             inputs=[_described(tensor) for tensor in manifest.inputs],
             outputs=[_described(tensor) for tensor in self._signature.answerable],
-        ).SerializeToString()
+        )
 
     def statistics(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
         """What was asked of the model since it was loaded, by whichever protocol."""
         request = parse(inference.ModelStatisticsRequest, data)
         self.check(request.name, request.version)
+        return self.counted().SerializeToString()
+
+    def counted(self) -> inference.ModelStatisticsResponse:
+        """See :meth:`statistics`."""
         manifest = self._model.manifest
         stats = inference.ModelStatistics(name=manifest.name, version=str(manifest.version))
-        describe_statistics(self._statistics, stats)
-        return inference.ModelStatisticsResponse(model_stats=[stats]).SerializeToString()
+        _count(self._statistics, stats)
+        return inference.ModelStatisticsResponse(model_stats=[stats])
 
     def check(self, name: str, version: str) -> None:
         """Whether it is the loaded model that is meant; an empty string means it is.
@@ -143,7 +151,7 @@ class OpenInference:
         return response
 
 
-def describe_statistics(found: Statistics, stats: inference.ModelStatistics) -> None:
+def _count(found: Statistics, stats: inference.ModelStatistics) -> None:
     """Put *found* into the protocol's message."""
     stats.last_inference = int(found.last * 1000)
     stats.inference_count = stats.execution_count = found.samples

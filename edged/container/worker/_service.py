@@ -13,13 +13,15 @@ from edged import wire
 from edged.container._messages import NO_EXTRAS
 from edged.container.worker._device import Device
 from edged.container.worker._inference import OpenInference
+from edged.container.worker._inference_rest import OpenInferenceRest
 from edged.container.worker._model import Model
 from edged.container.worker._runner import Runner
 from edged.container.worker._signature import Signature
 from edged.container.worker._statistics import Statistics
 from edged.container.worker._tensorflow import TensorFlowServing
+from edged.container.worker._tensorflow_rest import TensorFlowRest
 from edged.errors import DeviceError, NotFoundError
-from edged.wire import inference
+from edged.wire import inference, rest
 
 __all__ = ["ModelService"]
 
@@ -37,12 +39,22 @@ class ModelService:
         self._signature = Signature(model.manifest)
         parts = (model, self._signature, self._runner, Statistics())
         tensorflow, oip = TensorFlowServing(*parts), OpenInference(*parts)
+        tensorflow_rest, oip_rest = TensorFlowRest(*parts), OpenInferenceRest(*parts, oip)
         self._methods: dict[str, _Method] = {
             wire.PREDICT: tensorflow.predict,
+            wire.CLASSIFY: tensorflow.classify,
+            wire.REGRESS: tensorflow.regress,
             wire.GET_MODEL_METADATA: tensorflow.metadata,
             inference.MODEL_METADATA: oip.metadata,
             inference.MODEL_INFER: oip.infer,
             inference.MODEL_STATISTICS: oip.statistics,
+            rest.PREDICT: tensorflow_rest.predict,
+            rest.CLASSIFY: tensorflow_rest.classify,
+            rest.REGRESS: tensorflow_rest.regress,
+            rest.GET_MODEL_METADATA: tensorflow_rest.metadata,
+            rest.MODEL_INFER: oip_rest.infer,
+            rest.MODEL_METADATA: oip_rest.metadata,
+            rest.MODEL_STATISTICS: oip_rest.statistics,
         }
 
     def answer(
