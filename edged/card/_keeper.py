@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -150,12 +151,16 @@ class Keeper:
             return str(error)
         thread = threading.Thread(target=server.serve, name="card")
         thread.start()
-        loop.add_reader(transport.fileno(), hung_up.set)
+        # Only the hang-up is of interest here: what can be read belongs to the transport.
+        hangup = select.epoll()
+        hangup.register(transport.fileno(), select.EPOLLRDHUP | select.EPOLLHUP)
+        loop.add_reader(hangup.fileno(), hung_up.set)
         try:
             self._say(State(Condition.SERVED, str(card)))
             await _first(stop, hung_up, self._gone)
         finally:
-            loop.remove_reader(transport.fileno())
+            loop.remove_reader(hangup.fileno())
+            hangup.close()
             server.stop()
             # The kernel waits with a removal until nobody has the card any more.
             await asyncio.to_thread(thread.join)

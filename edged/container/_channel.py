@@ -11,12 +11,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from edged import errors
+from edged.calls import Stopwatch
 from edged.container._arena import Arena, Memory
 from edged.container._messages import (
     CALLS_AT_ONCE,
@@ -24,6 +25,7 @@ from edged.container._messages import (
     INLINE_BYTES,
     MAX_PACKET,
     NO_EXTRAS,
+    STAGES,
     START,
     Answer,
     Attach,
@@ -74,12 +76,14 @@ class _Pending:
         begun: when the worker can have begun it, by time.monotonic(): once no more than it works
             on at a time were before it.
         called_back: whether the worker was told to give it back if it had not begun.
+        stages: seconds by stage, as the worker says.
     """
 
     answer: asyncio.Future[bytes]
     placed: int | None
     begun: float | None = None
     called_back: bool = False
+    stages: dict[str, float] = field(default_factory=dict)
 
 
 class Channel:
@@ -142,8 +146,9 @@ class Channel:
         payload: bytes,
         timeout: float,  # noqa: ASYNC109 (part of what the worker is told)
         extras: Mapping[str, str] = NO_EXTRAS,
+        watch: Stopwatch | None = None,
     ) -> bytes:
-        """The worker's answer to *payload*.
+        """The worker's answer to *payload*; *watch* is told what the stages of it took.
 
         Raises:
             ContainerError: the worker is gone, or goes before it has answered.
@@ -163,7 +168,10 @@ class Channel:
         self._send(Call(number, method, body, deadline, extras))
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return await pending.answer
+                answer = await pending.answer
+            if watch is not None:
+                watch.split(pending.stages, rest="channel")
+            return answer
         except TimeoutError as error:
             raise DeadlineError(
                 f"cannot answer: not done within the {max(timeout, 0):.3g} s that the caller waits"
@@ -391,8 +399,11 @@ class Channel:
         """Act on a packet; what is not in order raises."""
         message = self._decoder.decode(packet)
         match message:
-            case Answer(number, body):
+            case Answer(number, body, microseconds):
                 pending = self._pending[number]
+                pending.stages = {
+                    stage: taken / 1e6 for stage, taken in zip(STAGES, microseconds, strict=False)
+                }
                 data = body
                 if isinstance(body, Span):
                     data = self._responses.read(body.offset, body.length)

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
+from edged.calls import Stopwatch
 from edged.container._arena import Memory
 from edged.container._channel import HUNG_UP, Channel
 from edged.container._messages import NO_EXTRAS, Ready, Stop
@@ -156,6 +157,7 @@ class Container:
         payload: bytes,
         timeout: float,  # noqa: ASYNC109 (handed on)
         extras: Mapping[str, str] = NO_EXTRAS,
+        watch: Stopwatch | None = None,
     ) -> bytes:
         """Answer one call.
 
@@ -165,6 +167,8 @@ class Container:
             timeout: seconds that the caller waits. The process is told when it has passed, and
                 the call's memory is free again once it has let go of it.
             extras: what the method wants beside the payload; see :class:`edged.calls.Call`.
+            watch: is told what the stages took, once it is answered: those of the process, as far
+                as they can be true, and *channel* for the rest.
 
         Returns:
             the response's bytes.
@@ -177,7 +181,7 @@ class Container:
             LimitError: a bound on size or number.
             EdgedError: whatever else the process answers.
         """
-        return await self._channel.call(method, payload, timeout, extras)
+        return await self._channel.call(method, payload, timeout, extras, watch)
 
     def call_back(self) -> None:
         """Have the calls that the process has not begun end with `CalledBack`, at once."""

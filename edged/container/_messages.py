@@ -5,6 +5,7 @@ The bytes of a call stand in the packet when they are few, and in shared memory 
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from typing import Annotated, Final, TypeAlias
 
@@ -16,6 +17,7 @@ __all__ = [
     "INLINE_BYTES",
     "MAX_PACKET",
     "NO_EXTRAS",
+    "STAGES",
     "START",
     "Answer",
     "Attach",
@@ -33,6 +35,7 @@ __all__ = [
     "Ready",
     "SelfTest",
     "Span",
+    "Stage",
     "Stop",
     "encode",
     "front_decoder",
@@ -58,8 +61,22 @@ CANCELLED: Final = "cancelled"
 NO_EXTRAS: Final[Mapping[str, str]] = {}
 """Nobody changes it."""
 
+class Stage(enum.StrEnum):
+    """What a worker does for a call. Reading the request and the host's part before the device
+    are one, since they overlap with other calls' runs; `DEVICE` is with what waits there."""
+
+    QUEUE = "queue"
+    DECODE = "decode"
+    DEVICE = "device"
+    EPILOGUE = "epilogue"
+    ENCODE = "encode"
+
+
+STAGES: Final = tuple(Stage)
+
 _Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 _Text = Annotated[str, Meta(max_length=8192)]
+_Microseconds = Annotated[tuple[_Count, ...], Meta(max_length=len(STAGES))]
 
 
 class Span(Struct, frozen=True, array_like=True):
@@ -142,10 +159,11 @@ class Ready(_Message, frozen=True, array_like=True, tag=True):
 
 
 class Answer(_Message, frozen=True, array_like=True, tag=True):
-    """Worker: the bytes of the response."""
+    """Worker: the bytes of the response, and what the first so many of `STAGES` took."""
 
     id: _Count
     body: Body
+    microseconds: _Microseconds = ()
 
 
 class Failure(_Message, frozen=True, array_like=True, tag=True):

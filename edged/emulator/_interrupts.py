@@ -100,7 +100,8 @@ class Interrupts:
         self.set_intx(None)
 
     def _signal(self, vector: int) -> None:
-        fd = self._msi[vector]
+        # With fewer messages than vectors, the first one stands for those that have none.
+        fd = self._msi[0] if self._msi[vector] is None else self._msi[vector]
         if fd is None:
             self._signal_intx()
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -211,7 +212,8 @@ class Slot:
         """Answer one call by the loaded model.
 
         The model that it names changes nothing without on-demand loading: the container compares
-        it with what it holds. Its watch is told what the stages took, *queue* and *container*.
+        it with what it holds. Its watch is told what the stages took: *queue*, and what the container says, or
+        *container* for one that failed there.
 
         Returns:
             the response's bytes.
@@ -237,7 +239,7 @@ class Slot:
                     )
                 call.served_by = str(loaded.record)
                 return await loaded.container.call(
-                    call.method, call.payload, call.left, call.extras
+                    call.method, call.payload, call.left, call.extras, call.watch
                 )
             except CalledBack:
                 # Models change, and it had not begun: it waits for what comes.
@@ -248,7 +250,8 @@ class Slot:
                     raise
                 again = True
             finally:
-                call.watch.lap("container")
+                if sys.exception() is not None:
+                    call.watch.lap("container")
                 self._gate.leave()
 
     async def _is_reset(self, lost: asyncio.Event, seconds: float) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 import pytest
 
+from edged.calls import Stopwatch
 from edged.container._arena import Memory
 from edged.container._channel import Channel
 from edged.container._messages import (
@@ -27,6 +28,7 @@ from edged.container._messages import (
     encode,
 )
 from edged.container.worker._server import Server
+from edged.container.worker._stages import Stages
 from edged.errors import (
     ContainerError,
     DeadlineError,
@@ -109,7 +111,7 @@ class Service:
 @contextlib.contextmanager
 def serving(peers: Peers) -> Iterator[Service]:
     service = Service()
-    server = Server(peers.far, peers.requests, peers.responses, service, service)
+    server = Server(peers.far, peers.requests, peers.responses, service, service, Stages())
     server.start()
     try:
         yield service
@@ -242,6 +244,39 @@ async def test_a_device_is_handed_over_by_descriptor() -> None:
             assert service.attached == ["the device", "attached", "detached"]
             with pytest.raises(DeviceLostError, match=r"cannot test for 0\.01 s: no device"):
                 await peers.channel.self_test(0.01, 30)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ((1000, 2000, 3000, 4000, 5000), ["queue", "decode", "device", "epilogue", "encode"]),
+        ((1 << 52, 1 << 52), ["queue", "decode"]),
+        ((), []),
+    ],
+)
+async def test_what_a_peer_says_of_its_stages_is_no_more_than_has_passed(
+    said: tuple[int, ...], wanted: list[str]
+) -> None:
+    async with connected() as peers:
+        watch = Stopwatch()
+        task = asyncio.create_task(peers.channel.call("x", b"", 30, watch=watch))
+        await asyncio.to_thread(peers.far.recv, 65536)
+        await asyncio.sleep(0.02)
+        peers.far.send(encode(Answer(1, b"", said)))
+        await task
+        assert list(watch.steps) == [*wanted, "channel"]
+        assert sum(watch.steps.values()) == pytest.approx(watch.seconds)
+        assert watch.seconds < 30
+
+
+@pytest.mark.parametrize("said", [(-1,), (1.5,), (0,) * 6, (1 << 53,)])
+async def test_stages_that_no_honest_peer_has_end_the_channel(said: tuple[int, ...]) -> None:
+    async with connected() as peers:
+        task = asyncio.create_task(peers.channel.call("x", b"", 30))
+        await asyncio.to_thread(peers.far.recv, 65536)
+        peers.far.send(encode(Answer(1, b"", said)))
+        with pytest.raises(ContainerError):
+            await task
 
 
 async def test_when_the_peer_hangs_up_every_call_fails_at_once() -> None:

@@ -160,7 +160,13 @@ def test_data_queue_statuses(data_queue: Bench, descriptor: Descriptor, status: 
         (Descriptor(Operation.ACTIVATE_BANK, device_address=2), Status.BAD_ADDRESS),
         (Descriptor(Operation.LOAD_IMAGE, length=64, device_address=2**63), Status.BAD_ADDRESS),
         (Descriptor(Operation.LOAD_IMAGE, host_address=MAPPED), Status.BAD_LENGTH),
-        (Descriptor(Operation.LOAD_IMAGE, length=2**31), Status.BAD_LENGTH),
+        pytest.param(
+            Descriptor(Operation.LOAD_IMAGE, length=2**31),
+            Status.BAD_LENGTH,
+            marks=pytest.mark.skipif(
+                "EDGED_TEST_PCI" in os.environ, reason="edged-card looks at the address first"
+            ),
+        ),
         (Descriptor(Operation.LOAD_IMAGE, length=64, host_address=0), Status.BAD_ADDRESS),
         (Descriptor(Operation.LOAD_IMAGE, length=64, host_address=MAPPED), Status.BAD_IMAGE),
         (
@@ -317,7 +323,7 @@ def test_a_nonsense_tail_does_not_outlive_its_opening(
 # Registers
 
 
-def test_registers_in_pieces(emulator: Any) -> None:
+def test_registers_in_pieces(emulated: None, emulator: Any) -> None:
     transport = emulator.transport()
     assert transport.region_read(Reg.MAGIC).to_bytes(4, "little") == b"EDGE"
     whole = transport.region_read(Reg.DRAM_SIZE, 8)
@@ -414,7 +420,7 @@ def test_what_is_no_opening_is_dropped(emulator: Any, first: bytes) -> None:
             client.reply(Command.VERSION)
 
 
-def test_dma_map_refuses_what_it_cannot_trust(emulator: Any) -> None:
+def test_dma_map_refuses_what_it_cannot_trust(emulated: None, emulator: Any) -> None:
     page = mmap.PAGESIZE
     with RawClient(emulator) as client, contextlib.ExitStack() as files:
 
@@ -447,7 +453,9 @@ def test_dma_map_refuses_what_it_cannot_trust(emulator: Any) -> None:
         assert attempt(sealed, page) == 0
 
 
-def test_a_guest_with_an_iommu_maps_pages_and_unmaps_ranges(management_queue: Bench) -> None:
+def test_a_guest_with_an_iommu_maps_pages_and_unmaps_ranges(
+    emulated: None, management_queue: Bench
+) -> None:
     """As QEMU does: its IOMMU tells it of each page, and of ranges in which there may be none."""
     page, pages, some = mmap.PAGESIZE, 3000, 200
     bench, far = management_queue, 1 << 40
@@ -470,7 +478,7 @@ def test_a_guest_with_an_iommu_maps_pages_and_unmaps_ranges(management_queue: Be
         assert done.status == Status.BAD_ADDRESS
 
 
-def test_a_range_may_span_regions_but_no_gap(emulator: Any) -> None:
+def test_a_range_may_span_regions_but_no_gap(emulated: None, emulator: Any) -> None:
     transport = emulator.transport()
     bench = Bench(transport, QUEUE_MANAGEMENT)
     after = DmaBuffer(transport, IOVA + (1 << 20), 4096)
@@ -487,7 +495,7 @@ def test_a_range_may_span_regions_but_no_gap(emulator: Any) -> None:
     bench.close()
 
 
-def test_interrupts_come_through_eventfds(emulator: Any) -> None:
+def test_interrupts_come_through_eventfds(emulated: None, emulator: Any) -> None:
     """The INTx line, which masks itself; MSI is what the driver uses all the time."""
     transport = emulator.transport()
     bench = Bench(transport, QUEUE_MANAGEMENT)
@@ -521,7 +529,7 @@ def test_interrupts_come_through_eventfds(emulator: Any) -> None:
     bench.close()
 
 
-def test_configuration_space_is_that_of_the_card(emulator: Any) -> None:
+def test_configuration_space_is_that_of_the_card(emulated: None, emulator: Any) -> None:
     with RawClient(emulator) as client:
 
         def read(offset: int, size: int) -> bytes:

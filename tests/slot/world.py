@@ -28,6 +28,7 @@ from edged.bundle import (
     TensorDecl,
     Version,
 )
+from edged.calls import Stopwatch
 from edged.container import CalledBack
 from edged.errors import (
     ContainerError,
@@ -381,6 +382,7 @@ class FakeContainer:
         payload: bytes,
         timeout: float,  # noqa: ASYNC109 (as the real one)
         extras: Mapping[str, str],
+        watch: Stopwatch,
     ) -> bytes:
         self._check_live()
         name = payload.removesuffix(HANG).decode()

@@ -19,6 +19,7 @@ from edged.container.worker._model import Model
 from edged.container.worker._server import Server
 from edged.container.worker._service import ModelService
 from edged.container.worker._shortage import is_short_of_memory
+from edged.container.worker._stages import Stages
 from edged.errors import DeviceLostError, EdgedError, ModelError
 
 __all__ = ["main"]
@@ -53,9 +54,10 @@ def main(argv: Sequence[str], began: float) -> int:
         model = _load(folder)
         loaded = time.monotonic()
         device = Device(model.image, lambda error: _tell_lost(sock, error))
-        service = ModelService(model, device)
+        stages = Stages()
+        service = ModelService(model, device, stages)
         service.warm_up()
-        server = Server(sock, requests, responses, service, device, call_seconds)
+        server = Server(sock, requests, responses, service, device, stages, call_seconds)
         server.start()
     except MemoryError:
         sock.send(encode(Failure(START, ModelError.__name__, _TOO_LARGE)))

@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edged import detection
+from edged.container._messages import Stage
 from edged.container.worker._device import Device
 from edged.container.worker._model import Arrays, Model
+from edged.container.worker._stages import Stages
 from edged.errors import DeadlineError, DeviceError, RequestError
 
 __all__ = ["Runner"]
 
 
 class Runner:
-    """Runs *model* on *device*; for many threads."""
+    """Runs *model* on *device*, and tells *stages* what takes how long; for many threads."""
 
-    def __init__(self, model: Model, device: Device) -> None:
+    def __init__(self, model: Model, device: Device, stages: Stages) -> None:
         self._model = model
         self._device = device
+        self._stages = stages
 
     def run(self, sample: Arrays) -> Arrays:
         """The model's outputs for one sample, by their names."""
-        return self._model.run(sample, self._device.run)
+        outputs = self._model.run(sample, self._run_device)
+        self._stages.lap(Stage.EPILOGUE)
+        return outputs
+
+    def _run_device(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        # Whatever was done before it, from the call's bytes on, made its inputs.
+        self._stages.lap(Stage.DECODE)
+        outputs = self._device.run(inputs)
+        self._stages.lap(Stage.DEVICE)
+        return outputs
 
     def batch(
         self, samples: Sequence[Arrays], wanted: Mapping[str, str], deadline: float
@@ -67,5 +81,6 @@ class Runner:
             except RequestError as error:  # not the request's fault: the manifest has been checked
                 raise DeviceError(f"cannot trust the answer of the model: {error}") from error
             outputs |= detection.to_tensors(found, epilogue.top)
+            self._stages.lap(Stage.EPILOGUE)
         # Nothing else is kept: the raw outputs of a detector are 840 KB a sample.
         return {name: outputs[name] for name in wanted}

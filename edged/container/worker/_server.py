@@ -32,11 +32,13 @@ from edged.container._messages import (
     Prepare,
     SelfTest,
     Span,
+    Stage,
     Stop,
     encode,
     front_decoder,
 )
 from edged.container.worker._shortage import is_short_of_memory
+from edged.container.worker._stages import Stages
 from edged.errors import DeadlineError, EdgedError, LimitError
 
 __all__ = ["Attachable", "Server", "Service"]
@@ -74,6 +76,7 @@ class Server:
         requests, responses: shared with the front.
         service: answers the calls.
         device: what it computes on.
+        stages: times the calls.
         call_seconds: how long one call may be worked on.
     """
 
@@ -84,6 +87,7 @@ class Server:
         responses: Memory,
         service: Service,
         device: Attachable,
+        stages: Stages,
         call_seconds: float = math.inf,
     ) -> None:
         self._sock = sock
@@ -92,13 +96,15 @@ class Server:
         self._room = threading.Condition()
         self._service = service
         self._device = device
+        self._stages = stages
         self._call_seconds = call_seconds
         self._control = ThreadPoolExecutor(1, "control")
         self._ended = threading.Event()
         self._receiving = threading.Lock()
         self._turn = threading.Lock()
         self._running = 0
-        self._queued: dict[int, Call] = {}
+        # With when they came, by time.monotonic().
+        self._queued: dict[int, tuple[Call, float]] = {}
 
     def start(self) -> None:
         """Begin to serve.
@@ -153,7 +159,7 @@ class Server:
                     if self._running < CALLS_AT_ONCE:
                         self._running += 1
                         return call
-                    self._queued[call.id] = call
+                    self._queued[call.id] = call, time.monotonic()
             case Cancel(number):
                 # One that has begun is answered in its time.
                 with self._turn:
@@ -182,15 +188,18 @@ class Server:
 
     def _work(self, call: Call) -> None:
         """Answer *call*, then those that queued up meanwhile."""
+        waited = 0.0
         while True:
-            self._answer(call)
+            self._answer(call, waited)
             with self._turn:
                 if not self._queued:
                     self._running -= 1
                     return
-                call = self._queued.pop(next(iter(self._queued)))
+                call, came = self._queued.pop(next(iter(self._queued)))
+            waited = time.monotonic() - came
 
-    def _answer(self, call: Call) -> None:
+    def _answer(self, call: Call, waited: float) -> None:
+        self._stages.begin()
         try:
             if time.monotonic() > call.deadline:
                 raise DeadlineError("cannot answer: the caller's time was over before its turn")
@@ -199,7 +208,9 @@ class Server:
                 body = self._requests.read(body.offset, body.length)
             deadline = min(call.deadline, time.monotonic() + self._call_seconds)
             response = self._service.answer(call.method, body, deadline, call.extras)
-            self._say(Answer(call.id, self._place(response, deadline)))
+            body = self._place(response, deadline)
+            self._stages.lap(Stage.ENCODE)
+            self._say(Answer(call.id, body, self._stages.end(waited)))
         except Exception as error:
             self._say(_failure(call.id, error))
 

@@ -17,6 +17,7 @@ from edged.container.worker._inference_rest import OpenInferenceRest
 from edged.container.worker._model import Model
 from edged.container.worker._runner import Runner
 from edged.container.worker._signature import Signature
+from edged.container.worker._stages import Stages
 from edged.container.worker._statistics import Statistics
 from edged.container.worker._tensorflow import TensorFlowServing
 from edged.container.worker._tensorflow_rest import TensorFlowRest
@@ -33,9 +34,9 @@ _Method = Callable[[bytes, float, Mapping[str, str]], bytes]
 class ModelService:
     """Answers calls with *model* on *device*; for many threads."""
 
-    def __init__(self, model: Model, device: Device) -> None:
+    def __init__(self, model: Model, device: Device, stages: Stages) -> None:
         self._model = model
-        self._runner = Runner(model, device)
+        self._runner = Runner(model, device, stages)
         self._signature = Signature(model.manifest)
         parts = (model, self._signature, self._runner, Statistics())
         tensorflow, oip = TensorFlowServing(*parts), OpenInference(*parts)
