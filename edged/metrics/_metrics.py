@@ -31,6 +31,9 @@ _MOST_MODELS: Final = 50
 _SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
+_STAGE_SECONDS: Final = (0.0001, 0.0002, 0.0005, *_SECONDS)
+
+
 class Metrics:
     """Everything that is counted, in a registry of its own.
 
@@ -63,9 +66,10 @@ class Metrics:
         )
         self._stage_seconds = Histogram(
             "edged_call_stage_seconds",
-            "What of that went where: waiting for its turn, or in the model's container.",
+            "What of that went where: waiting for its turn, to the model's container and back, and"
+            " its stages there.",
             ("stage",),
-            buckets=_SECONDS,
+            buckets=_STAGE_SECONDS,
             registry=registry,
         )
         self._bytes = Counter(

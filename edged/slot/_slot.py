@@ -212,8 +212,8 @@ class Slot:
         """Answer one call by the loaded model.
 
         The model that it names changes nothing without on-demand loading: the container compares
-        it with what it holds. Its watch is told what the stages took: *queue*, and what the container says, or
-        *container* for one that failed there.
+        it with what it holds. Its watch is told what the stages took: *queue*, and what the
+        container says, or *container* for one that failed there.
 
         Returns:
             the response's bytes.

@@ -19,6 +19,8 @@ import pytest
 from integration.appliance import DATA, Appliance, eventually
 from prometheus_client.parser import text_string_to_metric_families
 
+from edged import wire
+
 PHOTO = (DATA / "images" / "schoolbus.jpg").read_bytes()
 ROOT = Path(__file__).parents[2]
 PACKAGED = ROOT / "packaging" / "prometheus"
@@ -71,8 +73,15 @@ def test_what_is_counted_is_what_happened(appliance: Appliance, kws: Path, mobil
     assert found[calls.format("OK")] == 3
     assert found[calls.format("INVALID_ARGUMENT")] == 1
     assert found["edged_call_seconds_count method=Predict"] == 4
-    assert found["edged_call_stage_seconds_count stage=container"] == 4
-    spent = found["edged_call_stage_seconds_sum stage=container"]
+    stages = "edged_call_stage_seconds_{} stage={}"
+    assert found[stages.format("count", "queue")] == 4
+    # What a call took that failed in the container is not known by stage.
+    assert found[stages.format("count", "container")] == 1
+    inside = ("channel", "decode", "device", "epilogue", "encode")
+    for stage in inside:
+        assert found[stages.format("count", stage)] == 3
+        assert found[stages.format("sum", stage)] > 0
+    spent = sum(found[stages.format("sum", stage)] for stage in ("queue", "container", *inside))
     assert 0 < spent <= found["edged_call_seconds_sum method=Predict"]
     assert found["edged_call_bytes_total direction=request"] > 3 * len(PHOTO)
     assert found["edged_slot_events_total event=swapped"] == 1
@@ -95,6 +104,26 @@ def test_what_is_counted_is_what_happened(appliance: Appliance, kws: Path, mobil
     assert found["edged_slot_events_total event=device lost"] == 1
     assert found["edged_device_present"] == 0
     assert not [name for name in found if name.startswith("edged_model_loaded")]
+
+
+def test_a_call_is_known_by_its_id(appliance: Appliance, kws: Path) -> None:
+    appliance.put(kws)
+    call = appliance.channel.unary_unary(f"/{wire.PREDICT}")
+    ours = (("x-request-id", "order-66"), ("traceparent", f"00-{'ab' * 16}-{'cd' * 8}-01"))
+    with pytest.raises(grpc.RpcError) as refused:
+        call(b"", metadata=ours)
+    assert ("x-request-id", "order-66") in refused.value.trailing_metadata()
+    with pytest.raises(grpc.RpcError) as refused:
+        call(b"", metadata=(("x-request-id", "blanks, which no log wants"),))
+    made = dict(refused.value.trailing_metadata())["x-request-id"]
+    assert len(made) == 16
+
+    lines = [line for line in appliance.log.read_text().splitlines() if "request_id=" in line]
+    assert len(lines) == 2
+    assert "client=unix " in lines[0]
+    assert 'model="kws 1.0.0" code=INVALID_ARGUMENT request_bytes=0' in lines[0]
+    assert f"request_id=order-66 trace_id={'ab' * 16}" in lines[0]
+    assert f"request_id={made}" in lines[1]
 
 
 promtool = pytest.mark.skipif(
