@@ -43,6 +43,7 @@ from edged.npu import (
 from edged.npu.registers import (
     BANKS,
     MAGIC,
+    MAX_ARRAY_SIZE,
     QUEUE_DATA,
     QUEUE_MANAGEMENT,
     Bank,
@@ -613,14 +614,16 @@ def _identify(transport: Transport, any_abi: bool) -> Identity:
             f"cannot open device: it has ABI {abi}, this driver ABI {ABI};"
             " flash the firmware of this release: edgectl device flash IMAGE"
         )
+    sizes = [transport.region_read(each) for each in (Reg.ARRAY_TI, Reg.ARRAY_TO, Reg.ARRAY_TP)]
+    array = Array(*sizes)
+    if not all(0 < size <= MAX_ARRAY_SIZE for size in sizes):
+        raise IncompatibleError(
+            f"cannot open device: it says that it has array {array}; sizes are 1 … {MAX_ARRAY_SIZE}"
+        )
     return Identity(
         abi,
         transport.region_read(Reg.GATEWARE_ID, 8).to_bytes(8, "little"),
-        Array(
-            transport.region_read(Reg.ARRAY_TI),
-            transport.region_read(Reg.ARRAY_TO),
-            transport.region_read(Reg.ARRAY_TP),
-        ),
+        array,
         transport.region_read(Reg.DRAM_SIZE, 8),
         transport.region_read(Reg.CLOCK_KHZ),
         Capability(transport.region_read(Reg.CAPABILITIES)),

@@ -33,7 +33,7 @@ __all__ = ["Booted", "FlashState", "boot", "flash_state", "write_firmware"]
 Tell = Callable[[str, float], None]
 """Told what is being done, and which part of that is done, 0 … 1."""
 
-_IOVA: Final = 1 << 40
+_IOVA: Final = 1 << 36
 _CHUNK: Final = 256 << 10
 _STALL_SECONDS: Final = 10.0
 """Longest time without progress: a sector that takes longer is worn out."""

@@ -43,6 +43,8 @@ __all__ = ["InferenceQueue"]
 
 _IOVA: Final = 1 << 32
 _ALIGN: Final = 4096
+_MOST_DRAM: Final = 1 << 48
+"""Bytes of DRAM that no card has: an address beyond is a lie."""
 _RUNS_QUEUED: Final = 2
 """The one that the device is at, and the one that it goes on with while we see to the answer."""
 
@@ -345,4 +347,9 @@ def _active_base(transport: Transport, image: ProgramImage) -> int:
             f"cannot open the data queue: bank {active} is active with program"
             f" {digest.hex()[:16]}…, wanted {image.digest.hex()[:16]}…"
         )
-    return transport.region_read(bank_offset(active, Bank.BASE), 8)
+    base = transport.region_read(bank_offset(active, Bank.BASE), 8)
+    if base >= _MOST_DRAM:
+        raise DeviceError(
+            f"cannot open the data queue: bank {active} is said to begin at {base:#x}"
+        )
+    return base

@@ -31,7 +31,7 @@ from typing import Final
 import google_crc32c
 
 from edged.errors import ImageError
-from edged.npu.registers import Array
+from edged.npu.registers import MAX_ARRAY_SIZE, Array
 
 __all__ = [
     "EMULATOR_SHELL",
@@ -154,7 +154,7 @@ def parse_firmware_header(data: bytes) -> FirmwareHeader:
         raise ImageError(f"cannot read firmware: kind {kind}, wanted 0 (role) or 1 (golden)")
     if not 0 < length <= MAX_FIRMWARE_BYTES - FIRMWARE_HEADER_BYTES:
         raise ImageError(f"cannot read firmware: a payload of {length} bytes")
-    if not all(0 < size <= 1024 for size in (ti, to, tp)):
+    if not all(0 < size <= MAX_ARRAY_SIZE for size in (ti, to, tp)):
         raise ImageError(f"cannot read firmware: array {ti}x{to}x{tp}; sizes are 1 … 1024")
     return FirmwareHeader(
         FirmwareKind(kind),

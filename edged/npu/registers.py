@@ -19,6 +19,7 @@ __all__ = [
     "BAR0_SIZE",
     "FLASH_KEY",
     "MAGIC",
+    "MAX_ARRAY_SIZE",
     "PCI_CLASS",
     "QUEUES",
     "QUEUE_DATA",
@@ -60,6 +61,8 @@ PCI_CLASS = 0x120000
 """Processing accelerator (PCI Code and ID Assignment Specification, class 12h)."""
 
 BAR0_SIZE = 0x1_0000
+MAX_ARRAY_SIZE = 1024
+"""Of each of the three of an :class:`Array`."""
 BANKS = 2
 QUEUES = 2
 QUEUE_MANAGEMENT = 0
