@@ -18,7 +18,7 @@ from edged.calls import Answer, Call
 from edged.card import Places, Way
 from edged.config import Activation, Address, Config, DeviceUse, Protocol, Whose, reloaded
 from edged.console import Console
-from edged.container import ProcessLauncher
+from edged.container import ProcessLauncher, Regions
 from edged.deploy import Deployer
 from edged.device import Bound, Device, Monitor, Thresholds, vfio_user
 from edged.errors import ConfigError
@@ -101,14 +101,17 @@ async def _serve(
         poll_seconds=config.device.poll_seconds,
         watchdog_seconds=config.device.watchdog_seconds,
     )
-    standbys = Standbys(
-        store,
+    regions = Regions(
         ProcessLauncher(
             memory_bytes=config.container.memory_bytes,
             start_seconds=config.container.start_seconds,
             call_seconds=config.container.call_seconds,
             bubblewrap=bubblewrap,
-        ),
+        )
+    )
+    standbys = Standbys(
+        store,
+        regions,
         CompilerProcess(config.compiler.memory_bytes, config.compiler.timeout_seconds, bubblewrap),
         compiler.COMPILER_VERSION,
     )
@@ -149,7 +152,9 @@ async def _serve(
         deployer.activate if config.serving.model_control else None,
         on_demand,
     )
-    reception = Reception(models, _answer(slot, on_demand))
+    reception = Reception(
+        models, _answer(slot, on_demand), regions if config.serving.shared_memory else None
+    )
     listening = await asyncio.to_thread(Listening, config)
     answer = rate.counting(access.logging(metrics.timed(reception.answer)))
     limits = ServingLimits(

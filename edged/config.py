@@ -208,6 +208,14 @@ class ServingConfig(Struct, frozen=True):
         int,
         Meta(ge=MiB, le=2 * GiB - 1, description="The largest request and the largest response."),
     ] = 64 * MiB
+    shared_memory: Annotated[
+        bool,
+        Meta(
+            description="Whether clients on this machine may have tensors read from and written to"
+            " files of theirs under /dev/shm, by the Open Inference Protocol. It is done with its"
+            " rights; turn it off where a local proxy brings calls from elsewhere."
+        ),
+    ] = True
     model_control: Annotated[
         bool,
         Meta(

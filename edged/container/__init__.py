@@ -14,13 +14,24 @@ if TYPE_CHECKING:
     from edged.container._container import Container, Launcher
     from edged.container._launcher import ProcessLauncher
     from edged.container._messages import CALLS_AT_ONCE
+    from edged.container._regions import Region, Regions
 
-__all__ = ["CALLS_AT_ONCE", "CalledBack", "Container", "Launcher", "ProcessLauncher"]
+__all__ = [
+    "CALLS_AT_ONCE",
+    "CalledBack",
+    "Container",
+    "Launcher",
+    "ProcessLauncher",
+    "Region",
+    "Regions",
+]
 
 _PLACES = {
     "CALLS_AT_ONCE": "_messages",
     "CalledBack": "_channel",
     "ProcessLauncher": "_launcher",
+    "Region": "_regions",
+    "Regions": "_regions",
 }
 
 

@@ -41,7 +41,9 @@ from edged.container._messages import (
     Prepare,
     Ready,
     SelfTest,
+    Share,
     Span,
+    Unshare,
     encode,
     worker_decoder,
 )
@@ -205,6 +207,13 @@ class Channel:
 
     async def self_test(self, at_most: float, seconds: float) -> None:
         await self._do(lambda number: SelfTest(number, at_most), seconds)
+
+    async def share(self, name: str, offset: int, size: int, fd: int, seconds: float) -> None:
+        """Hand over the descriptor *fd*, which stays the caller's to close."""
+        await self._do(lambda number: Share(number, name, offset, size), seconds, fd)
+
+    async def unshare(self, name: str, seconds: float) -> None:
+        await self._do(lambda number: Unshare(number, name), seconds)
 
     def say(self, message: FromFront) -> None:
         """Send what has no answer; nothing if the worker is gone."""

@@ -200,6 +200,21 @@ class Container:
         """
         await self._done(self._channel.self_test(at_most, _SELF_TEST_SECONDS))
 
+    async def share(self, name: str, offset: int, size: int, fd: int) -> None:
+        """Have the process know a piece of a file, for requests that name it.
+
+        Args:
+            fd: the file; stays the caller's to close.
+
+        Raises:
+            ContainerError: the process is gone, or does not answer and is ended.
+        """
+        await self._done(self._channel.share(name, offset, size, fd, _ATTACH_SECONDS))
+
+    async def unshare(self, name: str) -> None:
+        """Have it forgotten; raises as :meth:`share`."""
+        await self._done(self._channel.unshare(name, _ATTACH_SECONDS))
+
     async def stop(self) -> None:
         """End the process: politely, then not. Calls under way fail with `ContainerError`."""
         self._why = self._why or "it was stopped"

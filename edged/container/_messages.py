@@ -34,9 +34,11 @@ __all__ = [
     "Prepare",
     "Ready",
     "SelfTest",
+    "Share",
     "Span",
     "Stage",
     "Stop",
+    "Unshare",
     "encode",
     "front_decoder",
     "worker_decoder",
@@ -60,6 +62,7 @@ CANCELLED: Final = "cancelled"
 
 NO_EXTRAS: Final[Mapping[str, str]] = {}
 """Nobody changes it."""
+
 
 class Stage(enum.StrEnum):
     """What a worker does for a call. Reading the request and the host's part before the device
@@ -147,6 +150,22 @@ class SelfTest(_Message, frozen=True, array_like=True, tag=True):
     seconds: float
 
 
+class Share(_Message, frozen=True, array_like=True, tag=True):
+    """Front: know a piece, in bytes, of the file behind the descriptor that comes with this."""
+
+    id: _Count
+    name: _Text
+    offset: _Count
+    length: _Count
+
+
+class Unshare(_Message, frozen=True, array_like=True, tag=True):
+    """Front: know it no longer, once nobody is at it."""
+
+    id: _Count
+    name: _Text
+
+
 class Stop(_Message, frozen=True, array_like=True, tag=True):
     """Front: end."""
 
@@ -180,7 +199,9 @@ class DeviceLost(_Message, frozen=True, array_like=True, tag=True):
     message: _Text
 
 
-FromFront: TypeAlias = Call | Cancel | CallBack | Free | Prepare | Attach | Detach | SelfTest | Stop
+FromFront: TypeAlias = (
+    Call | Cancel | CallBack | Free | Prepare | Attach | Detach | SelfTest | Share | Unshare | Stop
+)
 FromWorker: TypeAlias = Ready | Answer | Failure | DeviceLost
 
 _encoder: Final = msgpack.Encoder()

@@ -24,6 +24,7 @@ from edged.errors import (
 from edged.serving._caller import (
     REQUEST_ID,
     client_of,
+    is_local,
     priority_of,
     request_id_of,
     trace_of,
@@ -155,6 +156,7 @@ class GrpcFront:
                     priority=priority,
                     request_id=request_id,
                     trace=trace_of(metadata),
+                    local=is_local(address),
                 )
                 return await self._answer(call)
         except EdgedError as error:

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError, Message
 
 from edged import __version__, wire
 from edged.calls import Answer, Call
+from edged.container import Region, Regions
 from edged.errors import LimitError, RequestError, UnsupportedError
 from edged.serving._models import Models, ModelVersion, Phase
 from edged.wire import inference
@@ -22,6 +23,7 @@ EXTENSIONS: Final = (
     "model_repository",
     "model_repository(unload_dependents)",
     "statistics",
+    "system_shared_memory",
 )
 """Of Triton's extensions of the protocol, those that are there."""
 
@@ -47,6 +49,8 @@ _MODELS: Final = (
 )
 """Answered where the model is."""
 
+_WITH_SHARED_MEMORY: Final = {inference.SHARED_MEMORY: ""}
+
 M = TypeVar("M", bound=Message)
 _Handler = Callable[[Call], Awaitable[Message]]
 
@@ -57,11 +61,13 @@ class Reception:
     Args:
         models: knows what there is.
         answer: answers for the model that is loaded.
+        regions: the shared memory of clients; None to refuse it.
     """
 
-    def __init__(self, models: Models, answer: Answer) -> None:
+    def __init__(self, models: Models, answer: Answer, regions: Regions | None = None) -> None:
         self._models = models
         self._answer = answer
+        self._regions = regions
         self._handlers: dict[str, _Handler] = {
             wire.GET_MODEL_STATUS: self._model_status,
             wire.RELOAD_CONFIG: self._reload_config,
@@ -72,12 +78,17 @@ class Reception:
             inference.REPOSITORY_INDEX: self._index,
             inference.REPOSITORY_MODEL_LOAD: self._load,
             inference.REPOSITORY_MODEL_UNLOAD: self._unload,
+            inference.SHARED_MEMORY_STATUS: self._shared_memory_status,
+            inference.SHARED_MEMORY_REGISTER: self._register,
+            inference.SHARED_MEMORY_UNREGISTER: self._unregister,
         }
 
     async def answer(self, call: Call) -> bytes:
         """The bytes of the response; raises EdgedError."""
         handler = self._handlers.get(call.method)
         if handler is None:
+            if call.method == inference.MODEL_INFER and call.local and self._regions is not None:
+                call.extras = _WITH_SHARED_MEMORY
             return await self._answer(call)
         return (await handler(call)).SerializeToString()
 
@@ -151,6 +162,38 @@ class Reception:
         await self._models.unload(asked.model_name)
         return inference.RepositoryModelUnloadResponse()
 
+    async def _shared_memory_status(self, call: Call) -> Message:
+        asked = _parse(inference.SystemSharedMemoryStatusRequest, call)
+        response = inference.SystemSharedMemoryStatusResponse()
+        for region in self._shared(call).registered(asked.name):
+            told = response.regions[region.name]
+            told.name, told.key = region.name, region.key
+            told.offset, told.byte_size = region.offset, region.size
+        return response
+
+    async def _register(self, call: Call) -> Message:
+        asked = _parse(inference.SystemSharedMemoryRegisterRequest, call)
+        region = Region(asked.name, asked.key, asked.offset, asked.byte_size)
+        await self._shared(call).register(region)
+        return inference.SystemSharedMemoryRegisterResponse()
+
+    async def _unregister(self, call: Call) -> Message:
+        asked = _parse(inference.SystemSharedMemoryUnregisterRequest, call)
+        await self._shared(call).unregister(asked.name)
+        return inference.SystemSharedMemoryUnregisterResponse()
+
+    def _shared(self, call: Call) -> Regions:
+        """The regions, for those who may use them."""
+        if self._regions is None:
+            raise UnsupportedError(
+                "cannot use shared memory: serving.shared_memory is off; send the tensors"
+            )
+        if not call.local:
+            raise UnsupportedError(
+                "cannot use shared memory: it is for clients on this machine; send the tensors"
+            )
+        return self._regions
+
 
 METHODS: Final = (
     *_MODELS,
@@ -163,6 +206,9 @@ METHODS: Final = (
     inference.REPOSITORY_INDEX,
     inference.REPOSITORY_MODEL_LOAD,
     inference.REPOSITORY_MODEL_UNLOAD,
+    inference.SHARED_MEMORY_STATUS,
+    inference.SHARED_MEMORY_REGISTER,
+    inference.SHARED_MEMORY_UNREGISTER,
 )
 """What is served over gRPC, by full names."""
 

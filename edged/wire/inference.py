@@ -51,6 +51,7 @@ __all__ = [
     "SERVER_METADATA",
     "SERVER_READY",
     "SERVICE",
+    "SHARED_MEMORY",
     "SHARED_MEMORY_REGISTER",
     "SHARED_MEMORY_STATUS",
     "SHARED_MEMORY_UNREGISTER",
@@ -87,6 +88,9 @@ __all__ = [
     "SystemSharedMemoryUnregisterRequest",
     "SystemSharedMemoryUnregisterResponse",
 ]
+
+SHARED_MEMORY: Final = "shared-memory"
+"""Extra of a call of ModelInfer that may use shared memory."""
 
 SERVICE: Final = "inference.GRPCInferenceService"
 SERVER_LIVE: Final = f"{SERVICE}/ServerLive"

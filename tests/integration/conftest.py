@@ -70,3 +70,10 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
         yield appliance
     finally:
         appliance.close()
+
+
+@pytest.fixture(scope="session")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network by another name, to swap with."""
+    images = ("--preprocess", f"stretch={SIDE}x{SIDE}", "--calibration", str(DATA / "images"))
+    return packed(tmp_path_factory.mktemp("second"), (SCORES, FEATURES), *images, name="second")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from integration.appliance import DATA, Appliance
-from integration.sample import CLASSES, FEATURES, LABELS, SCORES, SIDE, packed
+from integration.sample import CLASSES, FEATURES, LABELS, SCORES, SIDE
 from tritonclient.utils import InferenceServerException
 
 from edged import wire
@@ -214,9 +214,9 @@ def test_statistics_count_each_sample(client: triton.InferenceServerClient) -> N
 
 
 def test_the_repository_is_the_store(
-    serving: Appliance, client: triton.InferenceServerClient, tmp_path: Path
+    serving: Appliance, client: triton.InferenceServerClient, second: Path
 ) -> None:
-    serving.put(packed(tmp_path, (SCORES,), name="second"))
+    serving.put(second)
     index = {each.name: each for each in client.get_model_repository_index().models}
     assert index["second"].state == "READY" and index["sample"].state == "UNAVAILABLE"
     client.load_model("sample")

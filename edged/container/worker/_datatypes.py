@@ -14,7 +14,16 @@ import numpy.typing as npt
 from edged.container.worker._signature import STRING
 from edged.errors import RequestError
 
-__all__ = ["BYTES", "datatype_of", "dtype_of", "from_bytes", "joined", "shape_of", "to_bytes"]
+__all__ = [
+    "BYTES",
+    "check_size",
+    "datatype_of",
+    "dtype_of",
+    "from_bytes",
+    "joined",
+    "shape_of",
+    "to_bytes",
+]
 
 BYTES: Final = "BYTES"
 
@@ -64,6 +73,25 @@ def shape_of(sizes: Sequence[int], what: str) -> tuple[int, ...]:
     return tuple(sizes)
 
 
+def check_size(size: int, datatype: str, shape: tuple[int, ...], what: str) -> None:
+    """Whether so many bytes can be the tensor.
+
+    Raises:
+        RequestError: they cannot, or there is no such type.
+    """
+    if datatype == BYTES:
+        return
+    dtype = _DTYPES.get(datatype)
+    if dtype is None:
+        raise RequestError(
+            f"{what}: its datatype is {datatype[:40]!r}, wanted one of {', '.join(_DTYPES)},"
+            f" {BYTES}"
+        )
+    wanted = math.prod(shape) * dtype.itemsize
+    if size != wanted:
+        raise RequestError(f"{what}: it has {size} bytes, {datatype} {list(shape)} has {wanted}")
+
+
 def from_bytes(
     data: bytes | memoryview, datatype: str, shape: tuple[int, ...], what: str
 ) -> npt.NDArray[Any] | list[bytes]:
@@ -72,20 +100,10 @@ def from_bytes(
     Raises:
         RequestError: data, type and shape do not agree.
     """
-    count = math.prod(shape)
+    check_size(len(data), datatype, shape, what)
     if datatype == BYTES:
-        return _strings(data, count, what)
-    dtype = _DTYPES.get(datatype)
-    if dtype is None:
-        raise RequestError(
-            f"{what}: its datatype is {datatype[:40]!r}, wanted one of {', '.join(_DTYPES)},"
-            f" {BYTES}"
-        )
-    if len(data) != count * dtype.itemsize:
-        raise RequestError(
-            f"{what}: it has {len(data)} bytes, {datatype} {list(shape)} has"
-            f" {count * dtype.itemsize}"
-        )
+        return _strings(data, math.prod(shape), what)
+    dtype = _DTYPES[datatype]
     if dtype == np.bool_:
         return np.frombuffer(data, np.uint8).astype(np.bool_).reshape(shape)
     return np.frombuffer(data, dtype).reshape(shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from edged.bundle import TensorDecl
 from edged.container.worker._classes import ranked
 from edged.container.worker._datatypes import (
     BYTES,
+    check_size,
     datatype_of,
     dtype_of,
     from_bytes,
@@ -22,6 +24,7 @@ from edged.container.worker._datatypes import (
 )
 from edged.container.worker._model import Arrays, Model
 from edged.container.worker._parse import parse
+from edged.container.worker._regions import Regions
 from edged.container.worker._requested import check_model, check_version
 from edged.container.worker._runner import Runner
 from edged.container.worker._signature import Given, Signature
@@ -34,6 +37,9 @@ __all__ = ["PLATFORM", "OpenInference"]
 PLATFORM: Final = "edged_onnx"
 """What runs the models, in the protocol's form PROJECT_FORMAT."""
 
+_REGION: Final = "shared_memory_region"
+_OFFSET: Final = "shared_memory_offset"
+_SIZE: Final = "shared_memory_byte_size"
 _CLASSES: Final = "classification"
 """Triton's parameter of an output: so many labels instead of the values."""
 
@@ -59,12 +65,18 @@ class OpenInference:
     """ModelInfer and what belongs to it, for one model."""
 
     def __init__(
-        self, model: Model, signature: Signature, runner: Runner, statistics: Statistics
+        self,
+        model: Model,
+        signature: Signature,
+        runner: Runner,
+        statistics: Statistics,
+        regions: Regions,
     ) -> None:
         self._model = model
         self._signature = signature
         self._runner = runner
         self._statistics = statistics
+        self._regions = regions
 
     def infer(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
         """A ModelInferRequest answered in the way it was asked: raw contents for raw contents."""
@@ -75,12 +87,13 @@ class OpenInference:
                 [output.name for output in request.outputs],
                 [tensor.name for tensor in request.inputs],
             )
-            samples = self._signature.samples(_given(request))
+            local = inference.SHARED_MEMORY in extras
+            samples = self._signature.samples(self._given(request, local))
             counting.samples = len(samples)
             counting.watch.lap(INPUT)
             results = self._runner.batch(samples, wanted, deadline)
             counting.watch.lap(INFER)
-            response = self._response(request, results).SerializeToString()
+            response = self._response(request, results, local).SerializeToString()
             counting.watch.lap(OUTPUT)
         return response
 
@@ -126,7 +139,43 @@ class OpenInference:
         check_model(self._model.manifest, name)
         check_version(self._model.manifest, version)
 
-    def _response(self, request: _Request, results: Arrays) -> _Response:
+    def _given(self, request: _Request, local: bool) -> Iterator[tuple[str, Given]]:
+        """Each input from where it is: contents, raw contents, or shared memory."""
+        here = [tensor for tensor in request.inputs if _REGION not in tensor.parameters]
+        raw = iter(request.raw_input_contents)
+        if request.raw_input_contents and len(request.raw_input_contents) != len(here):
+            raise RequestError(
+                f"cannot read the request: raw_input_contents has"
+                f" {len(request.raw_input_contents)} tensors for {len(here)} inputs"
+            )
+        for tensor in request.inputs:
+            what = f"cannot read input {tensor.name!r}"
+            shape = shape_of(tensor.shape, what)
+            if place := _place(tensor.parameters, local, what):
+                check_size(place.size, tensor.datatype, shape, what)
+                read = partial(self._from_region, place, tensor.datatype, shape, what)
+            elif not request.raw_input_contents:
+                read = partial(_from_contents, tensor, shape, what)
+            elif tensor.HasField("contents"):
+                raise RequestError(f"{what}: it has contents, and raw_input_contents as well")
+            else:
+                read = partial(from_bytes, next(raw), tensor.datatype, shape, what)
+            yield tensor.name, Given(dtype_of(tensor.datatype), shape, read)
+
+    def _from_region(
+        self, place: _Place, datatype: str, shape: tuple[int, ...], what: str
+    ) -> npt.NDArray[Any] | list[bytes]:
+        data = self._regions.read(place.region, place.offset, place.size)
+        return from_bytes(data, datatype, shape, what)
+
+    def _to_region(self, place: _Place, data: bytes, what: str) -> None:
+        if len(data) > place.size:
+            raise RequestError(
+                f"{what}: it has {len(data)} bytes, its place in {place.region!r} has {place.size}"
+            )
+        self._regions.write(place.region, place.offset, data)
+
+    def _response(self, request: _Request, results: Arrays, local: bool) -> _Response:
         manifest = self._model.manifest
         response = _Response(
             model_name=manifest.name, model_version=str(manifest.version), id=request.id
@@ -135,13 +184,27 @@ class OpenInference:
             response.parameters[name].CopyFrom(parameter)
         typed = any(tensor.HasField("contents") for tensor in request.inputs)
         classes = {output.name: _classes(output) for output in request.outputs}
+        places = {
+            output.name: place
+            for output in request.outputs
+            if (place := _place(output.parameters, local, f"cannot give output {output.name!r}"))
+        }
         for key, value in results.items():
             if count := classes.get(key):
                 value = ranked(value, count, self._model.labels)
             output = response.outputs.add(
                 name=key, datatype=_datatype(value.dtype), shape=value.shape
             )
-            if typed and output.datatype in _CONTENTS:
+            if place := places.get(key):
+                data = to_bytes(value)
+                self._to_region(place, data, f"cannot give output {key!r}")
+                output.parameters[_REGION].string_param = place.region
+                output.parameters[_SIZE].int64_param = len(data)
+                if place.offset:
+                    output.parameters[_OFFSET].int64_param = place.offset
+                if not typed:
+                    response.raw_output_contents.append(b"")  # clients count them
+            elif typed and output.datatype in _CONTENTS:
                 field, listed = _CONTENTS[output.datatype]
                 getattr(output.contents, field).extend(value.reshape(-1).astype(listed).tolist())
             elif typed and output.datatype == BYTES:
@@ -172,23 +235,37 @@ def _ns(seconds: float) -> int:
     return int(seconds * 1e9)
 
 
-def _given(request: _Request) -> Iterator[tuple[str, Given]]:
-    raw = iter(request.raw_input_contents)
-    if request.raw_input_contents and len(request.raw_input_contents) != len(request.inputs):
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in shared memory a tensor is, in bytes."""
+
+    region: str
+    offset: int
+    size: int
+
+
+def _place(
+    parameters: Mapping[str, inference.InferParameter], local: bool, what: str
+) -> _Place | None:
+    """What the parameters say; None where the tensor is in the message."""
+    if _REGION not in parameters:
+        return None
+    if not local:
         raise RequestError(
-            f"cannot read the request: raw_input_contents has"
-            f" {len(request.raw_input_contents)} tensors for {len(request.inputs)} inputs"
+            f"{what}: shared memory is for clients on this machine, and serving.shared_memory has"
+            " to be on"
         )
-    for tensor in request.inputs:
-        what = f"cannot read input {tensor.name!r}"
-        shape = shape_of(tensor.shape, what)
-        if request.raw_input_contents:
-            if tensor.HasField("contents"):
-                raise RequestError(f"{what}: it has contents, and raw_input_contents as well")
-            read = partial(from_bytes, next(raw), tensor.datatype, shape, what)
-        else:
-            read = partial(_from_contents, tensor, shape, what)
-        yield tensor.name, Given(dtype_of(tensor.datatype), shape, read)
+    return _Place(
+        parameters[_REGION].string_param,
+        _number(parameters, _OFFSET),
+        _number(parameters, _SIZE),
+    )
+
+
+def _number(parameters: Mapping[str, inference.InferParameter], key: str) -> int:
+    if key not in parameters:
+        return 0
+    return int(parameters[key].int64_param or parameters[key].uint64_param)
 
 
 def _from_contents(

@@ -16,6 +16,7 @@ from edged.container._arena import Memory
 from edged.container._messages import START, DeviceLost, Failure, Ready, encode
 from edged.container.worker._device import Device
 from edged.container.worker._model import Model
+from edged.container.worker._regions import Regions
 from edged.container.worker._server import Server
 from edged.container.worker._service import ModelService
 from edged.container.worker._shortage import is_short_of_memory
@@ -55,9 +56,10 @@ def main(argv: Sequence[str], began: float) -> int:
         loaded = time.monotonic()
         device = Device(model.image, lambda error: _tell_lost(sock, error))
         stages = Stages()
-        service = ModelService(model, device, stages)
+        regions = Regions()
+        service = ModelService(model, device, stages, regions)
         service.warm_up()
-        server = Server(sock, requests, responses, service, device, stages, call_seconds)
+        server = Server(sock, requests, responses, service, device, stages, call_seconds, regions)
         server.start()
     except MemoryError:
         sock.send(encode(Failure(START, ModelError.__name__, _TOO_LARGE)))

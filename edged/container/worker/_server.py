@@ -31,12 +31,15 @@ from edged.container._messages import (
     FromFront,
     Prepare,
     SelfTest,
+    Share,
     Span,
     Stage,
     Stop,
+    Unshare,
     encode,
     front_decoder,
 )
+from edged.container.worker._regions import Regions
 from edged.container.worker._shortage import is_short_of_memory
 from edged.container.worker._stages import Stages
 from edged.errors import DeadlineError, EdgedError, LimitError
@@ -78,6 +81,7 @@ class Server:
         device: what it computes on.
         stages: times the calls.
         call_seconds: how long one call may be worked on.
+        regions: is told of the shared memory of clients.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Server:
         device: Attachable,
         stages: Stages,
         call_seconds: float = math.inf,
+        regions: Regions | None = None,
     ) -> None:
         self._sock = sock
         self._requests = requests
@@ -98,6 +103,7 @@ class Server:
         self._device = device
         self._stages = stages
         self._call_seconds = call_seconds
+        self._regions = regions or Regions()
         self._control = ThreadPoolExecutor(1, "control")
         self._ended = threading.Event()
         self._receiving = threading.Lock()
@@ -184,6 +190,11 @@ class Server:
                 self._control.submit(self._do, number, self._device.detach)
             case SelfTest(number, seconds):
                 self._control.submit(self._do, number, partial(self._service.self_test, seconds))
+            case Share(number, name, offset, length):
+                add = partial(self._regions.add, name, offset, length, *descriptors)
+                self._control.submit(self._do, number, add)
+            case Unshare(number, name):
+                self._control.submit(self._do, number, partial(self._regions.remove, name))
         return None
 
     def _work(self, call: Call) -> None:

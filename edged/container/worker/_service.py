@@ -15,6 +15,7 @@ from edged.container.worker._device import Device
 from edged.container.worker._inference import OpenInference
 from edged.container.worker._inference_rest import OpenInferenceRest
 from edged.container.worker._model import Model
+from edged.container.worker._regions import Regions
 from edged.container.worker._runner import Runner
 from edged.container.worker._signature import Signature
 from edged.container.worker._stages import Stages
@@ -32,14 +33,21 @@ _Method = Callable[[bytes, float, Mapping[str, str]], bytes]
 
 
 class ModelService:
-    """Answers calls with *model* on *device*; for many threads."""
+    """Answers calls with *model* on *device*; for many threads.
 
-    def __init__(self, model: Model, device: Device, stages: Stages) -> None:
+    Args:
+        stages: is told what takes how long.
+        regions: the shared memory of clients.
+    """
+
+    def __init__(
+        self, model: Model, device: Device, stages: Stages, regions: Regions | None = None
+    ) -> None:
         self._model = model
         self._runner = Runner(model, device, stages)
         self._signature = Signature(model.manifest)
         parts = (model, self._signature, self._runner, Statistics())
-        tensorflow, oip = TensorFlowServing(*parts), OpenInference(*parts)
+        tensorflow, oip = TensorFlowServing(*parts), OpenInference(*parts, regions or Regions())
         tensorflow_rest, oip_rest = TensorFlowRest(*parts), OpenInferenceRest(*parts, oip)
         self._methods: dict[str, _Method] = {
             wire.PREDICT: tensorflow.predict,
