@@ -281,6 +281,10 @@ class SharedCard:
         self._transport.region_write(bank_offset(bank, Bank.OWNER), value)
 
     def _write_queue(self, opening: Opening, queue: _Queue, register: int, value: int) -> None:
+        if register == Queue.TAIL and queue.owner is opening:
+            # Each run waits for this; a queue that the card has disabled meanwhile ignores it.
+            self._ring(opening, queue, value)
+            return
         self._refresh(queue)
         if register == Queue.CONTROL and not value & QueueControl.ENABLE:
             # Whoever manages the card may take a queue from its owner.
@@ -292,9 +296,7 @@ class SharedCard:
             queue.owner = opening
         if queue.owner is not opening:
             raise Busy(f"queue {queue.number} belongs to another opening")
-        if register == Queue.TAIL:
-            self._ring(opening, queue, value)
-        elif register == Queue.CONTROL:
+        if register == Queue.CONTROL:
             self._enable(opening, queue)
         elif register in _SETUP and not queue.enabled:
             queue.registers[register] = value
