@@ -9,18 +9,21 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
-from edged.calls import Priority, TraceParent
+from edged.calls import Call, Priority, TraceParent
 from edged.errors import RequestError
 
 __all__ = [
     "PRIORITY",
     "REQUEST_ID",
+    "SERVER_TIMING",
+    "TIMING",
     "TRACE_PARENT",
     "client_of",
     "is_local",
     "names_in_certificate",
     "priority_of",
     "request_id_of",
+    "timing_of",
     "trace_of",
 ]
 
@@ -32,6 +35,12 @@ REQUEST_ID: Final = "x-request-id"
 
 TRACE_PARENT: Final = "traceparent"
 """W3C Trace Context: which trace the call is part of."""
+
+TIMING: Final = "edged-timing"
+"""The metadata, of whatever value, of a caller who wants to know what the stages took."""
+
+SERVER_TIMING: Final = "server-timing"
+"""What such a call's answer has them in, as W3C Server Timing writes it."""
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 """What can stand in a log without quotes."""
@@ -99,3 +108,10 @@ def names_in_certificate(connection: asyncio.BaseTransport | None) -> list[str]:
     names = [value for _, value in found.get("subjectAltName", ())]
     subject = (pair for group in found.get("subject", ()) for pair in group)
     return names or [value for key, value in subject if key == "commonName"]
+
+
+def timing_of(call: Call) -> str:
+    """What the stages of *call* took so far, in milliseconds: ``queue;dur=0.1, decode;dur=2.3``."""
+    return ", ".join(
+        f"{stage};dur={seconds * 1e3:.3f}" for stage, seconds in call.watch.steps.items()
+    )

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from edged.calls import Answer, Call
+from edged.calls import Answer, Call, Stopwatch
 from edged.errors import (
     ConfigError,
     EdgedError,
@@ -23,10 +23,13 @@ from edged.errors import (
 )
 from edged.serving._caller import (
     REQUEST_ID,
+    SERVER_TIMING,
+    TIMING,
     client_of,
     is_local,
     priority_of,
     request_id_of,
+    timing_of,
     trace_of,
 )
 from edged.serving._health import HEALTH, Health, add_reflection
@@ -145,7 +148,9 @@ class GrpcFront:
                 # Both before the message is taken in: who may not call costs next to nothing.
                 client = listener.admission.admit(address, metadata, _names(listener, context))
                 priority = priority_of(metadata, self.high_priority(address))
+                watch = Stopwatch()
                 payload = await context.read()
+                watch.lap("receive")
                 if payload is grpc.aio.EOF:
                     raise RequestError("cannot answer: the call brings no message")
                 call = Call(
@@ -157,8 +162,13 @@ class GrpcFront:
                     request_id=request_id,
                     trace=trace_of(metadata),
                     local=is_local(address),
+                    watch=watch,
                 )
-                return await self._answer(call)
+                response = await self._answer(call)
+                if TIMING in metadata:
+                    trailers = ((REQUEST_ID, request_id), (SERVER_TIMING, timing_of(call)))
+                    context.set_trailing_metadata(trailers)
+                return response
         except EdgedError as error:
             await _abort(context, error, request_id)
             raise  # abort() raises by itself; this line tells the type checker
