@@ -177,6 +177,7 @@ async def _serve(
         limits,
         _high_priority(config),
         in_flight,
+        config.serving.channelz,
     )
     console = Console(
         store,

@@ -227,6 +227,13 @@ class ServingConfig(Struct, frozen=True):
         int,
         Meta(ge=1, description="Calls beyond this number are refused with RESOURCE_EXHAUSTED."),
     ] = 512
+    channelz: Annotated[
+        bool,
+        Meta(
+            description="Whether the UNIX sockets have gRPC's channelz, which tells of every"
+            " connection and what went over it; for finding out why a client is slow."
+        ),
+    ] = False
     call_seconds: Annotated[
         float,
         Meta(gt=0, description="The deadline of a call that brings none of its own."),

@@ -32,7 +32,7 @@ from edged.serving._caller import (
     timing_of,
     trace_of,
 )
-from edged.serving._health import HEALTH, Health, add_reflection
+from edged.serving._health import HEALTH, Health, add_channelz, add_reflection
 from edged.serving._listener import InFlight, Listener
 from edged.serving._reception import METHODS
 
@@ -71,6 +71,7 @@ class GrpcFront:
         answer: answers one call.
         high_priority: whether a client of that address may ask for it; may be set at any time.
         in_flight: counts the calls, and ends them.
+        channelz: whether those who may open a UNIX socket are told of all connections there.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class GrpcFront:
         limits: ServingLimits = ServingLimits(),
         high_priority: Callable[[str], bool] = lambda _: True,
         in_flight: InFlight | None = None,
+        channelz: bool = False,
     ) -> None:
         self._answer = answer
         self._listeners = listeners
         self._limits = limits
         self.high_priority = high_priority
         self._in_flight = in_flight or InFlight(limits.concurrent_calls)
+        self._channelz = channelz
         self._servers: list[grpc.aio.Server] = []
         self._health = Health(_SERVICES)
 
@@ -116,12 +119,14 @@ class GrpcFront:
             )
             server.add_generic_rpc_handlers((_Methods(self._call, listener),))
             self._health.add_to(server)
-            add_reflection(server, (*_SERVICES, HEALTH))
+            local = listener.address.startswith("unix:")
+            further = [add_channelz(server)] if self._channelz and local else []
+            add_reflection(server, (*_SERVICES, HEALTH, *further))
             # From here on it has to be stopped, also when the next one cannot start.
             self._servers.append(server)
             ports.append(_bind(server, listener))
             await server.start()
-            if listener.address.startswith("unix:"):
+            if local:
                 # Its folder is for all to enter; who may call is said by its mode.
                 path = Path(listener.address.removeprefix("unix:"))
                 await asyncio.to_thread(path.chmod, listener.mode)

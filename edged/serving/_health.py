@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from edged import wire
 
-__all__ = ["HEALTH", "Health", "add_reflection"]
+__all__ = ["HEALTH", "Health", "add_channelz", "add_reflection"]
 
 HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -104,6 +104,15 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
     """Have *server* describe *services*, of edged's pool or protobuf's, and reflection itself."""
     names = (*services, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server, pool=_Pools())
+
+
+def add_channelz(server: grpc.aio.Server) -> str:
+    """Have *server* tell of servers and connections in this process; returns the service's name."""
+    # Half a megabyte that few need.
+    from grpc_channelz.v1 import channelz, channelz_pb2
+
+    channelz.add_channelz_servicer(server)
+    return str(channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name)
 
 
 class _Pools:

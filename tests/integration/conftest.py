@@ -56,7 +56,7 @@ def kws(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     """One for all protocols: the sample, with labels, that takes tensors and images."""
     appliance = Appliance(tmp_path_factory.mktemp("a"))
-    appliance.set("serving", "model_control = true")
+    appliance.set("serving", "model_control = true\nchannelz = true")
     folder = tmp_path_factory.mktemp("b")
     labels = folder / "labels.txt"
     labels.write_text("\n".join(LABELS) + "\n")

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from integration.appliance import DATA, Appliance
 from integration.sample import CLASSES, FEATURES, LABELS, SCORES, SIDE
 from tritonclient.utils import InferenceServerException
@@ -197,6 +198,12 @@ def test_a_configuration_by_a_call_is_refused_with_what_to_do(serving: Appliance
     with pytest.raises(grpc.RpcError, match="drop folder") as caught:
         call(b"", timeout=30)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_channelz_tells_of_this_connection(serving: Appliance) -> None:
+    stub = channelz_pb2_grpc.ChannelzStub(serving.channel)
+    servers = stub.GetServers(channelz_pb2.GetServersRequest(), timeout=30).server
+    assert any(server.data.calls_started for server in servers)
 
 
 def test_statistics_count_each_sample(client: triton.InferenceServerClient) -> None:

@@ -7,16 +7,18 @@ import gzip
 import json
 import shutil
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from integration.appliance import DATA, Appliance
+from integration.appliance import DATA, Appliance, eventually
 from integration.sample import CLASSES, FEATURES, LABELS, SCORES, SIDE
 from tritonclient.utils import InferenceServerException
 
@@ -76,6 +78,32 @@ def test_status_and_metadata(serving: Appliance, path: str) -> None:
     assert known["inputs"]["images"]["name"] == "Placeholder:0"
     sizes = [dim["size"] for dim in known["inputs"]["images"]["tensor_shape"]["dim"]]
     assert sizes == ["-1", "16", "16", "3"]
+
+
+def test_the_status_follows_a_swap(
+    serving: Appliance, second: Path, client: triton.InferenceServerClient
+) -> None:
+    serving.put(second, "for-status.edgemodel")
+    seen: dict[str, list[str]] = {"sample": [], "second": []}
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            for name, states in seen.items():
+                (version,) = ask(serving, f"/v1/models/{name}")[1]["model_version_status"]
+                if states[-1:] != [version["state"]]:
+                    states.append(version["state"])
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    eventually(lambda: all(seen.values()), "a first look")
+    client.load_model("sample")
+    eventually(lambda: seen["sample"][-1] == "AVAILABLE" and seen["second"][-1] == "END", "a last")
+    done.set()
+    looking.join()
+    # UNLOADING lasts for as long as calls are held, which is easily missed.
+    assert [state for state in seen["second"] if state != "UNLOADING"] == ["AVAILABLE", "END"]
+    assert seen["sample"] == ["END", "LOADING", "AVAILABLE"]
 
 
 def test_rows(serving: Appliance, by_tensor: np.ndarray, by_image: np.ndarray) -> None:
