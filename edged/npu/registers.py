@@ -77,13 +77,19 @@ class Reg(enum.IntEnum):
     """Offsets in BAR0 of the registers that exist once. 32 bits wide unless said otherwise."""
 
     MAGIC = 0x0000
+    """The bytes ``EDGE``: :data:`MAGIC`."""
     ABI = 0x0004
+    """Of this contract: :data:`ABI`."""
     GATEWARE_ID = 0x0008
     """64 bits: first 8 bytes of blake2s over the role image."""
     ARRAY_TI = 0x0010
+    """Input channels that the array takes per cycle; see :class:`Array`."""
     ARRAY_TO = 0x0014
+    """Output channels."""
     ARRAY_TP = 0x0018
+    """Pixels."""
     CAPABILITIES = 0x001C
+    """Bits of :class:`Capability`."""
     ACTIVATION_BUFFER = 0x0020
     """On-chip bytes for activations."""
     WEIGHT_BUFFER = 0x0024
@@ -100,33 +106,46 @@ class Reg(enum.IntEnum):
     STATE = 0x0104
     """A :class:`State`."""
     RESET_CAUSE = 0x0108
+    """A :class:`ResetCause`: of the last one."""
     WATCHDOG_MS = 0x010C
     """Longest time a RUN may take before the device faults it; 0 is off."""
 
     INTERRUPT_ENABLE = 0x0200
+    """Bits as in ``INTERRUPT_ACK``: which are signalled. Each opening has its own three."""
     INTERRUPT_PENDING = 0x0204
+    """Bits that were raised and not acknowledged."""
     INTERRUPT_ACK = 0x0208
     """Write one to clear. Bit 0: device event; bit 1 + q: queue q."""
 
     TEMPERATURE_MC = 0x0300
     """Thousandths of a degree Celsius, signed."""
     POWER_MW = 0x0304
+    """Thousandths of a watt."""
     ECC_CORRECTED = 0x0308
+    """Memory errors made good, since power-on or the last function-level reset."""
     ECC_UNCORRECTED = 0x030C
+    """Those that could not be."""
     SEU_COUNT = 0x0310
+    """Bits of the configuration that were found flipped."""
     DRAM_CALIBRATED = 0x0314
+    """1 if the interface of the DRAM is."""
     FAULT_CODE = 0x0318
     """A :class:`Fault`."""
     FAULT_ADDRESS = 0x0320
     """64 bits."""
     TIMEOUTS = 0x0328
+    """Runs that the watchdog ended."""
 
     CYCLES = 0x0400
     """64 bits, like the four below."""
     BUSY_CYCLES = 0x0408
+    """In which the array computed."""
     STALL_CYCLES = 0x0410
+    """In which it waited for DRAM."""
     BYTES_READ = 0x0418
+    """From DRAM, by runs."""
     BYTES_WRITTEN = 0x0420
+    """Likewise."""
 
     QUEUE = 0x1000
     """First queue block; see :class:`Queue`."""
@@ -191,10 +210,13 @@ class BankStatus(enum.IntEnum):
     """``Bank.STATUS``."""
 
     EMPTY = 0
+    """Nothing was loaded, or a reset has emptied it."""
     LOADING = 1
+    """A LOAD_IMAGE is under way."""
     VALID = 2
     """Section CRCs and digest were checked by the device."""
     CORRUPT = 3
+    """A load failed, or a bit flipped since. It is not run."""
 
 
 class State(enum.IntEnum):
@@ -207,10 +229,15 @@ class State(enum.IntEnum):
     LOADING = 2
     """No bank is active and one is being loaded."""
     READY = 3
+    """A bank is active and nothing runs."""
     RUNNING = 4
+    """A run is under way."""
     FAULTED = 5
+    """``FAULT_CODE`` says why; nothing runs until it is cleared or reset."""
     RESETTING = 6
+    """A reset or a boot is under way."""
     INCOMPATIBLE = 7
+    """The role does not fit the card; flash another."""
 
 
 class Command(enum.IntEnum):
@@ -219,6 +246,7 @@ class Command(enum.IntEnum):
     SOFT_RESET = 1
     """Abort the queues and disable them, deactivate and empty both banks. Ends in CLEARED."""
     CLEAR_FAULT = 2
+    """Let a FAULTED device run again; the banks stay."""
 
 
 class ResetCause(enum.IntEnum):
@@ -226,15 +254,20 @@ class ResetCause(enum.IntEnum):
 
     POWER_ON = 0
     SOFT = 1
+    """By command."""
     FUNCTION_LEVEL = 2
+    """By PCI Express."""
     WATCHDOG = 3
+    """By the device itself."""
 
 
 class Capability(enum.IntFlag):
     """Bits of ``Reg.CAPABILITIES``."""
 
     FAULT_INJECTION = 1
+    """The block :class:`Inject` is there; an emulator's."""
     MODELLED_PACE = 2
+    """An emulator that takes the time that hardware would."""
     FLASH = 4
     """The firmware can be changed through the block :class:`Flash`."""
 
@@ -244,10 +277,15 @@ class Fault(enum.IntEnum):
 
     NONE = 0
     WATCHDOG = 1
+    """A run took longer than ``WATCHDOG_MS``."""
     DMA = 2
+    """The link or the host's memory failed."""
     DRAM = 3
+    """A memory error that could not be corrected."""
     IMAGE = 4
+    """The active bank is corrupt."""
     OVER_TEMPERATURE = 5
+    """The device protects itself."""
 
 
 class Flash(enum.IntEnum):
@@ -296,6 +334,7 @@ class FlashStatus(enum.IntEnum):
     IDLE = 0
     """It went well."""
     BUSY = 1
+    """A command is under way; ``PROGRESS`` grows."""
     LOCKED = 2
     """ERASE of the golden region without ``UNLOCK``."""
     BAD_LENGTH = 3
@@ -426,8 +465,11 @@ class Status(enum.IntEnum):
     BAD_ADDRESS = 2
     """A host or device range that is not mapped, or outside the bank."""
     BAD_LENGTH = 3
+    """Of 0 bytes, or more than fit."""
     BAD_CRC = 4
+    """The data are not those of the descriptor's CRC; the host tries once more."""
     BAD_IMAGE = 5
+    """The image is malformed."""
     INCOMPATIBLE = 6
     """The image's ABI, array or DRAM need does not fit this device."""
     BANK_BUSY = 7
@@ -437,7 +479,9 @@ class Status(enum.IntEnum):
     FAULT = 9
     """See ``Reg.FAULT_CODE``."""
     ABORTED = 10
+    """The queue was disabled, or the device reset, before it was done."""
     TIMEOUT = 11
+    """A RUN that the watchdog ended."""
     NO_ROLE = 12
     """The golden image runs, which does not compute."""
 

@@ -1,0 +1,51 @@
+"""docs/board-vendors.md says what the contract's code says."""
+
+from __future__ import annotations
+
+import enum
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from edged.npu import registers
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "board-vendors.md").read_text()
+OF_THE_EMULATOR = {"Inject", "Injection"}
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "board_vendors", ROOT / "packaging" / "board_vendors.py"
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_those_of_the_code(generator: ModuleType) -> None:
+    assert generator.remade(PAGE) == PAGE, "run `make docs`"
+
+
+def test_everything_of_the_contract_is_there_and_explained() -> None:
+    missing = [
+        f"{kind.__name__}.{member.name}"
+        for name in registers.__all__
+        if isinstance(kind := getattr(registers, name), type) and issubclass(kind, enum.Enum)
+        if name not in OF_THE_EMULATOR
+        for member in kind
+        if not re.search(rf"^\| `(0x)?[0-9a-f]+` \| `{member.name}` \| ", PAGE, re.MULTILINE)
+    ]
+    assert missing == []
+    unexplained = re.findall(r"^\| `(?:0x)?[0-9a-f]+` \| `(\w+)` \|  \|$", PAGE, re.MULTILINE)
+    assert set(unexplained) <= {"OK", "NONE", "POWER_ON"}, "they need a docstring"
+
+
+def test_what_it_links_to_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", PAGE):
+        assert (ROOT / "docs" / target).exists(), target
