@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-slow test-shares test-systemd test-vm lint docs proto deb campaign bench soak clean
+.PHONY: help demo test fuzz test-slow test-shares test-systemd test-vm lint docs proto deb campaign bench failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench: $(INSTALLED) ## what edged costs over the same work without it
 	PYTHONPATH=tests:bench $(BIN)/python bench/predict.py
 	PYTHONPATH=tests:bench $(BIN)/python bench/swap.py --swaps 30
 	PYTHONPATH=tests:bench $(BIN)/python bench/idle.py
+
+failures: $(INSTALLED) ## what clients see when containers, models and the daemon end: docs/failures.md
+	PYTHONPATH=tests:bench $(BIN)/python bench/failures.py --write docs/failures.md
 
 soak: $(INSTALLED) ## ten minutes of swaps under load, and a plot of what they take
 	$(BIN)/python -m pip install -q -e '.[bench]'

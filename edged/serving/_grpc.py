@@ -45,6 +45,9 @@ _RETRY_MS = 1000
 # What is answered when the last call is over still has to get out; streams that nobody ends do not
 # hold up the end for longer.
 _LAST_WORDS = 0.5
+# No call came for so long: none is on its way in, or they come so often that some always are.
+_QUIET = 0.05
+_QUIET_AT_THE_LATEST = 0.3
 # Health checks and descriptions of services, at the same time, besides the calls.
 _OTHER_CALLS = 128
 
@@ -91,6 +94,8 @@ class GrpcFront:
         self._channelz = channelz
         self._servers: list[grpc.aio.Server] = []
         self._health = Health(_SERVICES)
+        self._held_back: asyncio.Event | None = None
+        self._refused_at = 0.0
 
     def serves(self, model: str | None) -> None:
         """Be told the name of the model that serves, None for none; health checks say so."""
@@ -138,7 +143,28 @@ class GrpcFront:
         left = await self._in_flight.drain(grace)
         if left:
             _log.warning("%d calls were not answered within %g s", left, grace)
-        await asyncio.gather(*(server.stop(_LAST_WORDS) for server in self._servers))
+        await self._close()
+
+    async def _close(self) -> None:
+        """Close the connections, when no call is on its way in.
+
+        gRPC answers calls that have arrived and were not looked at yet with CANCELLED, which a
+        client does not repeat. So refusals are held back for a moment: whoever waits for one makes
+        no call. They go out while the servers stop.
+        """
+        self._held_back = asyncio.Event()
+        last = time.monotonic() + _QUIET_AT_THE_LATEST
+        self._refused_at = time.monotonic()
+        while True:
+            left = min(last, self._refused_at + _QUIET) - time.monotonic()
+            if left <= 0:
+                break
+            await asyncio.sleep(left)
+        stopping = asyncio.gather(*(server.stop(_LAST_WORDS) for server in self._servers))
+        # Until each has begun to.
+        await asyncio.sleep(0.01)
+        self._held_back.set()
+        await stopping
 
     async def _call(self, listener: Listener, method: str, context: Any) -> bytes:
         left = context.time_remaining()
@@ -175,6 +201,9 @@ class GrpcFront:
                     context.set_trailing_metadata(trailers)
                 return response
         except EdgedError as error:
+            if self._held_back is not None:
+                self._refused_at = time.monotonic()
+                await self._held_back.wait()
             await _abort(context, error, request_id)
             raise  # abort() raises by itself; this line tells the type checker
         except Exception:

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import time
 from pathlib import Path
 
-import grpc
-from integration.appliance import DATA, Appliance, eventually
+import grpc.aio
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from integration.appliance import DATA, Appliance
+from integration.crowd import Crowd, photo_request
 
 PHOTO = (DATA / "images" / "schoolbus.jpg").read_bytes()
 
 
-def test_sigterm_under_load_drains(appliance: Appliance, mobilenet: Path) -> None:
-    appliance.put(mobilenet)
+async def test_sigterm_under_load_answers_what_was_accepted_and_refuses_the_rest(
+    appliance: Appliance, mobilenet: Path
+) -> None:
+    await asyncio.to_thread(appliance.put, mobilenet)
     assert appliance.daemon is not None
-    answered: list[int] = []
-    refused: list[grpc.StatusCode] = []
-
-    def load() -> None:
-        while not refused:
-            try:
-                appliance.score_images(PHOTO)
-                answered.append(1)
-            except grpc.RpcError as error:
-                refused.append(error.code())
-
-    threads = [threading.Thread(target=load) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    eventually(lambda: len(answered) > 10, "some answers")
-    appliance.daemon.terminate()
-    # Without a server, a call that waits for one would wait until its deadline.
-    status = appliance.daemon.wait(30)
-    appliance.channel.close()
-    for thread in threads:
-        thread.join()
+    target = f"unix:{appliance.socket}"
+    async with (
+        Crowd(target, photo_request(PHOTO), 8) as crowd,
+        grpc.aio.insecure_channel(target) as channel,
+    ):
+        # Nor do those hold it up who never end what they ask.
+        described = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+        await described.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        await described.read()
+        await crowd.until(lambda crowd: crowd.codes["OK"] > 24)
+        began = time.monotonic()
+        appliance.daemon.terminate()
+        status = await asyncio.to_thread(appliance.daemon.wait, 20)
     assert status == 0, appliance.log.read_text()[-2000:]
-    assert set(refused) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    # Sent so long before, it was with the daemon.
+    accepted = [r for r in crowd.replies if r.asked < began - 0.1 and r.ended > began]
+    assert {reply.code for reply in accepted} <= {"OK"}
+    assert crowd.codes.keys() == {"OK", "UNAVAILABLE"}, crowd.codes
+    assert any(reply.hint for reply in crowd.replies)
     assert "Traceback" not in appliance.log.read_text()
 
 
