@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-slow test-shares test-systemd test-vm lint docs proto deb campaign bench failures soak clean
+.PHONY: help demo test fuzz test-slow test-shares test-systemd test-vm lint docs proto deb campaign bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,8 +50,11 @@ fuzz: $(INSTALLED) ## lie to driver and emulator, an hour each or EDGED_FUZZ_SEC
 campaign: $(INSTALLED) ## make everything fail, everywhere, and write what came of it: docs/faults.md
 	PYTHONPATH=tests $(BIN)/python -m campaign.run --jobs 2 --write docs/faults.md
 
-bench: $(INSTALLED) ## what edged costs over the same work without it
-	PYTHONPATH=tests:bench $(BIN)/python bench/predict.py
+bench: $(INSTALLED) ## what edged costs over the same work without it: docs/performance.md; 5 minutes
+	$(BIN)/python -m pip install -q -e '.[bench]'
+	PYTHONPATH=tests:bench $(BIN)/python bench/serving.py --write docs/performance.md
+
+bench-swap: $(INSTALLED) ## for how long a swap holds calls, and what edged takes when idle
 	PYTHONPATH=tests:bench $(BIN)/python bench/swap.py --swaps 30
 	PYTHONPATH=tests:bench $(BIN)/python bench/idle.py
 
@@ -69,7 +72,7 @@ test-systemd: deb ## that package, in a Debian of its own that systemd boots (as
 	$(BIN)/pytest tests/systemd -m systemd -p no:cacheprovider --timeout 1800
 
 test-vm: deb ## that package in a PC in QEMU that has the card, power cuts and all (25 minutes; see docs/vm.md)
-	$(BIN)/pytest tests/vm -m vm -p no:cacheprovider --timeout 3600
+	$(BIN)/pytest tests/vm -m vm -p no:cacheprovider --timeout 3600 $(VM)
 
 clean: ## remove the virtual environment and what tools leave behind
 	rm -rf .venv build dist *.egg-info
