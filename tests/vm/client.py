@@ -36,10 +36,11 @@ class Client:
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options)
         self._call = self._channel.unary_unary(f"/{wire.PREDICT}")
         spoken = np.linspace(-40, 40, 490, dtype=np.float32).reshape(1, 49, 10, 1)
-        photo = np.array([PHOTO.read_bytes()], object)
+        photo = wire.from_array([PHOTO.read_bytes()])
+        inputs = {KWS: {"input_1": wire.from_array(spoken)}, MOBILENET: {"images": photo}}
         self._requests = {
-            name: wire.PredictRequest(inputs={key: wire.from_array(value)}).SerializeToString()
-            for name, key, value in ((KWS, "input_1", spoken), (MOBILENET, "images", photo))
+            model: wire.PredictRequest(inputs=tensors).SerializeToString()
+            for model, tensors in inputs.items()
         }
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from vm import bundles, image
 from vm.client import Client
 from vm.machine import Emulator, Machine
+from vm.powercut import Lost
 from vm.table import Row, Table
 
 TABLE = Table()
@@ -44,10 +46,11 @@ class Appliance:
         self.card.power_on()
         return self.machine.boot()
 
-    def cut_power(self) -> None:
-        """Of both, at once, as one cord feeds them."""
-        self.machine.cut_power()
+    def cut_power(self, chance: random.Random | None = None) -> Lost:
+        """Of both, at once, as one cord feeds them; see :meth:`Machine.cut_power`."""
+        lost = self.machine.cut_power(chance)
         self.card.power_off()
+        return lost
 
     def serves(self, *models: str, patience: float = 300) -> tuple[str, float]:
         """Wait until one of *models* answers as it always did; which, and after how long."""

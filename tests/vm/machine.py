@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vm.image import Debian, Qemu
+from vm.powercut import Disk, Lost
 
 __all__ = ["DEVICE", "Emulator", "Failed", "Machine", "Output", "Shares"]
 
@@ -88,7 +90,6 @@ class Machine:
     Args:
         folder: for its disk, its sockets and its console's output.
         shares: each is a 9p file system; see :meth:`mount`.
-        backing: the image that its disk begins as, by default the bare Debian.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Machine:
         iommu: bool = True,
     ) -> None:
         self.folder = folder
-        self.disk = folder / "disk.qcow2"
+        self._disk = Disk(folder, qemu, debian)
         self.console = folder / "console"
         self.port = _free_port()
         """Of this host, for what the guest listens to on port 50051."""
@@ -122,10 +123,7 @@ class Machine:
     def boot(self, *, patience: float = 240) -> float:
         """Switch it on and wait until it takes commands; returns the seconds that it took."""
         began = time.monotonic()
-        if not self.disk.exists():
-            words = ("create", "-q", "-f", "qcow2", "-b", self._debian.disk, "-F", "raw")
-            command = self._qemu.command("qemu-img", *words, self.disk)
-            subprocess.run(command, check=True, env=self._qemu.environment)
+        self._disk.attach()
         sockets = {name: self.folder / f"{name}.sock" for name in ("qmp", "agent")}
         for path in sockets.values():
             path.unlink(missing_ok=True)
@@ -150,16 +148,22 @@ class Machine:
             raise Failed(f"the machine does not boot: {failure}\n{self.tail()}") from failure
         return time.monotonic() - began
 
-    def cut_power(self) -> None:
-        """SIGKILL: nothing in there has a moment left."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+    def cut_power(self, chance: random.Random | None = None) -> Lost:
+        """SIGKILL: nothing in there has a moment left.
+
+        Args:
+            chance: by which the disk loses what no flush had followed; None: it loses nothing.
+        """
+        if self._process is None:
+            return Lost(0, 0, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
         for peer in (self._monitor, self._agent):
             if peer is not None:
                 peer.close()
         self._process = self._monitor = self._agent = None
+        return self._disk.detach(chance)
 
     def shut_down(self, patience: float = 120) -> None:
         """As with the button in front."""
@@ -305,8 +309,7 @@ class Machine:
             words += ["-device", "intel-iommu,intremap=on,caching-mode=on"]
         words += ["-kernel", self._debian.kernel, "-initrd", self._debian.initrd]
         words += ["-append", " ".join(kernel), "-serial", f"file:{self.console}"]
-        words += ["-drive", f"file={self.disk},if=none,id=disk,discard=unmap"]
-        words += ["-device", "virtio-blk-pci,drive=disk"]
+        words += [*self._disk.options, "-device", "virtio-blk-pci,drive=disk"]
         words += ["-device", "virtio-rng-pci"]
         forward = f"hostfwd=tcp:127.0.0.1:{self.port}-:50051"
         words += ["-netdev", f"user,id=net,restrict=on,{forward}"]

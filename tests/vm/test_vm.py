@@ -228,7 +228,7 @@ def test_power_cuts_during_swaps(appliance, report, request: pytest.FixtureReque
         began = time.monotonic()
         machine.begin("edgectl", "activate", new)
         time.sleep(max(0.0, moment - (time.monotonic() - began)))
-        appliance.cut_power()
+        lost = appliance.cut_power(moments)
         booted = appliance.power_on()
         serving, waited = appliance.serves(old, new)
         store = _store(machine)
@@ -237,7 +237,7 @@ def test_power_cuts_during_swaps(appliance, report, request: pytest.FixtureReque
         which = "the old one" if serving == old else "the new one"
         report(
             f"power cut {number}",
-            f"{moment:.2f} s into the swap from {old} to {new}",
+            f"{moment:.2f} s into the swap from {old} to {new}; writes not flushed: {lost}",
             f"{which} serves {waited:.1f} s after a boot of {booted:.1f} s; catalogue sound",
             time.monotonic() - began,
         )
