@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from machines.debian import make_debian
 
 PROJECT = Path(__file__).parent.parent.parent
 PACKAGES = (
@@ -134,14 +135,7 @@ def base() -> Path:
     if os.geteuid():
         pytest.skip("only root can boot a machine")
     root = Path(os.environ.get("EDGED_TEST_ROOT", PROJECT / "build" / "systemd" / "root"))
-    if not (root / "usr" / "bin" / "systemctl").exists():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        include = ",".join(PACKAGES.split())
-        made = root.with_name(f"{root.name}.new")
-        shutil.rmtree(made, ignore_errors=True)
-        command = ["mmdebstrap", "--variant=minbase", f"--include={include}", "bookworm"]
-        subprocess.run([*command, str(made)], check=True)
-        made.rename(root)
+    make_debian(root, PACKAGES.split(), "bookworm", "--variant=minbase")
     return root
 
 
