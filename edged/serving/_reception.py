@@ -20,6 +20,7 @@ __all__ = ["EXTENSIONS", "METHODS", "SERVER_NAME", "STATES", "Reception"]
 SERVER_NAME: Final = "edged"
 EXTENSIONS: Final = (
     "classification",
+    "model_configuration",
     "model_repository",
     "model_repository(unload_dependents)",
     "statistics",
@@ -44,6 +45,7 @@ _MODELS: Final = (
     wire.REGRESS,
     wire.GET_MODEL_METADATA,
     inference.MODEL_METADATA,
+    inference.MODEL_CONFIG,
     inference.MODEL_INFER,
     inference.MODEL_STATISTICS,
 )

@@ -130,6 +130,7 @@ class RestFront:
                 app.router.add_post(f"{path}:{verb}", self._calls(method))
         for path in (_OPEN_INFERENCE, rf"{_OPEN_INFERENCE}/versions/{{version:[^/]+}}"):
             app.router.add_get(path, self._calls(rest.MODEL_METADATA))
+            app.router.add_get(f"{path}/config", self._calls(rest.MODEL_CONFIG))
             app.router.add_get(f"{path}/ready", self._model_ready)
             app.router.add_get(f"{path}/stats", self._calls(rest.MODEL_STATISTICS))
             app.router.add_post(f"{path}/infer", self._calls(rest.MODEL_INFER))

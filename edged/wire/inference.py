@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from edged.wire._pb.inference_pb2 import (
+    DataType,
     InferBatchStatistics,
     InferParameter,
     InferStatistics,
     InferTensorContents,
+    ModelConfig,
+    ModelConfigRequest,
+    ModelConfigResponse,
     ModelInferRequest,
     ModelInferResponse,
     ModelMetadataRequest,
@@ -40,6 +44,7 @@ from edged.wire._pb.inference_pb2 import (
 )
 
 __all__ = [
+    "MODEL_CONFIG",
     "MODEL_INFER",
     "MODEL_METADATA",
     "MODEL_READY",
@@ -55,10 +60,14 @@ __all__ = [
     "SHARED_MEMORY_REGISTER",
     "SHARED_MEMORY_STATUS",
     "SHARED_MEMORY_UNREGISTER",
+    "DataType",
     "InferBatchStatistics",
     "InferParameter",
     "InferStatistics",
     "InferTensorContents",
+    "ModelConfig",
+    "ModelConfigRequest",
+    "ModelConfigResponse",
     "ModelInferRequest",
     "ModelInferResponse",
     "ModelMetadataRequest",
@@ -98,6 +107,7 @@ SERVER_READY: Final = f"{SERVICE}/ServerReady"
 MODEL_READY: Final = f"{SERVICE}/ModelReady"
 SERVER_METADATA: Final = f"{SERVICE}/ServerMetadata"
 MODEL_METADATA: Final = f"{SERVICE}/ModelMetadata"
+MODEL_CONFIG: Final = f"{SERVICE}/ModelConfig"
 MODEL_INFER: Final = f"{SERVICE}/ModelInfer"
 MODEL_STATISTICS: Final = f"{SERVICE}/ModelStatistics"
 REPOSITORY_INDEX: Final = f"{SERVICE}/RepositoryIndex"

@@ -16,6 +16,7 @@ __all__ = [
     "GET_MODEL_METADATA",
     "JSON_BYTES",
     "MODEL",
+    "MODEL_CONFIG",
     "MODEL_INFER",
     "MODEL_METADATA",
     "MODEL_STATISTICS",
@@ -32,6 +33,7 @@ CLASSIFY: Final = "tensorflow.serving.rest/Classify"
 REGRESS: Final = "tensorflow.serving.rest/Regress"
 GET_MODEL_METADATA: Final = "tensorflow.serving.rest/GetModelMetadata"
 MODEL_INFER: Final = "inference.rest/ModelInfer"
+MODEL_CONFIG: Final = "inference.rest/ModelConfig"
 MODEL_METADATA: Final = "inference.rest/ModelMetadata"
 MODEL_STATISTICS: Final = "inference.rest/ModelStatistics"
 

@@ -62,6 +62,16 @@ def test_the_model_that_serves_is_ready(client: triton.InferenceServerClient, ve
     ]
 
 
+def test_the_configuration_is_the_metadata_in_tritons_words(
+    client: triton.InferenceServerClient,
+) -> None:
+    told = client.get_model_config("sample").config
+    assert (told.name, told.max_batch_size) == ("sample", 256)
+    (given,) = told.input
+    assert (given.name, list(given.dims)) == ("images", [SIDE, SIDE, 3])
+    assert [list(output.dims) for output in told.output] == [[CLASSES], [1, 1, 8]]
+
+
 def test_others_are_not(client: triton.InferenceServerClient) -> None:
     assert not client.is_model_ready("other") and not client.is_model_ready("sample", "2.0.0")
     with pytest.raises(InferenceServerException, match=r"NOT_FOUND.*'sample' 1.0.0"):

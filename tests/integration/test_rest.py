@@ -264,6 +264,7 @@ def test_triton_is_told_of_server_and_model(client: triton.InferenceServerClient
     assert client.get_server_metadata()["name"] == "edged"
     told = client.get_model_metadata("sample", "1.0.0")
     assert told["versions"] == ["1.0.0"]
+    assert client.get_model_config("sample")["input"][0]["dims"] == [SIDE, SIDE, 3]
     assert told["inputs"] == [{"name": "images", "datatype": "FP32", "shape": [-1, SIDE, SIDE, 3]}]
 
 

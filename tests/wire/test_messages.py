@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import model_config_pb2, service_pb2
 
 import edged.wire
 from edged import wire
@@ -152,15 +152,20 @@ def test_generated_code_is_current(tmp_path: Path) -> None:
 
 def test_inference_messages_are_those_of_tritons_client() -> None:
     """Every field of ours is there under its number and type, and every method."""
-    theirs = service_pb2.DESCRIPTOR
+    known = dict(service_pb2.DESCRIPTOR.message_types_by_name)
+    known |= dict(model_config_pb2.DESCRIPTOR.message_types_by_name)
     ours = wire.POOL.FindFileByName("edged/wire/_pb/inference.proto")
     for name, message in ours.message_types_by_name.items():
-        _check_fields(message, theirs.message_types_by_name[name])
+        _check_fields(message, known[name])
+    (types,) = ours.enum_types_by_name.values()
+    published = model_config_pb2.DESCRIPTOR.enum_types_by_name[types.name]
+    numbers = [(value.name, value.number) for value in published.values]
+    assert [(value.name, value.number) for value in types.values] == numbers
     (service,) = ours.services_by_name.values()
-    published = theirs.services_by_name[service.name]
-    assert service.full_name == published.full_name
+    described = service_pb2.DESCRIPTOR.services_by_name[service.name]
+    assert service.full_name == described.full_name
     for method in service.methods:
-        other = published.methods_by_name[method.name]
+        other = described.methods_by_name[method.name]
         assert method.input_type.full_name == other.input_type.full_name
         assert method.output_type.full_name == other.output_type.full_name
 

@@ -27,7 +27,7 @@ from edged.container.worker._parse import parse
 from edged.container.worker._regions import Regions
 from edged.container.worker._requested import check_model, check_version
 from edged.container.worker._runner import Runner
-from edged.container.worker._signature import Given, Signature
+from edged.container.worker._signature import MAX_BATCH, Given, Signature
 from edged.container.worker._statistics import INFER, INPUT, OUTPUT, Statistics
 from edged.errors import RequestError
 from edged.wire import inference
@@ -116,6 +116,28 @@ class OpenInference:
             inputs=[_described(tensor) for tensor in manifest.inputs],
             outputs=[_described(tensor) for tensor in self._signature.answerable],
         )
+
+    def config(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
+        """The same in Triton's words: without the batch, which has a bound."""
+        request = parse(inference.ModelConfigRequest, data)
+        self.check(request.name, request.version)
+        return inference.ModelConfigResponse(config=self.configured()).SerializeToString()
+
+    def configured(self) -> inference.ModelConfig:
+        """See :meth:`config`."""
+        manifest = self._model.manifest
+        config = inference.ModelConfig(
+            name=manifest.name, platform=PLATFORM, max_batch_size=MAX_BATCH
+        )
+        for listed, tensors in (
+            (config.input, manifest.inputs),
+            (config.output, self._signature.answerable),
+        ):
+            for tensor in tensors:
+                described = _described(tensor)
+                kind = inference.DataType.Value(f"TYPE_{described.datatype}")
+                listed.add(name=described.name, data_type=kind, dims=described.shape[1:])
+        return config
 
     def statistics(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
         """What was asked of the model since it was loaded, by whichever protocol."""

@@ -107,9 +107,13 @@ class OpenInferenceRest:
         """The model's tensors."""
         self._check(extras)
         described = MessageToDict(self._grpc.described(), preserving_proto_field_name=True)
-        for tensor in (*described["inputs"], *described["outputs"]):
-            tensor["shape"] = [int(size) for size in tensor["shape"]]  # protobuf writes "1"
-        return rest.frame(to_json(described))
+        return rest.frame(to_json(_with_numbers(described)))
+
+    def config(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
+        """The model's tensors in Triton's words."""
+        self._check(extras)
+        configured = MessageToDict(self._grpc.configured(), preserving_proto_field_name=True)
+        return rest.frame(to_json(_with_numbers(configured)))
 
     def statistics(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
         """What was asked of the model since it was loaded."""
@@ -230,9 +234,11 @@ def _with_numbers(value: Any) -> Any:
     """What protobuf writes as text because it may have 64 bits, as numbers."""
     if isinstance(value, dict):
         return {
-            key: each if key in ("name", "version") else _with_numbers(each)
+            key: each if key in ("name", "version", "versions") else _with_numbers(each)
             for key, each in value.items()
         }
     if isinstance(value, list):
         return [_with_numbers(each) for each in value]
-    return int(value) if isinstance(value, str) and value.isdigit() else value
+    if isinstance(value, str) and value.removeprefix("-").isdigit():
+        return int(value)
+    return value

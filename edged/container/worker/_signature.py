@@ -14,7 +14,7 @@ from edged.container.worker._model import Arrays
 from edged.errors import LimitError, RequestError
 from edged.preprocess import Preprocess, image_to_array
 
-__all__ = ["SIGNATURE_NAME", "STRING", "Given", "Signature"]
+__all__ = ["MAX_BATCH", "SIGNATURE_NAME", "STRING", "Given", "Signature"]
 
 SIGNATURE_NAME: Final = "serving_default"
 
@@ -24,7 +24,8 @@ _OLDEST: Final = "images"
 _CONVENTIONAL: Final = (_OLDEST, "Placeholder:0")
 """What the clients of the original service call the input, whatever its name."""
 
-_MAX_BATCH: Final = 256
+MAX_BATCH: Final = 256
+"""Samples in a call."""
 
 STRING: Final = "string"
 """What stands for a dtype where the elements are strings of bytes."""
@@ -188,9 +189,9 @@ class Signature:
 def _check_batch(key: str, count: int) -> None:
     if not count:
         raise RequestError(f"cannot answer: input {key!r} has no samples")
-    if count > _MAX_BATCH:
+    if count > MAX_BATCH:
         raise LimitError(
-            f"cannot answer: input {key!r} has {count} samples, at most {_MAX_BATCH} are taken"
+            f"cannot answer: input {key!r} has {count} samples, at most {MAX_BATCH} are taken"
             " in a call"
         )
 
