@@ -87,7 +87,11 @@ class Keeper:
             self._say(State(condition, problem=choice.problem))
             return False
         card = choice.card
-        self._say(State(Condition.OPENING, str(card)))
+        if self._said is None or (self._said.condition, self._said.card) != (
+            Condition.PROBLEM,
+            str(card),
+        ):  # else it is the same once more, and not to be said every two seconds
+            self._say(State(Condition.OPENING, str(card)))
         self._used = card.address
         self._gone.clear()
         try:

@@ -19,7 +19,7 @@ from edged._vfio_user import DmaFlag
 from edged._vfio_user_server import Busy
 from edged.card._interrupts import VECTORS, Interrupts
 from edged.card._memory import AddressSpace, Memory
-from edged.device import DmaBuffer, Transport
+from edged.device import BusOwner, DmaBuffer, Step, Transport
 from edged.errors import DeviceError, DeviceLostError, LimitError
 from edged.npu.registers import (
     BANK_STRIDE,
@@ -187,12 +187,35 @@ class SharedCard:
         """
         self._require_manager(opening)
         self._transport.reset()
+        self._forget()
+        return True
+
+    @property
+    def bus_steps(self) -> tuple[str, ...]:
+        """What can be done to the bus that the card is on."""
+        if not isinstance(self._transport, BusOwner):
+            return ()
+        return tuple(step.value for step in Step if step in self._transport.bus_steps)
+
+    @_translated
+    def reset_bus(self, opening: Opening, step: str) -> None:
+        """Do one of these.
+
+        Raises:
+            Busy: another opening manages the card.
+        """
+        self._require_manager(opening)
+        assert isinstance(self._transport, BusOwner)
+        self._transport.reset_bus(Step(step))
+        self._forget()
+
+    def _forget(self) -> None:
+        """What a reset ends."""
         self._locks.clear()
         for queue in self._queues:
             queue.owner, queue.enabled = None, False
         for other in self._openings:
             other.interrupts.enabled = 0
-        return True
 
     @_translated
     def read_config(self, offset: int, size: int) -> bytes:

@@ -61,6 +61,21 @@ def test_a_card_is_served_while_it_is_there(
     assert state is not None and state.condition is Condition.NONE
 
 
+def test_a_card_that_cannot_be_opened_is_tried_again_without_many_words(
+    start_machine: Callable[..., Any], emulator: Path, tmp_path: Path
+) -> None:
+    card = tmp_path / "later.sock"
+    machine = start_machine(tmp_path / "card.sock", card)
+    assert machine.said()[0] == Condition.NONE
+    machine.do("add", ONE, *IDS)
+    assert machine.said()[0] == Condition.OPENING
+    condition, name, problem = machine.said()
+    assert (condition, name) == (Condition.PROBLEM, NAME)
+    assert "cannot reach a device" in problem
+    card.symlink_to(emulator)
+    assert machine.said()[0] == Condition.SERVED
+
+
 def test_of_several_none_is_taken(
     start_machine: Callable[..., Any], emulator: Path, tmp_path: Path
 ) -> None:
