@@ -31,6 +31,8 @@ from edged._vfio_user import (
     IrqIndex,
     IrqSetFlag,
 )
+from edged.device._bus import PciBus
+from edged.device._ladder import Step
 from edged.errors import DeviceError, DeviceLostError, IncompatibleError, LimitError
 from edged.npu.registers import BAR0_SIZE, QUEUES, Reg
 
@@ -92,6 +94,7 @@ class VfioTransport:
 
     def __init__(self, folder: Path) -> None:
         self._name = folder.name
+        self._bus = PciBus(folder)
         self._lock = threading.Lock()
         self._access = threading.Lock()
         self._lost = ""
@@ -132,6 +135,8 @@ class VfioTransport:
         self._write(self._bar0, offset, value, size)
 
     def config_read(self, offset: int, size: int) -> int:
+        if offset + size > self._config.size:
+            return 0  # Where the kernel does not reach the extended space, nothing is in it.
         return self._read(self._config, offset, size)
 
     def config_write(self, offset: int, value: int, size: int) -> None:
@@ -178,6 +183,13 @@ class VfioTransport:
 
     def reset(self) -> None:
         self._ioctl(self._device, _DEVICE_RESET, 0, "reset it")
+
+    @property
+    def bus_steps(self) -> frozenset[Step]:
+        return self._bus.offers
+
+    def reset_bus(self, step: Step) -> None:
+        self._bus.take(step)
 
     def fileno(self) -> int:
         return self._hangup.fileno()
