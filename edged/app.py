@@ -22,7 +22,7 @@ from edged.container import ProcessLauncher, Regions
 from edged.deploy import Deployer
 from edged.device import Bound, Device, Monitor, Thresholds, vfio_user
 from edged.errors import ConfigError
-from edged.host import AccessLog, CallRate, Notifier, set_level
+from edged.host import AccessLog, CallRate, LoadMeter, Notifier, set_level
 from edged.intake import Intake
 from edged.listening import Listening
 from edged.management import DeviceBank, DeviceReading, DeviceReport
@@ -156,7 +156,10 @@ async def _serve(
         models, _answer(slot, on_demand), regions if config.serving.shared_memory else None
     )
     listening = await asyncio.to_thread(Listening, config)
-    answer = rate.counting(access.logging(metrics.timed(reception.answer)))
+    meter = LoadMeter(
+        lambda: slot.queued, lambda: monitor.report.busy if monitor.report is not None else None
+    )
+    answer = rate.counting(meter.measuring(access.logging(metrics.timed(reception.answer))))
     limits = ServingLimits(
         config.serving.max_message_bytes,
         config.serving.max_concurrent_calls,
@@ -187,6 +190,7 @@ async def _serve(
         config.console.mode.bits,
         device_report,
         rate.figures,
+        meter.load,
         FirmwareUpdate(
             slot,
             link,

@@ -113,6 +113,11 @@ class Stopwatch:
         """From the beginning to the end of the last step."""
         return self._last - self._began
 
+    @property
+    def elapsed(self) -> float:
+        """From the beginning until now."""
+        return time.monotonic() - self._began
+
     def __str__(self) -> str:
         """In milliseconds: ``drain 12, detach 3``."""
         return ", ".join(f"{step} {seconds * 1e3:.0f}" for step, seconds in self._steps.items())

@@ -16,16 +16,19 @@ __all__ = [
     "CallFigures",
     "Cancelled",
     "Change",
+    "ClientLoad",
     "DeviceBank",
     "DeviceReading",
     "DeviceReport",
     "Failure",
     "Flashed",
+    "Load",
     "ModelInfo",
     "Pin",
     "Status",
     "Swap",
     "Swapped",
+    "Times",
 ]
 
 _Name = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -101,6 +104,51 @@ class Status(Struct, frozen=True):
     pinned: bool
     store_problems: tuple[str, ...] = ()
     calls: CallFigures | None = None
+
+
+class Times(Struct, frozen=True):
+    """What half of them, and 99 of 100, took at most, in seconds; None without any."""
+
+    p50: float | None = None
+    p99: float | None = None
+
+
+class ClientLoad(Struct, frozen=True):
+    """The calls of one client.
+
+    Attributes:
+        name: of its token or certificate, or its address; empty for all that are not told apart.
+        per_second: how many were answered, with an error or without.
+        failed_per_second: with an error.
+        times: of its calls.
+    """
+
+    name: str
+    per_second: float
+    failed_per_second: float = 0.0
+    times: Times = Times()
+
+
+class Load(Struct, frozen=True):
+    """The calls of the last seconds.
+
+    Attributes:
+        seconds: how many.
+        calls: of all clients.
+        running: calls in the daemon now.
+        queued: those of them that wait for their turn.
+        stages: by stage, in the order in which a call goes through them.
+        clients: those with the most calls first.
+        device_busy: for what part of the time the array was at work when it was last looked at.
+    """
+
+    seconds: float
+    calls: ClientLoad
+    running: int
+    queued: int
+    stages: dict[str, Times]
+    clients: tuple[ClientLoad, ...]
+    device_busy: float | None = None
 
 
 class DeviceReading(Struct, frozen=True):

@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "head": "_transfer",
     "push": "_push",
     "status": "_status",
+    "top": "_top",
     "models": "_manage",
     "activate": "_manage",
     "rollback": "_manage",

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from edged import __version__
 from edged.console._control_socket import listen, peer_uid
-from edged.errors import EdgedError, InputError, LimitError, UnavailableError
+from edged.errors import EdgedError, InputError, LimitError, NotFoundError, UnavailableError
 from edged.management import (
     Activate,
     CallFigures,
@@ -23,6 +23,7 @@ from edged.management import (
     DeviceReport,
     Failure,
     Flashed,
+    Load,
     ModelInfo,
     Pin,
     Status,
@@ -88,6 +89,7 @@ class Console:
         device_report: what is known of the device.
         firmware: changes what runs on it.
         call_figures: how many calls there are, and how long they take.
+        load: the calls of the last seconds, by stage and client.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Console:
         mode: int = 0o660,
         device_report: Callable[[], DeviceReport] = lambda: DeviceReport(present=False),
         call_figures: Callable[[], CallFigures | None] = lambda: None,
+        load: Callable[[], Load] | None = None,
         firmware: FirmwareControl | None = None,
     ) -> None:
         self._store = store
@@ -108,6 +111,7 @@ class Console:
         self._mode = mode
         self._device_report = device_report
         self._call_figures = call_figures
+        self._load = load
         self._firmware = firmware
         self._changes: set[asyncio.Task[Change]] = set()
         self._runner: web.AppRunner | None = None
@@ -125,6 +129,7 @@ class Console:
                 web.get("/v1/models", self._get_models),
                 web.get("/v1/history", self._get_history),
                 web.get("/v1/device", self._get_device),
+                web.get("/v1/load", self._get_load),
                 web.put("/v1/device/firmware", self._put_firmware),
                 web.post("/v1/activate", self._post_activate),
                 web.post("/v1/rollback", self._post_rollback),
@@ -191,6 +196,11 @@ class Console:
 
     async def _get_device(self, _request: web.Request) -> web.Response:
         return _json(self._device_report())
+
+    async def _get_load(self, _request: web.Request) -> web.Response:
+        if self._load is None:
+            raise NotFoundError("cannot tell the load: nobody measures it here")
+        return _json(self._load())
 
     def _models(self) -> list[ModelInfo]:
         status = self._slot_status()

@@ -37,6 +37,8 @@ class Report:
     Attributes:
         at: seconds since the epoch.
         probe: seconds that the last probe took; None if none was made.
+        busy: for what part of the time since the look before it the array was at work, by its own
+            counters; None at the first look.
     """
 
     at: float
@@ -47,6 +49,7 @@ class Report:
     readings: tuple[Reading, ...]
     banks: tuple[BankState, ...]
     probe: float | None
+    busy: float | None = None
 
     def level(self, name: str = "") -> Level:
         """The highest level, of all or of the reading *name*."""
@@ -108,6 +111,7 @@ class Monitor:
         self._seen_on_link: set[str] = set()
         self._progress: tuple[int, int] | None = None
         self._progressed = 0.0
+        self._cycles: tuple[int, int] | None = None
         self._at_rest = False
         self._suspect = False
         self._thread = ThreadPoolExecutor(1, "device-monitor")
@@ -217,7 +221,15 @@ class Monitor:
             assessed,
             device.banks(),
             probe,
+            self._busy(readings.cycles, readings.busy_cycles),
         )
+
+    def _busy(self, cycles: int, busy: int) -> float | None:
+        """The part of *cycles* since the look before in which it was at work."""
+        before, self._cycles = self._cycles, (cycles, busy)
+        if before is None or not before[0] < cycles or busy < before[1]:
+            return None  # The first look, or the counters began anew.
+        return min((busy - before[1]) / (cycles - before[0]), 1.0)
 
     def _counted(self, device: Device) -> tuple[int, int]:
         """How many errors on the link there were; told of by kind, once each."""

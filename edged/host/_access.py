@@ -82,8 +82,6 @@ class AccessLog:
 
 def _fields(call: Call, code: str, size: int) -> dict[str, object]:
     """What a line says; times are in milliseconds."""
-    call.watch.lap("rest")
-    steps = dict(call.watch.steps)
     fields: dict[str, object] = {
         "method": call.method,
         "client": call.client,
@@ -91,8 +89,10 @@ def _fields(call: Call, code: str, size: int) -> dict[str, object]:
         "code": code,
         "request_bytes": len(call.payload),
         "response_bytes": size,
-        "ms": f"{call.watch.seconds * 1e3:.2f}",
-        "stages": ",".join(f"{step}:{seconds * 1e3:.2f}" for step, seconds in steps.items()),
+        "ms": f"{call.watch.elapsed * 1e3:.2f}",
+        "stages": ",".join(
+            f"{step}:{seconds * 1e3:.2f}" for step, seconds in call.watch.steps.items()
+        ),
         "request_id": call.request_id,
     }
     if call.trace is not None:

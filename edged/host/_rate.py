@@ -12,7 +12,7 @@ from typing import Final
 from edged.calls import Answer, Call
 from edged.management import CallFigures
 
-__all__ = ["CallRate"]
+__all__ = ["CallRate", "bin_of", "quantile"]
 
 _WINDOW: Final = 60.0
 _STEP: Final = 1.0
@@ -54,7 +54,7 @@ class CallRate:
         if not self._seconds or now - self._seconds[-1].began >= _STEP:
             self._seconds.append(_Second(now))
         second = self._seconds[-1]
-        second.times[math.ceil(math.log2(max(took, 1e-6)) * _BINS_PER_DOUBLING)] += 1
+        second.times[bin_of(took)] += 1
         second.failed += failed
 
     def per_minute(self) -> float:
@@ -71,8 +71,8 @@ class CallRate:
         return CallFigures(
             per_minute=times.total() * _WINDOW / min(_WINDOW, max(now - self._began, _STEP)),
             failed=sum(second.failed for second in seconds),
-            p50_seconds=_quantile(times, 0.5),
-            p99_seconds=_quantile(times, 0.99),
+            p50_seconds=quantile(times, 0.5),
+            p99_seconds=quantile(times, 0.99),
         )
 
     def counting(self, answer: Answer) -> Answer:
@@ -90,7 +90,12 @@ class CallRate:
         return counted
 
 
-def _quantile(times: Counter[int], part: float) -> float | None:
+def bin_of(seconds: float) -> int:
+    """The bin whose upper end is next."""
+    return math.ceil(math.log2(max(seconds, 1e-6)) * _BINS_PER_DOUBLING)
+
+
+def quantile(times: Counter[int], part: float) -> float | None:
     """The upper end of the bin that it is in, seconds."""
     wanted = part * times.total()
     for number in sorted(times):

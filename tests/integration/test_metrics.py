@@ -125,6 +125,29 @@ def test_a_call_is_known_by_its_id(appliance: Appliance, kws: Path) -> None:
     assert f"request_id=order-66 trace_id={'ab' * 16}" in lines[0]
     assert f"request_id={made}" in lines[1]
 
+    with pytest.raises(grpc.RpcError) as refused:
+        call(b"", metadata=(("edged-timing", "1"),))
+    assert "server-timing" not in dict(refused.value.trailing_metadata())
+    answer, called = appliance.channel.unary_unary(f"/{wire.GET_MODEL_METADATA}").with_call(
+        wire.GetModelMetadataRequest(metadata_field=["signature_def"]).SerializeToString(),
+        metadata=(("edged-timing", "1"),),
+    )
+    assert answer
+    timing = dict(called.trailing_metadata())["server-timing"]
+    stages = dict(re.findall(r"(\w+);dur=([0-9.]+)(?:, |$)", timing))
+    assert list(stages) == ["receive", "queue", "decode", "device", "epilogue", "encode", "channel"]
+    assert 0 < float(stages["channel"]) < 30_000
+
+    load = json.loads(appliance.edgectl("top", "--json").stdout)
+    (client,) = load["clients"]
+    assert client["name"] == "unix"
+    assert client["per_second"] == load["calls"]["per_second"] > client["failed_per_second"] > 0
+    assert (load["running"], load["queued"]) == (0, 0)
+    shown = appliance.edgectl("top", "--once")
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"^serving +kws 1\.0\.0$", shown.stdout, re.MULTILINE)
+    assert re.search(r"^ unix +\d+\.\d", shown.stdout, re.MULTILINE)
+
 
 promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)"
