@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
 __all__ = [
+    "BUS_STEPS",
     "DEVICE_INFO",
     "DMA_MAP",
     "DMA_UNMAP",
@@ -55,6 +56,9 @@ REGION_CONFIG: Final = 7
 NUM_REGIONS: Final = 9
 """Six BARs, expansion ROM, configuration space, VGA."""
 NUM_IRQS: Final = 5
+
+BUS_STEPS: Final = "edged_bus_steps"
+"""A capability of ours: with it DEVICE_RESET may carry one of the names that it lists."""
 
 VERSION: Final = struct.Struct("<HH")
 """Major, minor; then JSON with a NUL."""

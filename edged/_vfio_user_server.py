@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from edged._vfio_user import (
+    BUS_STEPS,
     DEVICE_INFO,
     DMA_MAP,
     DMA_UNMAP,
@@ -133,6 +134,13 @@ class Served(Protocol[_Opening]):
 
     @property
     def msi_vectors(self) -> int: ...
+
+    @property
+    def bus_steps(self) -> tuple[str, ...]:
+        """Resets beyond that of the function, by their names."""
+
+    def reset_bus(self, opening: _Opening, step: str) -> None:
+        """Do one of these."""
 
     def open(self) -> _Opening:
         """A new opening, with nothing mapped and no interrupts."""
@@ -430,7 +438,11 @@ class _Connection(Generic[_Opening]):
         if major != VERSION_MAJOR:
             raise _Malformed(f"protocol {major}.{minor}, wanted {VERSION_MAJOR}.{VERSION_MINOR}")
         proposed = _proposed_capabilities(payload[VERSION.size :])
-        capabilities = {name: value for name, value in _CAPABILITIES.items() if name in proposed}
+        capabilities: dict[str, object] = {
+            name: value for name, value in _CAPABILITIES.items() if name in proposed
+        }
+        if BUS_STEPS in proposed and self._device.bus_steps:
+            capabilities[BUS_STEPS] = self._device.bus_steps
         self._negotiated = True
         answer = json.dumps({"capabilities": capabilities}).encode() + b"\0"
         return VERSION.pack(VERSION_MAJOR, min(minor, VERSION_MINOR)) + answer
@@ -528,6 +540,12 @@ class _Connection(Generic[_Opening]):
         return REGION_ACCESS.pack(offset, region, 0)
 
     def reset(self, payload: bytes) -> bytes:
+        if payload:
+            name = payload[:64].decode(errors="replace")
+            if name not in self._device.bus_steps:
+                raise OSError(errno.EINVAL, f"no such reset: {name!r}")
+            self._device.reset_bus(self._opening, name)
+            return b""
         if not self._device.function_level_reset(self._opening):
             raise OSError(errno.ETIMEDOUT, "an operation does not end")
         return b""

@@ -16,12 +16,13 @@ from edged.device._ladder import Resets, Step
 from edged.device._memory import DmaBuffer
 from edged.device._monitor import Monitor, Report, Unfit
 from edged.device._pci import LinkErrors, LinkState
-from edged.device._transport import Transport
+from edged.device._transport import BusOwner, Transport
 
 __all__ = [
     "BankState",
     "Booted",
     "Bound",
+    "BusOwner",
     "Device",
     "DmaBuffer",
     "FlashState",

@@ -20,7 +20,7 @@ from edged.device._ladder import Resets, Step
 from edged.device._memory import DmaBuffer
 from edged.device._pci import LinkErrors, LinkState, link_state, take_errors
 from edged.device._ring import ALL_ONES, Ring, disable_queue, link_down, refusal
-from edged.device._transport import Transport
+from edged.device._transport import BusOwner, Transport
 from edged.errors import (
     DeadlineError,
     DeviceError,
@@ -460,7 +460,10 @@ class Device:
             suspect = True
             fault = _known(Fault, self._transport.region_read(Reg.FAULT_CODE))
             _LOG.warning("the device is FAULTED (%s)", fault.name)
-        for step in Step:
+        for step in self._steps(resets):
+            if step is Step.REMOVE_AND_RESCAN:
+                resets.rescanned = True
+                resets.count(step, "")
             why = self._taken(step)
             if suspect or why or step is not Step.QUEUE_ABORT:
                 resets.count(step, why)
@@ -471,10 +474,29 @@ class Device:
                     extra=about(Notice.DEVICE_RESET, device=self.identity),
                 )
             if not why:
+                resets.rescanned = False
                 return
         raise DeviceError(
             f"cannot use device: {why} after all resets that there are; power-cycle it"
         )
+
+    def _steps(self, resets: Resets) -> list[Step]:
+        """Those that can be taken here, in order."""
+        offered = self._transport.bus_steps if isinstance(self._transport, BusOwner) else ()
+        of_the_bus = {Step.BUS_RESET, Step.REMOVE_AND_RESCAN} - set(offered)
+        if resets.rescanned:
+            of_the_bus.add(Step.REMOVE_AND_RESCAN)
+        return [step for step in Step if step not in of_the_bus]
+
+    def _reset_bus(self, step: Step) -> None:
+        assert isinstance(self._transport, BusOwner)
+        self._transport.reset_bus(step)
+        if step is Step.REMOVE_AND_RESCAN:
+            raise DeviceLostError(
+                "cannot use device: it is being removed from its bus, to be found again"
+            )
+        with self._lock:
+            self._start()
 
     def _taken(self, step: Step) -> str:
         """Why the device is not fit after *step*; empty if it is."""
@@ -488,6 +510,8 @@ class Device:
                     self.soft_reset(_RESET_SECONDS)
                 case Step.FUNCTION_LEVEL_RESET:
                     self.function_level_reset()
+                case Step.BUS_RESET | Step.REMOVE_AND_RESCAN:
+                    self._reset_bus(step)
                 case Step.GOLDEN_IMAGE:
                     return self._taken_to_golden()
             state = self.state()

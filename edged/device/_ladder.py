@@ -18,14 +18,23 @@ class Step(enum.Enum):
     """Banks are emptied."""
     FUNCTION_LEVEL_RESET = "function-level reset"
     """Counters and faults as well."""
+    BUS_RESET = "bus reset"
+    """The bus of the card, by its owner, if nothing else is on it."""
+    REMOVE_AND_RESCAN = "remove and rescan"
+    """The card is taken off the bus, which is scanned anew; once, until the card is fit again."""
     GOLDEN_IMAGE = "golden image"
     """The factory's firmware, which ends whatever hangs, and waits to be flashed."""
 
 
 class Resets:
-    """Counts the steps taken, over all openings of a device. Safe to use from several threads."""
+    """Counts the steps taken, over all openings of a device. Safe to use from several threads.
+
+    Attributes:
+        rescanned: whether the card was removed and found again without being fit since.
+    """
 
     def __init__(self) -> None:
+        self.rescanned = False
         self._taken: Counter[Step] = Counter()
         self._failed: Counter[Step] = Counter()
         self._lock = threading.Lock()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["Transport"]
+from edged.device._ladder import Step
+
+__all__ = ["BusOwner", "Transport"]
 
 
 class Transport(Protocol):
@@ -46,3 +48,15 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Close this opening; what waits for the device ends with DeviceLostError."""
+
+
+@runtime_checkable
+class BusOwner(Protocol):
+    """What a :class:`Transport` is as well whose other end owns the bus that the card is on."""
+
+    @property
+    def bus_steps(self) -> frozenset[Step]:
+        """The steps beyond a function-level reset that it can take."""
+
+    def reset_bus(self, step: Step) -> None:
+        """Take one of these. After REMOVE_AND_RESCAN the device is gone, and comes back."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from edged._vfio_user import (
+    BUS_STEPS,
     DEVICE_INFO,
     DMA_MAP,
     DMA_UNMAP,
@@ -36,6 +37,7 @@ from edged._vfio_user import (
     IrqIndex,
     IrqSetFlag,
 )
+from edged.device._ladder import Step
 from edged.errors import DeviceError, DeviceLostError, IncompatibleError
 from edged.npu.registers import BAR0_SIZE, QUEUES
 
@@ -79,6 +81,7 @@ class VfioUserTransport:
         self._lock = threading.Lock()
         self._ids = itertools.count()
         self._lost = False
+        self.bus_steps: frozenset[Step] = frozenset()
         connection.settimeout(_ANSWER_SECONDS)
         try:
             self._negotiate()
@@ -120,6 +123,9 @@ class VfioUserTransport:
     def reset(self) -> None:
         self._call(Command.DEVICE_RESET, b"")
 
+    def reset_bus(self, step: Step) -> None:
+        self._call(Command.DEVICE_RESET, step.value.encode())
+
     def fileno(self) -> int:
         return self._socket.fileno()
 
@@ -141,6 +147,7 @@ class VfioUserTransport:
 
     def _negotiate(self) -> None:
         capabilities = {"max_msg_fds": MAX_MESSAGE_FDS, "max_data_xfer_size": MAX_TRANSFER}
+        capabilities[BUS_STEPS] = 1
         proposal = json.dumps({"capabilities": capabilities}).encode() + b"\0"
         reply = self._call(
             Command.VERSION,
@@ -153,6 +160,7 @@ class VfioUserTransport:
                 f"cannot open device: it speaks vfio-user {version},"
                 f" wanted {VERSION_MAJOR}.{VERSION_MINOR}"
             )
+        self.bus_steps = _bus_steps(reply[VERSION.size :])
 
     def _probe(self) -> None:
         info = self._call(
@@ -239,6 +247,15 @@ class VfioUserTransport:
         """After this nothing on the connection can be trusted to be in step."""
         self._lost = True
         return DeviceLostError(f"cannot reach device: {reason}")
+
+
+def _bus_steps(data: bytes) -> frozenset[Step]:
+    """Of the reply to the version; what it does not name as we do is not offered."""
+    try:
+        named = json.loads(data.rstrip(b"\0") or b"{}")["capabilities"][BUS_STEPS]
+        return frozenset(step for step in Step if step.value in named)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return frozenset()
 
 
 def _write(region: int, offset: int, value: int, size: int) -> bytes:

@@ -67,6 +67,7 @@ class Gateware:
     bar0_size = BAR0_SIZE
     config_size = CONFIG_SIZE
     msi_vectors = MSI_VECTORS
+    bus_steps: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -193,6 +194,14 @@ class Gateware:
             done = self._idle.wait_for(lambda: not self._resetting, _RESET_SECONDS)
         self._forget()
         return done
+
+    def reset_bus(self, opening: Opening, step: str) -> None:
+        """There is no bus, and nobody is told that there were.
+
+        Raises:
+            OSError: always.
+        """
+        raise OSError(errno.EINVAL, f"no bus for a {step}")
 
     def read(self, opening: Opening, offset: int, size: int) -> bytes:
         """*size* bytes of BAR0; the range is inside of it."""
