@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-slow test-shares test-systemd test-vm lint docs proto deb campaign bench bench-swap failures soak clean
+.PHONY: help demo test fuzz test-slow test-shares test-systemd test-vm lint docs proto deb campaign conformance bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ proto: $(INSTALLED) ## write edged/wire/_pb from edged/wire/protos
 fuzz: $(INSTALLED) ## lie to driver and emulator, an hour each or EDGED_FUZZ_SECONDS (docs/fuzzing.md)
 	EDGED_FUZZ_SECONDS=$${EDGED_FUZZ_SECONDS:-3600} EDGED_FUZZ_SEED=$${EDGED_FUZZ_SEED:-$$(date +%s)} \
 		$(BIN)/pytest tests/fuzz -s --timeout 0
+
+conformance: $(INSTALLED) ## run the clients of others, and write what came of it: docs/conformance.md
+	PYTHONPATH=tests $(BIN)/python -m conformance.run docs/conformance
 
 campaign: $(INSTALLED) ## make everything fail, everywhere, and write what came of it: docs/faults.md
 	PYTHONPATH=tests $(BIN)/python -m campaign.run --jobs 2 --write docs/faults.md

@@ -65,12 +65,12 @@ class ModelVersion:
 
     @property
     def version(self) -> str:
-        """As people write it."""
-        return str(self.record.manifest.version)
+        """As it is on the wire: its serial."""
+        return str(self.record.manifest.serial)
 
     def is_called(self, version: str) -> bool:
-        """Whether *version* means it: written out, by its serial, or not said."""
-        return version in ("", self.version, str(self.record.manifest.serial))
+        """Whether *version* means it: by its serial, as people write it, or not said."""
+        return version in ("", self.version, str(self.record.manifest.version))
 
 
 class Models:

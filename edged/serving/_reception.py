@@ -83,6 +83,7 @@ class Reception:
             inference.SHARED_MEMORY_STATUS: self._shared_memory_status,
             inference.SHARED_MEMORY_REGISTER: self._register,
             inference.SHARED_MEMORY_UNREGISTER: self._unregister,
+            inference.CUDA_SHARED_MEMORY_UNREGISTER: self._unregister_cuda,
         }
 
     async def answer(self, call: Call) -> bytes:
@@ -184,6 +185,10 @@ class Reception:
         await self._shared(call).unregister(asked.name)
         return inference.SystemSharedMemoryUnregisterResponse()
 
+    async def _unregister_cuda(self, _call: Call) -> Message:
+        # There is none. Triton's perf_analyzer unregisters all that there may be.
+        return inference.CudaSharedMemoryUnregisterResponse()
+
     def _shared(self, call: Call) -> Regions:
         """The regions, for those who may use them."""
         if self._regions is None:
@@ -211,6 +216,7 @@ METHODS: Final = (
     inference.SHARED_MEMORY_STATUS,
     inference.SHARED_MEMORY_REGISTER,
     inference.SHARED_MEMORY_UNREGISTER,
+    inference.CUDA_SHARED_MEMORY_UNREGISTER,
 )
 """What is served over gRPC, by full names."""
 

@@ -326,7 +326,7 @@ async def _small_body(request: web.Request) -> dict[str, Any]:
 
 def _status(model: ModelVersion) -> dict[str, Any]:
     return {
-        "version": str(model.record.manifest.serial),
+        "version": model.version,
         "state": model.phase.name,
         "status": {
             "error_code": "FAILED_PRECONDITION" if model.failed else "OK",

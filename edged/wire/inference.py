@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from edged.wire._pb.inference_pb2 import (
+    CudaSharedMemoryUnregisterRequest,
+    CudaSharedMemoryUnregisterResponse,
     DataType,
     InferBatchStatistics,
     InferParameter,
@@ -44,6 +46,7 @@ from edged.wire._pb.inference_pb2 import (
 )
 
 __all__ = [
+    "CUDA_SHARED_MEMORY_UNREGISTER",
     "MODEL_CONFIG",
     "MODEL_INFER",
     "MODEL_METADATA",
@@ -60,6 +63,8 @@ __all__ = [
     "SHARED_MEMORY_REGISTER",
     "SHARED_MEMORY_STATUS",
     "SHARED_MEMORY_UNREGISTER",
+    "CudaSharedMemoryUnregisterRequest",
+    "CudaSharedMemoryUnregisterResponse",
     "DataType",
     "InferBatchStatistics",
     "InferParameter",
@@ -116,3 +121,4 @@ REPOSITORY_MODEL_UNLOAD: Final = f"{SERVICE}/RepositoryModelUnload"
 SHARED_MEMORY_STATUS: Final = f"{SERVICE}/SystemSharedMemoryStatus"
 SHARED_MEMORY_REGISTER: Final = f"{SERVICE}/SystemSharedMemoryRegister"
 SHARED_MEMORY_UNREGISTER: Final = f"{SERVICE}/SystemSharedMemoryUnregister"
+CUDA_SHARED_MEMORY_UNREGISTER: Final = f"{SERVICE}/CudaSharedMemoryUnregister"

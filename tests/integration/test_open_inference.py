@@ -52,7 +52,7 @@ def test_the_server_tells_of_itself(client: triton.InferenceServerClient) -> Non
 def test_the_model_that_serves_is_ready(client: triton.InferenceServerClient, version: str) -> None:
     assert client.is_model_ready("sample", version)
     told = client.get_model_metadata("sample", version)
-    assert list(told.versions) == ["1.0.0"]
+    assert list(told.versions) == ["1000000"]
     assert [(each.name, each.datatype, list(each.shape)) for each in told.inputs] == [
         ("images", "FP32", [-1, SIDE, SIDE, 3])
     ]
@@ -87,7 +87,7 @@ def test_predict_and_infer_give_the_same(
         "sample", [tensor("Placeholder:0", x, "FP32")], outputs=asked, request_id="seven"
     )
     told = answer.get_response()
-    assert (told.id, told.model_name, told.model_version) == ("seven", "sample", "1.0.0")
+    assert (told.id, told.model_name, told.model_version) == ("seven", "sample", "1000000")
     scores = answer.as_numpy(SCORES)
     assert scores.shape == (3, CLASSES) and answer.as_numpy(FEATURES) is None
     predicted = serving.predict({"Placeholder:0": wire.from_array(x)}).outputs[SCORES]
@@ -238,7 +238,7 @@ def test_the_repository_is_the_store(
     assert index["second"].state == "READY" and index["sample"].state == "UNAVAILABLE"
     client.load_model("sample")
     (ready,) = client.get_model_repository_index().models[:1]
-    assert (ready.name, ready.version, ready.state) == ("sample", "1.0.0", "READY")
+    assert (ready.name, ready.version, ready.state) == ("sample", "1000000", "READY")
     assert not client.is_model_ready("second")
     client.unload_model("second")
     with pytest.raises(InferenceServerException, match=r"UNIMPLEMENTED.*load another model"):

@@ -263,7 +263,7 @@ def test_triton_is_told_of_server_and_model(client: triton.InferenceServerClient
     assert not client.is_model_ready("sample", "2.0.0") and not client.is_model_ready("none")
     assert client.get_server_metadata()["name"] == "edged"
     told = client.get_model_metadata("sample", "1.0.0")
-    assert told["versions"] == ["1.0.0"]
+    assert told["versions"] == ["1000000"]
     assert client.get_model_config("sample")["input"][0]["dims"] == [SIDE, SIDE, 3]
     assert told["inputs"] == [{"name": "images", "datatype": "FP32", "shape": [-1, SIDE, SIDE, 3]}]
 
@@ -286,7 +286,7 @@ def test_triton_sends_tensors(
         request_compression_algorithm=compression,
     )
     told = answer.get_response()
-    assert (told["id"], told["model_name"], told["model_version"]) == ("seven", "sample", "1.0.0")
+    assert (told["id"], told["model_name"], told["model_version"]) == ("seven", "sample", "1000000")
     np.testing.assert_array_equal(answer.as_numpy(SCORES), by_tensor)
     assert answer.as_numpy(FEATURES) is None
 
@@ -346,7 +346,7 @@ def test_triton_asks_for_statistics_and_the_repository(
     after = client.get_inference_statistics("sample")["model_stats"][0]
     assert after["inference_count"] - before["inference_count"] == 2
     index = {each["name"]: each for each in client.get_model_repository_index()}
-    assert (index["sample"]["version"], index["sample"]["state"]) == ("1.0.0", "READY")
+    assert (index["sample"]["version"], index["sample"]["state"]) == ("1000000", "READY")
     client.load_model("sample")
     with pytest.raises(InferenceServerException, match="load another model"):
         client.unload_model("sample")

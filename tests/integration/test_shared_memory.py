@@ -186,4 +186,5 @@ def test_there_is_a_bound_on_their_number(client: triton.InferenceServerClient, 
             client.register_system_shared_memory("one too many", key, 1)
     finally:
         client.unregister_system_shared_memory()
+        client.unregister_cuda_shared_memory()
     assert not client.get_system_shared_memory_status().regions

@@ -111,7 +111,7 @@ class OpenInference:
         manifest = self._model.manifest
         return inference.ModelMetadataResponse(
             name=manifest.name,
-            versions=[str(manifest.version)],
+            versions=[str(manifest.serial)],
             platform=PLATFORM,
             inputs=[_described(tensor) for tensor in manifest.inputs],
             outputs=[_described(tensor) for tensor in self._signature.answerable],
@@ -148,7 +148,7 @@ class OpenInference:
     def counted(self) -> inference.ModelStatisticsResponse:
         """See :meth:`statistics`."""
         manifest = self._model.manifest
-        stats = inference.ModelStatistics(name=manifest.name, version=str(manifest.version))
+        stats = inference.ModelStatistics(name=manifest.name, version=str(manifest.serial))
         _count(self._statistics, stats)
         return inference.ModelStatisticsResponse(model_stats=[stats])
 
@@ -200,7 +200,7 @@ class OpenInference:
     def _response(self, request: _Request, results: Arrays, local: bool) -> _Response:
         manifest = self._model.manifest
         response = _Response(
-            model_name=manifest.name, model_version=str(manifest.version), id=request.id
+            model_name=manifest.name, model_version=str(manifest.serial), id=request.id
         )
         for name, parameter in request.parameters.items():
             response.parameters[name].CopyFrom(parameter)

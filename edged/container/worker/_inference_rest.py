@@ -155,7 +155,7 @@ class OpenInferenceRest:
         manifest = self._model.manifest
         response: dict[str, Any] = {
             "model_name": manifest.name,
-            "model_version": str(manifest.version),
+            "model_version": str(manifest.serial),
             "outputs": outputs,
         }
         if request.id:

@@ -29,7 +29,9 @@ def check_serial(manifest: Manifest, serial: int) -> None:
 
 
 def check_version(manifest: Manifest, version: str) -> None:
-    """A version as people write it. One that is all digits, which none is, means a serial.
+    """A version as people write it, or a serial in digits, which is what answers say.
+
+    Triton's perf_analyzer takes the versions of answers for numbers.
 
     Raises:
         NotFoundError: it is another.
