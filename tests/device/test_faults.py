@@ -463,8 +463,12 @@ async def test_heat_slows_down_before_it_stops(rig: Rig, caplog: pytest.LogCaptu
     told: list[bool] = []
     monitor = Monitor(THRESHOLDS, poll_seconds=0.02, on_throttle=told.append)
     rig.device, unfit = await watched(monitor, rig.emulator)
-    rig.inject(Injection.TEMPERATURE, value=104, milliseconds=600)
     async with asyncio.timeout(20):
+        for celsius, level in ((90, Level.WARN), (97, Level.THROTTLE)):
+            rig.inject(Injection.TEMPERATURE, value=celsius)
+            while monitor.report is None or monitor.report.level("temperature") is not level:
+                await asyncio.sleep(0.01)
+        rig.inject(Injection.TEMPERATURE, value=104)
         found = await unfit
     assert found.why.startswith("its temperature") and not found.mended
     assert told == [True]
