@@ -48,6 +48,7 @@ from edged.slot import (
     State,
 )
 from edged.store import Store
+from edged.tracing import Tracing
 from edged.wire import requested_model
 
 __all__ = ["run"]
@@ -160,6 +161,11 @@ async def _serve(
         lambda: slot.queued, lambda: monitor.report.busy if monitor.report is not None else None
     )
     answer = rate.counting(meter.measuring(access.logging(metrics.timed(reception.answer))))
+    tracing = (
+        Tracing(config.tracing.endpoint, config.tracing.part) if config.tracing.endpoint else None
+    )
+    if tracing is not None:
+        answer = tracing.tracing(answer)
     limits = ServingLimits(
         config.serving.max_message_bytes,
         config.serving.max_concurrent_calls,
@@ -230,6 +236,8 @@ async def _serve(
         access.lines_per_second = config.log.access_lines_per_second
 
     async with contextlib.AsyncExitStack() as stack:
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.stop)
         await slot.start()
         stack.push_async_callback(slot.stop, config.slot.drain_seconds)
         await console.start()

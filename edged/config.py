@@ -45,6 +45,7 @@ __all__ = [
     "Setting",
     "SlotConfig",
     "StateConfig",
+    "TracingConfig",
     "Whose",
     "default_file",
     "load_config",
@@ -608,6 +609,30 @@ class MetricsConfig(Struct, frozen=True):
     ] = Address("127.0.0.1", 9464)
 
 
+class TracingConfig(Struct, frozen=True):
+    """Calls as spans of OpenTelemetry; needs the extra otel. Off unless an endpoint is named."""
+
+    endpoint: Annotated[
+        str,
+        Meta(
+            extra={"wanted": "an address that begins with http:// or https://, or nothing"},
+            pattern=r"^(https?://\S+)?$",
+            description="Where a collector takes OTLP over HTTP, such as"
+            " http://127.0.0.1:4318/v1/traces. It gets names and times of calls, models and"
+            " clients, and nothing of what they send."
+        ),
+    ] = ""
+    part: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="Which part of the calls begins a trace, of those that are not part of one"
+            " by their traceparent. Those that are follow their caller.",
+        ),
+    ] = 0.01
+
+
 class LogConfig(Struct, frozen=True):
     """The log, which goes to the journal under systemd and to standard error otherwise."""
 
@@ -640,6 +665,7 @@ class Config(Struct, frozen=True):
     compiler: CompilerConfig = CompilerConfig()
     console: ConsoleConfig = ConsoleConfig()
     metrics: MetricsConfig = MetricsConfig()
+    tracing: TracingConfig = TracingConfig()
     log: LogConfig = LogConfig()
 
 
