@@ -134,7 +134,7 @@ async def _serve(
     access = AccessLog(config.log.access_lines_per_second)
 
     def device_report() -> DeviceReport:
-        return _device_report(monitor, slot.status.problem)
+        return _device_report(monitor, slot.status.problem, str(way))
 
     metrics = Metrics(__version__, lambda: slot.queued, device_report)
     slot.on_event(metrics.slot_event)
@@ -361,13 +361,13 @@ def _way(config: Config) -> Way:
     return Way(card, None if use is DeviceUse.CARD else config.device.socket)
 
 
-def _device_report(monitor: Monitor, problem: str) -> DeviceReport:
+def _device_report(monitor: Monitor, problem: str, kind: str) -> DeviceReport:
     """What the monitor knows, as the management API says it."""
     report = monitor.report
     resets = {step.value: count for step, count in monitor.resets.taken().items()}
     failed = {step.value: count for step, count in monitor.resets.failed().items()}
     if report is None:
-        return DeviceReport(False, problem, resets=resets, resets_failed=failed)
+        return DeviceReport(False, problem, resets=resets, resets_failed=failed, kind=kind)
     return DeviceReport(
         monitor.present,
         "" if monitor.present else problem,
@@ -387,6 +387,7 @@ def _device_report(monitor: Monitor, problem: str) -> DeviceReport:
         ),
         resets,
         failed,
+        kind,
     )
 
 

@@ -194,6 +194,7 @@ class DeviceReport(Struct, frozen=True):
         probe_seconds: what a round trip over the management queue took.
         resets: steps of the reset ladder, how often each was taken since edged started.
         resets_failed: how often each did not help.
+        kind: "the emulated FPGA", or which card it is; empty from an edged that does not say so.
     """
 
     present: bool
@@ -208,6 +209,7 @@ class DeviceReport(Struct, frozen=True):
     banks: tuple[DeviceBank, ...] = ()
     resets: dict[str, int] = {}
     resets_failed: dict[str, int] = {}
+    kind: str = ""
 
 
 class Swap(Struct, frozen=True):

@@ -25,10 +25,10 @@ from edged import sandbox
 from edged.cli._control import Daemon, configuration
 from edged.cli._options import ConfigOption, JsonOption
 from edged.cli._output import print_json, stdout
-from edged.config import Address, Config
+from edged.config import Address, Config, DeviceUse
 from edged.discovery import VFIO_DRIVER, Survey, survey
 from edged.errors import ConfigError, EdgedError, InputError, SandboxError
-from edged.management import Status
+from edged.management import DeviceReport, Status
 
 DOCTOR_EXAMPLES = "edgectl doctor · edgectl doctor --json · edgectl doctor --config ./edged.toml"
 
@@ -135,24 +135,42 @@ def _daemon(config: Config) -> tuple[Status | None, Finding]:
     return status, Finding("daemon", Verdict.OK, f"edged {status.version}, {status.state}")
 
 
-def _device(config: Config, _status: Status | None) -> Finding:
-    path = config.device.socket
+def _device(config: Config, status: Status | None) -> Finding:
+    if status is not None:
+        report = Daemon(config.console.socket).get("/v1/device", DeviceReport)
+        if report.present:
+            return Finding("device", Verdict.OK, f"{report.kind}, {report.state}")
+    use, card, emulator = config.device.use, config.device.card_socket, config.device.socket
+    ways = {
+        "edged-card": card if use is not DeviceUse.EMULATOR else None,
+        "edged-emulator": emulator if use is not DeviceUse.CARD else None,
+    }
+    troubles = []
+    for unit, path in ways.items():
+        if path is not None:
+            trouble = _silence(path)
+            if not trouble:
+                return Finding("device", Verdict.OK, f"{unit} answers at {path}")
+            troubles.append((trouble, f"`systemctl start {unit}`"))
+    return Finding(
+        "device",
+        Verdict.FAIL,
+        "; ".join(trouble for trouble, _ in troubles),
+        f"{' or '.join(cure for _, cure in troubles)}; device.use says which of them is used",
+    )
+
+
+def _silence(path: Path) -> str:
+    """Why no device is to be reached at a socket; empty if one is."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(2)
         try:
             probe.connect(os.fspath(path))
         except PermissionError:
-            return Finding(
-                "device", Verdict.WARN, f"{path} is not for this user to open", "use sudo to see"
-            )
+            return f"{path} is not for this user to open"
         except OSError as error:
-            return Finding(
-                "device",
-                Verdict.FAIL,
-                f"nobody answers at {path}: {error.strerror or error}",
-                "`systemctl start edged-emulator`, or set device.socket",
-            )
-    return Finding("device", Verdict.OK, f"answers at {path}")
+            return f"nobody answers at {path}: {error.strerror or error}"
+    return ""
 
 
 def about_cards(found: Survey) -> Finding:

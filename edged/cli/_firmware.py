@@ -90,6 +90,7 @@ def image(
     ] = EMULATOR_SHELL.hex(),
     array: Annotated[str, typer.Option(metavar="TIxTOxTP", help="Its MAC array.")] = str(Array()),
     abi: Annotated[int, typer.Option(min=0, max=0xFFFF, help="That it implements.")] = ABI,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a firmware image out of a gateware, or one for the emulator to try."""
     content = _read(payload) if payload is not None else (name or output.name).encode()
@@ -106,7 +107,10 @@ def image(
         output.write_bytes(data)
     except OSError as error:
         raise InputError(f"cannot write {output}: {error.strerror}") from error
-    stdout().print(f"{escape(str(output))}: {escape(str(header))}")
+    if as_json:
+        print_json({"path": str(output), "size": len(data), "is": str(header)})
+    else:
+        stdout().print(f"{escape(str(output))}: {escape(str(header))}")
 
 
 def _read(file: Path) -> bytes:

@@ -161,10 +161,10 @@ def _calls(calls: CallFigures) -> str:
 
 def _device(device: DeviceReport) -> str:
     if not device.present:
-        return "not in use"
+        return f"{device.kind} is not in use" if device.kind else "not in use"
     readings = {each.name: each for each in device.readings}
     shown = [readings[name].text for name in ("temperature", "power") if name in readings]
-    return ", ".join(filter(None, (device.state, *shown, device.identity)))
+    return ", ".join(filter(None, (device.kind, device.state, *shown, device.identity)))
 
 
 def _problems(status: Status, device: DeviceReport, models: list[ModelInfo]) -> Iterator[Problem]:
