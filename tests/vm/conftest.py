@@ -16,6 +16,8 @@ from vm.powercut import Lost
 from vm.table import Row, Table
 
 TABLE = Table()
+# It serves a network, and its container may take its time where all takes long.
+CONFIGURATION = '[serving]\nlisten = "0.0.0.0:50051"\n[container]\nstart_seconds = 300.0\n'
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,7 +82,7 @@ def package() -> Path:
 def appliance(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, package: Path
 ) -> Iterator[Appliance]:
-    """Switched off, with an empty disk."""
+    """Switched off, with edged installed, which has never run."""
     if problem := image.missing():
         pytest.skip(problem)
     folder = request.config.getoption("--vm-folder") or tmp_path_factory.mktemp("vm")
@@ -88,9 +90,9 @@ def appliance(
     share.mkdir(parents=True, exist_ok=True)
     for make in (bundles.kws, bundles.mobilenet):
         make(share)
-    (share / "edged.deb").write_bytes(package.read_bytes())
     card = Emulator(folder)
-    machine = Machine(folder, image.qemu(), image.debian(), card.socket, shares={"share": share})
+    debian = image.installed(package, CONFIGURATION, folder)
+    machine = Machine(folder, image.qemu(), debian, card.socket, shares={"share": share})
     client = Client(machine.port)
     made = Appliance(machine, card, client, share, {})
     try:

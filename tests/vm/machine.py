@@ -269,7 +269,8 @@ class Machine:
             Failed: with the end of the journal.
         """
         try:
-            return _until(condition, what, patience, self._alive)
+            # A look from inside takes processors that have better to do.
+            return _until(condition, what, patience, self._alive, pause=0.3)
         except Failed as failure:
             said = self.ask("journalctl", "--no-pager", "-n", "60") if self._alive() else ""
             raise Failed(f"{failure}\n{said}\n{self.tail()}") from failure
@@ -299,6 +300,9 @@ class Machine:
         size = f"{self._memory}M"
         kernel = ["console=ttyS0", "loglevel=4", "mitigations=off", "init_on_alloc=0"]
         kernel += ["8250.nr_uarts=1", "systemd.show_status=no", "panic=-1"]
+        # What is in the journal is in self.console as well, whatever becomes of the machine.
+        kernel += ["systemd.journald.forward_to_console=1"]
+        kernel += ["systemd.journald.max_level_console=notice"]
         kernel += ["intel_iommu=on"] if self._iommu else []
         words: list[str | Path] = ["-nodefaults", "-no-user-config", "-display", "none"]
         words += ["-no-reboot", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]
@@ -421,6 +425,7 @@ def _until(
     what: str,
     patience: float,
     alive: Callable[[], bool] = lambda: True,
+    pause: float = 0.05,
 ) -> float:
     began = time.monotonic()
     while not condition():
@@ -428,7 +433,7 @@ def _until(
             raise Failed(f"waited for {what}, and QEMU ended")
         if time.monotonic() - began > patience:
             raise Failed(f"waited {patience:.0f} s for {what}")
-        time.sleep(0.05)
+        time.sleep(pause)
     return time.monotonic() - began
 
 
