@@ -16,6 +16,7 @@ import grpc.aio
 from edged.calls import Answer, Call, Stopwatch
 from edged.errors import (
     ConfigError,
+    DeadlineError,
     EdgedError,
     OverloadError,
     RequestError,
@@ -48,6 +49,17 @@ _LAST_WORDS = 0.5
 # No call came for so long: none is on its way in, or they come so often that some always are.
 _QUIET = 0.05
 _QUIET_AT_THE_LATEST = 0.3
+# Connections that say nothing, or whose other end is gone, are closed; so are those in excess.
+_AGAINST_STRANGERS = (
+    ("grpc.max_metadata_size", 16 << 10),
+    ("grpc.absolute_max_metadata_size", 32 << 10),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_connection_idle_ms", 600_000),
+    ("grpc.max_allowed_incoming_connections", 1024),
+)
 # Health checks and descriptions of services, at the same time, besides the calls.
 _OTHER_CALLS = 128
 
@@ -110,6 +122,7 @@ class GrpcFront:
         Raises:
             ConfigError: an address cannot be bound, with the reason.
         """
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_tells_of_us)
         ports = []
         for listener in self._listeners:
             server = grpc.aio.server(
@@ -118,8 +131,11 @@ class GrpcFront:
                 options=[
                     ("grpc.max_receive_message_length", self._limits.message_bytes),
                     ("grpc.max_send_message_length", self._limits.message_bytes),
+                    # Of one connection. Calls beyond the bound are to be refused with a reason.
+                    ("grpc.max_concurrent_streams", 2 * self._limits.concurrent_calls + 1000),
                     # Two servers on one port would share the calls without a word.
                     ("grpc.so_reuseport", 0),
+                    *_AGAINST_STRANGERS,
                 ],
             )
             server.add_generic_rpc_handlers((_Methods(self._call, listener),))
@@ -175,15 +191,13 @@ class GrpcFront:
         request_id = request_id_of(metadata)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         try:
-            with self._in_flight.one_more():
-                # Both before the message is taken in: who may not call costs next to nothing.
-                client = listener.admission.admit(address, metadata, _names(listener, context))
+            # Both before the message is taken in: who may not call costs next to nothing.
+            client = listener.admission.admit(address, metadata, _names(listener, context))
+            with self._in_flight.one_more(client):
                 priority = priority_of(metadata, self.high_priority(address))
                 watch = Stopwatch()
-                payload = await context.read()
+                payload = await self._received(client, context)
                 watch.lap("receive")
-                if payload is grpc.aio.EOF:
-                    raise RequestError("cannot answer: the call brings no message")
                 call = Call(
                     method,
                     payload,
@@ -199,7 +213,8 @@ class GrpcFront:
                 if TIMING in metadata:
                     trailers = ((REQUEST_ID, request_id), (SERVER_TIMING, timing_of(call)))
                     context.set_trailing_metadata(trailers)
-                return response
+            context.add_done_callback(self._in_flight.unread(client))
+            return response
         except EdgedError as error:
             if self._held_back is not None:
                 self._refused_at = time.monotonic()
@@ -213,6 +228,28 @@ class GrpcFront:
             )
             raise
 
+    async def _received(self, client: str, context: Any) -> bytes:
+        """The message, which has to be here in time."""
+        seconds = self._limits.call_seconds
+        try:
+            async with asyncio.timeout(seconds), self._in_flight.receiving(client):
+                payload = await context.read()
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"cannot take the call: its message was not here within {seconds:g} s, which is"
+                " serving.call_seconds"
+            ) from error
+        if payload is grpc.aio.EOF:
+            raise RequestError("cannot answer: the call brings no message")
+        assert isinstance(payload, bytes)
+        return payload
+
+
+def _tells_of_us(record: logging.LogRecord) -> bool:
+    """Not that a client went away before its answer was sent, which gRPC logs as an error."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, grpc.aio.InternalError)
+
 
 async def _abort(
     context: grpc.aio.ServicerContext[bytes, bytes], error: EdgedError, request_id: str
@@ -221,7 +258,12 @@ async def _abort(
     if isinstance(error, UnavailableError | OverloadError):
         # How gRPC's own retry policy is told when to come again (gRFC A6).
         trailers += (("grpc-retry-pushback-ms", str(_RETRY_MS)),)
-    await context.abort(getattr(grpc.StatusCode, error.grpc_status), str(error), trailers)
+    try:
+        await context.abort(getattr(grpc.StatusCode, error.grpc_status), str(error), trailers)
+    except grpc.aio.InternalError as gone:
+        # The call is over: gRPC itself refused its message for its size, or the client is gone.
+        # gRPC would log any other error with all its traces.
+        raise asyncio.CancelledError from gone
 
 
 def _names(listener: Listener, context: Any) -> Sequence[str]:

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 from edged.errors import (
     ConfigError,
@@ -28,6 +30,8 @@ _log = logging.getLogger(__name__)
 AUTHORIZATION: Final = "authorization"
 _LOOK_AGAIN: Final = 1.0
 _COUNTED_FOR: Final = 10.0
+_RECEIVED_AT_ONCE: Final = 16
+"""Messages of one client that are taken in at the same time; the others wait on the wire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,18 +215,28 @@ class InFlight:
     def __init__(self, most: int) -> None:
         self._most = most
         self._tasks: set[asyncio.Task[object]] = set()
+        self._of_client: Counter[str] = Counter()
+        self._unread: Counter[str] = Counter()
         self._stopping = False
         self._cut_off = False
+        # Each is there for as long as someone holds it or waits for it.
+        self._receiving: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._nobody = asyncio.Event()
         self._nobody.set()
 
+    @property
+    def calls(self) -> int:
+        """How many there are, with those whose answers were not read yet."""
+        return len(self._tasks) + self._unread.total()
+
     @contextlib.contextmanager
-    def one_more(self) -> Iterator[None]:
-        """While the task that enters this answers a call.
+    def one_more(self, client: str = "") -> Iterator[None]:
+        """While the task that enters this answers a call of *client*.
 
         Raises:
             UnavailableError: edged stops; also in the midst of the call, when its time is up.
-            OverloadError: there are as many as there may be.
+            OverloadError: there are as many as there may be, or as many of that client: a quarter
+                of the places is for others.
         """
         if self._stopping:
             raise _stopping()
@@ -231,9 +245,17 @@ class InFlight:
                 f"cannot take the call: {len(self._tasks)} are being answered, and"
                 f" serving.max_concurrent_calls is {self._most}; try again in a second"
             )
+        of_client = self._of_client[client] + self._unread[client]
+        if of_client >= max(1, self._most * 3 // 4):
+            raise OverloadError(
+                f"cannot take the call: {of_client} of this client are being answered, or their"
+                f" answers were not read yet, three quarters of serving.max_concurrent_calls,"
+                f" {self._most}; try again in a second"
+            )
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._of_client[client] += 1
         self._nobody.clear()
         try:
             yield
@@ -244,8 +266,29 @@ class InFlight:
             raise _stopping() from error
         finally:
             self._tasks.discard(task)
+            self._of_client[client] -= 1
+            if not self._of_client[client]:
+                del self._of_client[client]
             if not self._tasks:
                 self._nobody.set()
+
+    def unread(self, client: str) -> Callable[[object], None]:
+        """Count an answer that goes to *client* until what is returned is called."""
+        self._unread[client] += 1
+
+        def read(_: object) -> None:
+            self._unread[client] -= 1
+            if not self._unread[client]:
+                del self._unread[client]
+
+        return read
+
+    @contextlib.asynccontextmanager
+    async def receiving(self, client: str) -> AsyncIterator[None]:
+        """While a message of *client* is taken in, which takes memory before its size is known."""
+        turns = self._receiving.setdefault(client, asyncio.Semaphore(_RECEIVED_AT_ONCE))
+        async with turns:
+            yield
 
     async def drain(self, seconds: float) -> int:
         """Refuse calls from now on, and wait for those that are inside.

@@ -1,0 +1,87 @@
+"""Hostile clients, a few of each kind: others are served, and nothing is left behind.
+
+`make test-hostile` makes many more, against the whole of edged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc.aio
+import pytest
+from serving import hostile
+
+from edged.calls import Call
+from edged.serving import Admission, GrpcFront, InFlight, Listener, ServingLimits
+
+LIMITS = ServingLimits(message_bytes=1 << 20, concurrent_calls=20, call_seconds=0.5)
+
+
+async def answer(call: Call) -> bytes:
+    return b"x" * 1000
+
+
+@pytest.fixture
+def in_flight() -> InFlight:
+    return InFlight(LIMITS.concurrent_calls)
+
+
+@pytest.fixture
+async def target(tmp_path: Path, in_flight: InFlight) -> AsyncIterator[str]:
+    """Where strangers call; those who are to be served do so at the socket ``open``."""
+    listeners = (
+        Listener("lan", "127.0.0.1:0", Admission("lan")),
+        Listener("open", f"unix:{tmp_path}/open", Admission("open")),
+        Listener("closed", f"unix:{tmp_path}/closed", Admission("closed", needs_token=True)),
+    )
+    front = GrpcFront(answer, listeners, LIMITS, in_flight=in_flight)
+    port, *_ = await front.start()
+    yield f"127.0.0.1:{port}"
+    # Nobody who is still there holds it up.
+    async with asyncio.timeout(10):
+        await front.stop(5)
+
+
+@pytest.mark.parametrize(
+    ("attack", "times", "result"),
+    [
+        (hostile.send_slowly, 20, "15 DEADLINE_EXCEEDED, 5 RESOURCE_EXHAUSTED"),
+        (hostile.read_nothing, 20, "20 calls, 5 refused"),
+        (hostile.call_off, 200, "200 cancelled"),
+        (hostile.send_garbage, 30, "30 connections; 30 calls: 30 OK"),
+        (hostile.send_metadata, 4, "4 RESOURCE_EXHAUSTED"),
+        (hostile.send_too_much, 1, "2 RESOURCE_EXHAUSTED"),
+    ],
+)
+async def test_others_are_served(
+    target: str,
+    attack: hostile.Attack,
+    times: int,
+    result: str,
+    tmp_path: Path,
+    in_flight: InFlight,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    served: list[str] = []
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/open") as channel:
+        with caplog.at_level(logging.INFO):
+            attacking = asyncio.create_task(attack(target, times))
+            while not attacking.done():
+                served.append(await hostile.code_of(channel, b"mine"))
+                await asyncio.sleep(0.02)
+        assert await attacking == result
+        assert await hostile.code_of(channel, b"mine") == "OK"
+    assert set(served) == {"OK"}
+    async with asyncio.timeout(10):
+        while in_flight.calls:
+            await asyncio.sleep(0.01)
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("target")
+async def test_guesses_are_refused_without_a_place(tmp_path: Path, in_flight: InFlight) -> None:
+    assert await hostile.guess(f"unix:{tmp_path}/closed", 100) == "100 UNAUTHENTICATED"
+    assert not in_flight.calls
