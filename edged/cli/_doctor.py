@@ -270,7 +270,11 @@ def _sandbox(config: Config, _status: Status | None) -> Finding:
 
 
 def _ports(config: Config, status: Status | None) -> Finding:
-    listens = {"serving.listen": config.serving.listen, "metrics.listen": config.metrics.listen}
+    listens = {
+        "serving.listen": config.serving.listen,
+        "serving.http_listen": config.serving.http_listen,
+        "metrics.listen": config.metrics.listen,
+    }
     shown = " and ".join(map(str, listens.values()))
     if status is not None:
         return Finding("port", Verdict.OK, f"edged listens on {shown}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 from integration.appliance import DATA, Appliance, keywords
 
 from edged import wire
+from edged.wire import inference
 
 PHOTO = (DATA / "images" / "schoolbus.jpg").read_bytes()
 RESIDENCE = 1.0
@@ -66,6 +70,20 @@ def test_a_call_by_name_has_the_model_loaded(both: Appliance) -> None:
     x, _ = keywords()
     answer = both.predict({"input_1": wire.from_array(x[:1])})
     assert answer.model_spec.name == "kws"
+
+
+def test_so_has_a_call_by_another_protocol(both: Appliance) -> None:
+    x = keywords()[0][:1]
+    request = inference.ModelInferRequest(model_name="kws", raw_input_contents=[x.tobytes()])
+    request.inputs.add(name="input_1", datatype="FP32", shape=x.shape)
+    infer = both.channel.unary_unary(f"/{inference.MODEL_INFER}")
+    answer = inference.ModelInferResponse.FromString(infer(request.SerializeToString(), timeout=20))
+    assert answer.model_name == "kws"
+    body = json.dumps({"instances": [{"b64": base64.b64encode(PHOTO).decode()}]}).encode()
+    url = f"http://{both.http}/v1/models/mobilenet-v2/labels/1.0.0:predict"
+    with urllib.request.urlopen(url, body, timeout=20) as told:
+        (scores,) = json.load(told)["predictions"]
+    assert len(scores) == 1001
 
 
 def test_a_name_that_is_not_stored_is_answered_with_what_is_loaded(both: Appliance) -> None:
