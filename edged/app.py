@@ -388,6 +388,7 @@ def _device_report(monitor: Monitor, problem: str, kind: str) -> DeviceReport:
         resets,
         failed,
         kind,
+        str(report.flash) if report.flash is not None else "",
     )
 
 

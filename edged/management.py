@@ -195,6 +195,7 @@ class DeviceReport(Struct, frozen=True):
         resets: steps of the reset ladder, how often each was taken since edged started.
         resets_failed: how often each did not help.
         kind: "the emulated FPGA", or which card it is; empty from an edged that does not say so.
+        flash: shell and firmware, in a line; empty where the host cannot change them.
     """
 
     present: bool
@@ -210,6 +211,7 @@ class DeviceReport(Struct, frozen=True):
     resets: dict[str, int] = {}
     resets_failed: dict[str, int] = {}
     kind: str = ""
+    flash: str = ""
 
 
 class Swap(Struct, frozen=True):

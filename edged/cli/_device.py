@@ -144,6 +144,8 @@ def _facts(found: DeviceReport) -> list[tuple[str, str]]:
         ("is", found.identity),
         ("link", found.link),
     ]
+    if found.flash:
+        facts.append(("flash", found.flash))
     if found.probe_seconds is not None:
         facts.append(("probe", f"{found.probe_seconds * 1000:.1f} ms"))
     facts += [

@@ -59,6 +59,12 @@ class FlashState:
     golden: bytes
     region_bytes: int
 
+    def __str__(self) -> str:
+        role, golden = (
+            digest.hex()[:16] if any(digest) else "none" for digest in (self.role, self.golden)
+        )
+        return f"shell {self.shell.hex()}, role {role}, golden image {golden}"
+
 
 @dataclass(frozen=True, slots=True)
 class Booted:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edged.device._device import BankState, Device, Identity
+from edged.device._flash import FlashState
 from edged.device._health import Level, Reading, Thresholds, assess
 from edged.device._ladder import Resets
 from edged.device._pci import LinkState
@@ -39,6 +40,7 @@ class Report:
         probe: seconds that the last probe took; None if none was made.
         busy: for what part of the time since the look before it the array was at work, by its own
             counters; None at the first look.
+        flash: what it boots, as it was when it was opened; None where that cannot be told.
     """
 
     at: float
@@ -50,6 +52,7 @@ class Report:
     banks: tuple[BankState, ...]
     probe: float | None
     busy: float | None = None
+    flash: FlashState | None = None
 
     def level(self, name: str = "") -> Level:
         """The highest level, of all or of the reading *name*."""
@@ -108,6 +111,7 @@ class Monitor:
         self.throttled = False
         self._levels: dict[str, Level] = {}
         self._link_errors = [0, 0]
+        self._flash: FlashState | None = None
         self._seen_on_link: set[str] = set()
         self._progress: tuple[int, int] | None = None
         self._progressed = 0.0
@@ -128,6 +132,7 @@ class Monitor:
         self._suspect = False
         try:
             device.set_watchdog(int(self._watchdog_seconds * 1000))
+            self._flash = device.flash_state()
             self._look(device)
             assert self.report is not None
             if self.report.state is State.GOLDEN:
@@ -222,6 +227,7 @@ class Monitor:
             device.banks(),
             probe,
             self._busy(readings.cycles, readings.busy_cycles),
+            self._flash,
         )
 
     def _busy(self, cycles: int, busy: int) -> float | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edged.emulator._faults import KINDS, Armed, Faults, read_schedule
+from edged.emulator._thermal import Thermal
 from edged.errors import ConfigError
 from edged.npu.registers import Injection
 
@@ -66,3 +67,17 @@ def test_what_strikes_at_once_may_wait_for_runs() -> None:
     assert carried_out == [Injection.REMOVAL]
     faults.run_begins()
     assert carried_out == [Injection.REMOVAL, Injection.LINK_DOWN]
+
+
+def test_heat_comes_little_by_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("edged.emulator._thermal.time.monotonic", lambda: now)
+    thermal = Thermal()
+    idle = thermal.celsius(running=False)
+    thermal.ramp(101, 20.0)
+    now = 110.0
+    assert thermal.celsius(running=True) == pytest.approx((idle + 101) / 2)
+    now = 1000.0
+    assert thermal.celsius(running=False) == 101.0
+    thermal.ramp(0, 0.0)
+    assert thermal.celsius(running=False) == idle

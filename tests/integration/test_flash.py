@@ -91,8 +91,9 @@ def test_a_card_is_flashed_and_a_power_cut_meanwhile_survived(
     assert done.returncode == 0, done.stderr
     gateware = json.loads(done.stdout)["gateware"]
     eventually(lambda: answers(flashed), "an answer by the new role")
-    identity = report(flashed)["identity"]
-    assert f"gateware {gateware}" in identity and "array 8x8x2" in identity
+    shown = report(flashed)
+    assert f"gateware {gateware}" in shown["identity"] and "array 8x8x2" in shown["identity"]
+    assert f"role {gateware}, golden" in shown["flash"]
 
     # The power is cut in the middle: the golden image boots, and says what to do.
     large = tmp_path / "payload"
@@ -107,6 +108,7 @@ def test_a_card_is_flashed_and_a_power_cut_meanwhile_survived(
     assert flashing.wait(60) == 75
     start_emulator(flashed)
     eventually(lambda: report(flashed)["state"] == "GOLDEN", "the golden image")
+    assert "role none" in report(flashed)["flash"]
     eventually(lambda: "edgectl device flash" in report(flashed)["problem"], "what to do")
     assert not answers(flashed)
 
