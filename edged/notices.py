@@ -180,8 +180,8 @@ class Notice(enum.Enum):
         "44142d897ba04120890e272eb3398795",
         "The firmware of the card was changed",
         (
-            "A role runs from now on, and the model is loaded again by itself, compiled anew if the "
-            "role has another array. A golden image waits until there is no sound role."
+            "A role runs from now on, and the model is loaded again by itself, compiled anew if"
+            " the role has another array. A golden image waits until there is no sound role."
         ),
         "",
     )
