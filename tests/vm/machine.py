@@ -300,6 +300,8 @@ class Machine:
         size = f"{self._memory}M"
         kernel = ["console=ttyS0", "loglevel=4", "mitigations=off", "init_on_alloc=0"]
         kernel += ["8250.nr_uarts=1", "systemd.show_status=no", "panic=-1"]
+        # A unit's patience is for a machine that is not ten to thirty times as slow.
+        kernel += ["systemd.default_timeout_start_sec=900", "systemd.service_watchdogs=no"]
         # What is in the journal is in self.console as well, whatever becomes of the machine.
         kernel += ["systemd.journald.forward_to_console=1"]
         kernel += ["systemd.journald.max_level_console=notice"]
