@@ -298,3 +298,8 @@ def test_a_reload_changes_who_may_call_but_not_where(written):
     gone = reloaded(old, load_config(written(""), ENVIRONMENT))
     assert {*map(str, gone.waiting)} == {'listeners.lan = "gone"', 'listeners.cameras = "gone"'}
     assert gone.config == old
+
+
+def test_a_key_that_moved_says_where_to(written):
+    with pytest.raises(ConfigError, match=r"slot\.max_held_calls is now serving\.max_queued_calls"):
+        load_config(written("[slot]\nmax_held_calls = 5\n"))
