@@ -12,6 +12,11 @@ from collections import defaultdict
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy with something else makes no example wrong.
+settings.register_profile("edged", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edged")
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
