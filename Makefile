@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-slow test-shares test-systemd test-vm lint docs proto deb campaign conformance bench bench-swap failures soak clean
+.PHONY: help demo test fuzz test-slow test-hostile test-shares test-systemd test-vm lint docs proto deb campaign conformance bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: lint ## everything that has to pass: lint and the tests
 
 test-slow: $(INSTALLED) ## what takes too long for every change: whole classic networks
 	$(BIN)/pytest -m slow --timeout 3600
+
+test-hostile: $(INSTALLED) ## hostile clients of every kind against the whole of edged: docs/hostile-clients.md
+	PYTHONPATH=tests:bench $(BIN)/python bench/hostile_clients.py --write docs/hostile-clients.md
 
 test-shares: $(INSTALLED) ## the drop folder over Samba and NFS, by real servers (as root; see docs/shares.md)
 	$(BIN)/pytest tests/shares -m shares --timeout 900

@@ -139,16 +139,18 @@ async def containers_killed(
 async def models_change(
     appliance: Appliance, clients: int, times: int
 ) -> list[tuple[str, str, str]]:
+    not_changed: list[str] = []
     async with Crowd(f"unix:{appliance.socket}", PHOTO, clients) as crowd:
         for turn in range(times):
             done = await asyncio.to_thread(
                 appliance.edgectl, "activate", f"{NAME}{'-b' * ((turn + 1) % 2)}"
             )
-            assert done.returncode == 0, done.stderr
+            if done.returncode != 0:
+                not_changed.append(done.stderr.strip())
     failed = [r for r in crowd.replies if r.code != "OK"]
     worst = [r.ended - r.asked for r in crowd.replies]
     return [
-        ("models changed, times", str(times), ""),
+        ("models changed, times", str(times - len(not_changed)), "; ".join(not_changed)),
         ("– calls", counted(crowd.replies), ""),
         ("– failed", str(len(failed)), "aim: 0"),
         ("– time of a call (p50 / worst)", milliseconds(worst), ""),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         set_up_logging(config.log.level)
         keep_large_buffers()
+        # Below Python, gRPC logs what strangers send, bytes and line ends as they are.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         # Imported late: --help and a wrong configuration should not wait for gRPC and SQLite.
         from edged.app import run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
-from serving import hostile
+from hostile import attacks
 
 from edged.calls import Call
 from edged.serving import Admission, GrpcFront, InFlight, Listener, ServingLimits
@@ -48,17 +48,17 @@ async def target(tmp_path: Path, in_flight: InFlight) -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     ("attack", "times", "result"),
     [
-        (hostile.send_slowly, 20, "15 DEADLINE_EXCEEDED, 5 RESOURCE_EXHAUSTED"),
-        (hostile.read_nothing, 20, "20 calls, 5 refused"),
-        (hostile.call_off, 200, "200 cancelled"),
-        (hostile.send_garbage, 30, "30 connections; 30 calls: 30 OK"),
-        (hostile.send_metadata, 4, "4 RESOURCE_EXHAUSTED"),
-        (hostile.send_too_much, 1, "2 RESOURCE_EXHAUSTED"),
+        (attacks.send_slowly, 20, "15 DEADLINE_EXCEEDED, 5 RESOURCE_EXHAUSTED"),
+        (attacks.read_nothing, 20, "20 calls, 5 refused"),
+        (attacks.call_off, 200, "200 cancelled"),
+        (attacks.send_garbage, 30, "30 connections; 30 calls: 30 OK"),
+        (attacks.send_metadata, 4, "4 RESOURCE_EXHAUSTED"),
+        (attacks.send_too_much, 1, "2 RESOURCE_EXHAUSTED"),
     ],
 )
 async def test_others_are_served(
     target: str,
-    attack: hostile.Attack,
+    attack: attacks.Attack,
     times: int,
     result: str,
     tmp_path: Path,
@@ -70,10 +70,10 @@ async def test_others_are_served(
         with caplog.at_level(logging.INFO):
             attacking = asyncio.create_task(attack(target, times))
             while not attacking.done():
-                served.append(await hostile.code_of(channel, b"mine"))
+                served.append(await attacks.code_of(channel, b"mine"))
                 await asyncio.sleep(0.02)
         assert await attacking == result
-        assert await hostile.code_of(channel, b"mine") == "OK"
+        assert await attacks.code_of(channel, b"mine") == "OK"
     assert set(served) == {"OK"}
     async with asyncio.timeout(10):
         while in_flight.calls:
@@ -83,5 +83,5 @@ async def test_others_are_served(
 
 @pytest.mark.usefixtures("target")
 async def test_guesses_are_refused_without_a_place(tmp_path: Path, in_flight: InFlight) -> None:
-    assert await hostile.guess(f"unix:{tmp_path}/closed", 100) == "100 UNAUTHENTICATED"
+    assert await attacks.guess(f"unix:{tmp_path}/closed", 100) == "100 UNAUTHENTICATED"
     assert not in_flight.calls
