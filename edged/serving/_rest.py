@@ -20,6 +20,7 @@ from edged import __version__
 from edged.calls import Answer, Call
 from edged.errors import (
     ConfigError,
+    DeadlineError,
     EdgedError,
     LimitError,
     OverloadError,
@@ -190,7 +191,7 @@ class RestFront:
             version = extras.get(rest.VERSION, "")
             call = Call(
                 method,
-                await request.read(),
+                await self._body(request),
                 time.monotonic() + self._limits.call_seconds,
                 model=RequestedModel(extras[rest.MODEL], version),
                 client=request["client"],
@@ -209,6 +210,18 @@ class RestFront:
             )
 
         return handle
+
+    async def _body(self, request: web.Request) -> bytes:
+        """What is sent, which has to be here in time."""
+        seconds = self._limits.call_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await request.read()
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"cannot take the request: its body was not here within {seconds:g} s, which is"
+                " serving.call_seconds"
+            ) from error
 
     # TensorFlow Serving.
 

@@ -9,13 +9,22 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import grpc.aio
 import pytest
 from hostile import attacks
 
 from edged.calls import Call
-from edged.serving import Admission, GrpcFront, InFlight, Listener, ServingLimits
+from edged.serving import (
+    Admission,
+    GrpcFront,
+    InFlight,
+    Listener,
+    Models,
+    RestFront,
+    ServingLimits,
+)
 
 LIMITS = ServingLimits(message_bytes=1 << 20, concurrent_calls=20, call_seconds=0.5)
 
@@ -85,3 +94,20 @@ async def test_others_are_served(
 async def test_guesses_are_refused_without_a_place(tmp_path: Path, in_flight: InFlight) -> None:
     assert await attacks.guess(f"unix:{tmp_path}/closed", 100) == "100 UNAUTHENTICATED"
     assert not in_flight.calls
+
+
+# Keys of a request's own type came with a later aiohttp than is needed.
+@pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning")
+async def test_a_body_that_never_comes_is_not_waited_for(
+    tmp_path: Path, in_flight: InFlight
+) -> None:
+    listener = Listener("rest", f"unix:{tmp_path}/rest", Admission("rest"))
+    # It is asked about models only, and this is not about them.
+    models = cast(Models, None)
+    front = RestFront(answer, models, [listener], LIMITS, lambda _: True, in_flight)
+    await front.start()
+    async with attacks.raw(f"unix:{tmp_path}/rest") as (reader, writer):
+        writer.write(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        async with asyncio.timeout(10):
+            assert b" 504 " in await reader.readline()
+    await front.stop(1)
