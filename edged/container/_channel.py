@@ -62,7 +62,7 @@ _GRACE_SECONDS: Final = 2.0
 
 
 class CalledBack(UnavailableError):  # noqa: N818 (nothing is wrong)
-    """A call was called back before the worker had begun it: whoever called back sends it again.
+    """A call was called back before the device was at it: whoever called back sends it again.
 
     Not in `edged.errors`, where a worker could choose it for its answer.
     """
@@ -77,7 +77,7 @@ class _Pending:
         placed: where the request lies in the arena, until the worker has answered.
         begun: when the worker can have begun it, by time.monotonic(): once no more than it works
             on at a time were before it.
-        called_back: whether the worker was told to give it back if it had not begun.
+        called_back: whether the worker was told to give it back.
         stages: seconds by stage, as the worker says.
     """
 
@@ -184,7 +184,7 @@ class Channel:
                 self._send(Cancel(number))
 
     def call_back(self) -> None:
-        """Have the calls that the worker has not begun end with `CalledBack`."""
+        """Have the calls that the device has not got to end with `CalledBack`."""
         if not self._open:
             return
         for pending in self._line.values():
@@ -473,7 +473,7 @@ def _gone(why: str = "") -> ContainerError:
 
 
 def _called_back() -> CalledBack:
-    return CalledBack("cannot answer: the call was called back before it began; try again")
+    return CalledBack("cannot answer: the call was called back before it ran; try again")
 
 
 def _too_many() -> LimitError:

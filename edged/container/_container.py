@@ -184,7 +184,7 @@ class Container:
         return await self._channel.call(method, payload, timeout, extras, watch)
 
     def call_back(self) -> None:
-        """Have the calls that the process has not begun end with `CalledBack`, at once."""
+        """Have the calls that the device has not got to end with `CalledBack`."""
         self._channel.call_back()
 
     async def self_test(self, at_most: float = math.inf) -> None:

@@ -122,7 +122,7 @@ class Free(_Message, frozen=True, array_like=True, tag=True):
 
 
 class CallBack(_Message, frozen=True, array_like=True, tag=True):
-    """Front: give back every call that has not begun, by its failure."""
+    """Front: give back every call that the device has not got to, by its failure."""
 
 
 class Prepare(_Message, frozen=True, array_like=True, tag=True):

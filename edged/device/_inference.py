@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -137,7 +137,11 @@ class InferenceQueue:
         self._taken = True
 
     def run(
-        self, inputs: Sequence[npt.NDArray[Any]], timeout: float | None = None
+        self,
+        inputs: Sequence[npt.NDArray[Any]],
+        timeout: float | None = None,
+        *,
+        on_turn: Callable[[], None] = lambda: None,
     ) -> list[npt.NDArray[Any]]:
         """Run once.
 
@@ -145,6 +149,8 @@ class InferenceQueue:
             inputs: one array per input of the image, [H, W, C] or [1, H, W, C], u8 or s8 as the
                 image says.
             timeout: seconds, from when the device has done what came before.
+            on_turn: is called when there is a place in the ring; what it raises is raised here, and
+                nothing is run.
 
         Returns:
             One array per output, [1, H, W, C], u8 or s8.
@@ -165,6 +171,7 @@ class InferenceQueue:
         timeout = self._timeout if timeout is None else timeout
         place = self._places.get()
         try:
+            on_turn()
             for view, value in zip(place.inputs, inputs, strict=True):
                 np.copyto(view, value)
             operation, status = self._execute(place, timeout)

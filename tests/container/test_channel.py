@@ -27,6 +27,7 @@ from edged.container._messages import (
     Span,
     encode,
 )
+from edged.container.worker._recall import Recall
 from edged.container.worker._server import Server
 from edged.container.worker._stages import Stages
 from edged.errors import (
@@ -111,7 +112,9 @@ class Service:
 @contextlib.contextmanager
 def serving(peers: Peers) -> Iterator[Service]:
     service = Service()
-    server = Server(peers.far, peers.requests, peers.responses, service, service, Stages())
+    server = Server(
+        peers.far, peers.requests, peers.responses, service, service, Stages(), Recall()
+    )
     server.start()
     try:
         yield service

@@ -19,6 +19,7 @@ from edged.bundle import (
     TensorDecl,
     Version,
 )
+from edged.container.worker._recall import Recall
 from edged.container.worker._service import ModelService
 from edged.container.worker._stages import Stages
 from edged.detection import SSD_300, Epilogue, EpilogueName
@@ -62,7 +63,7 @@ class NoDevice:
 
 
 def ask(value: float, samples: int, *names: str) -> dict[str, Any]:
-    service = ModelService(Outputs(value), NoDevice(), Stages())  # type: ignore[arg-type]  # in their place
+    service = ModelService(Outputs(value), NoDevice(), Stages(), Recall())  # type: ignore[arg-type]  # in their place
     x = wire.from_array(np.zeros((samples, 3), np.float32))
     request = wire.PredictRequest(inputs={"x": x}, output_filter=names)
     answer = service.answer(wire.PREDICT, request.SerializeToString(), math.inf)

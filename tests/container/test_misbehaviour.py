@@ -226,9 +226,7 @@ async def test_a_worker_that_does_not_let_go_of_the_device_is_ended(
         assert "did not answer Detach" in await asyncio.wait_for(worker.closed, 5)
 
 
-async def test_what_was_not_begun_is_called_back_and_what_was_is_answered(
-    sample: Any, emulator: Any
-) -> None:
+async def test_what_the_device_has_not_got_to_is_called_back(sample: Any, emulator: Any) -> None:
     async with serving(sample, emulator) as container:
         calls = [
             asyncio.create_task(container.call(wire.PREDICT, request(60), 60)) for _ in range(12)
@@ -237,11 +235,13 @@ async def test_what_was_not_begun_is_called_back_and_what_was_is_answered(
         container.call_back()
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         back = [type(outcome) is CalledBack for outcome in outcomes]
-        assert any(back) and not all(back)
-        assert back == sorted(back), "those that came first were begun"
+        # Those that were begun, too: 60 samples are not waited for.
+        assert sum(back) >= 10
+        assert back == sorted(back), "what came first is answered first"
         assert all(isinstance(outcome, bytes) or back[i] for i, outcome in enumerate(outcomes))
         assert container._channel.bytes_in_use == 0
-        assert await container.call(wire.PREDICT, request(), 30)
+        # What comes after is answered.
+        assert await container.call(wire.PREDICT, request(60), 30)
 
 
 async def test_nobody_but_the_front_calls_back() -> None:

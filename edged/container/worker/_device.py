@@ -69,8 +69,13 @@ class Device:
             if each is not None:
                 each.close()
 
-    def run(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def run(
+        self, inputs: Sequence[npt.NDArray[Any]], on_turn: Callable[[], None]
+    ) -> list[npt.NDArray[Any]]:
         """One run: u8 or s8 [1, H, W, C] in the image's order, in and out.
+
+        Args:
+            on_turn: see :meth:`InferenceQueue.run`.
 
         Raises:
             NotRunError: no device is attached, or it is being reset.
@@ -83,7 +88,7 @@ class Device:
                 "cannot answer: the model has no device at this moment; try again in a second"
             )
         try:
-            return queue.run(inputs)
+            return queue.run(inputs, on_turn=on_turn)
         except DeviceLostError as error:
             if self._forget(queue):
                 queue.close()

@@ -16,6 +16,7 @@ from edged.container._arena import Memory
 from edged.container._messages import START, DeviceLost, Failure, Ready, encode
 from edged.container.worker._device import Device
 from edged.container.worker._model import Model
+from edged.container.worker._recall import Recall
 from edged.container.worker._regions import Regions
 from edged.container.worker._server import Server
 from edged.container.worker._service import ModelService
@@ -55,11 +56,13 @@ def main(argv: Sequence[str], began: float) -> int:
         model = _load(folder)
         loaded = time.monotonic()
         device = Device(model.image, lambda error: _tell_lost(sock, error))
-        stages = Stages()
+        stages, recall = Stages(), Recall()
         regions = Regions()
-        service = ModelService(model, device, stages, regions)
+        service = ModelService(model, device, stages, recall, regions)
         service.warm_up()
-        server = Server(sock, requests, responses, service, device, stages, call_seconds, regions)
+        server = Server(
+            sock, requests, responses, service, device, stages, recall, call_seconds, regions
+        )
         server.start()
     except MemoryError:
         sock.send(encode(Failure(START, ModelError.__name__, _TOO_LARGE)))

@@ -13,6 +13,7 @@ from edged import detection
 from edged.container._messages import Stage
 from edged.container.worker._device import Device
 from edged.container.worker._model import Arrays, Model
+from edged.container.worker._recall import Recall
 from edged.container.worker._stages import Stages
 from edged.errors import DeadlineError, DeviceError, RequestError
 
@@ -20,12 +21,17 @@ __all__ = ["Runner"]
 
 
 class Runner:
-    """Runs *model* on *device*, and tells *stages* what takes how long; for many threads."""
+    """Runs *model* on *device*, and tells *stages* what takes how long; for many threads.
 
-    def __init__(self, model: Model, device: Device, stages: Stages) -> None:
+    Args:
+        recall: says of a call, before each of its runs, that it is wanted back.
+    """
+
+    def __init__(self, model: Model, device: Device, stages: Stages, recall: Recall) -> None:
         self._model = model
         self._device = device
         self._stages = stages
+        self._recall = recall
 
     def run(self, sample: Arrays) -> Arrays:
         """The model's outputs for one sample, by their names."""
@@ -36,7 +42,7 @@ class Runner:
     def _run_device(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         # Whatever was done before it, from the call's bytes on, made its inputs.
         self._stages.lap(Stage.DECODE)
-        outputs = self._device.run(inputs)
+        outputs = self._device.run(inputs, self._recall.check)
         self._stages.lap(Stage.DEVICE)
         return outputs
 
@@ -54,6 +60,7 @@ class Runner:
 
         Raises:
             DeadlineError: the time was over before the last sample.
+            GivenBack: the call was wanted back before that.
             DeviceError, UnavailableError: what the device says.
         """
         results: list[Arrays] = []

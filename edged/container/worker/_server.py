@@ -39,6 +39,7 @@ from edged.container._messages import (
     encode,
     front_decoder,
 )
+from edged.container.worker._recall import GivenBack, Recall
 from edged.container.worker._regions import Regions
 from edged.container.worker._shortage import is_short_of_memory
 from edged.container.worker._stages import Stages
@@ -80,6 +81,7 @@ class Server:
         service: answers the calls.
         device: what it computes on.
         stages: times the calls.
+        recall: is told which calls are wanted back.
         call_seconds: how long one call may be worked on.
         regions: is told of the shared memory of clients.
     """
@@ -92,6 +94,7 @@ class Server:
         service: Service,
         device: Attachable,
         stages: Stages,
+        recall: Recall,
         call_seconds: float = math.inf,
         regions: Regions | None = None,
     ) -> None:
@@ -102,6 +105,8 @@ class Server:
         self._service = service
         self._device = device
         self._stages = stages
+        self._recall = recall
+        self._newest = 0
         self._call_seconds = call_seconds
         self._regions = regions or Regions()
         self._control = ThreadPoolExecutor(1, "control")
@@ -161,6 +166,7 @@ class Server:
         """Act on *message*; the call that it is, if that is to be answered now."""
         match message:
             case Call() as call:
+                self._newest = call.id
                 with self._turn:
                     if self._running < CALLS_AT_ONCE:
                         self._running += 1
@@ -173,6 +179,8 @@ class Server:
                 if called_off is not None:
                     self._say(Failure(number, CANCELLED, ""))
             case CallBack():
+                # Those that have begun come back, too, as far as the device has not got to them.
+                self._recall.recall(self._newest)
                 with self._turn:
                     given_back = list(self._queued)
                     self._queued.clear()
@@ -211,6 +219,7 @@ class Server:
 
     def _answer(self, call: Call, waited: float) -> None:
         self._stages.begin()
+        self._recall.begin(call.id)
         try:
             if time.monotonic() > call.deadline:
                 raise DeadlineError("cannot answer: the caller's time was over before its turn")
@@ -222,6 +231,8 @@ class Server:
             body = self._place(response, deadline)
             self._stages.lap(Stage.ENCODE)
             self._say(Answer(call.id, body, self._stages.end(waited)))
+        except GivenBack:
+            self._say(Failure(call.id, CANCELLED, ""))
         except Exception as error:
             self._say(_failure(call.id, error))
 

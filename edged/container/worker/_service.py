@@ -15,6 +15,7 @@ from edged.container.worker._device import Device
 from edged.container.worker._inference import OpenInference
 from edged.container.worker._inference_rest import OpenInferenceRest
 from edged.container.worker._model import Model
+from edged.container.worker._recall import Recall
 from edged.container.worker._regions import Regions
 from edged.container.worker._runner import Runner
 from edged.container.worker._signature import Signature
@@ -37,14 +38,20 @@ class ModelService:
 
     Args:
         stages: is told what takes how long.
+        recall: knows which calls are wanted back.
         regions: the shared memory of clients.
     """
 
     def __init__(
-        self, model: Model, device: Device, stages: Stages, regions: Regions | None = None
+        self,
+        model: Model,
+        device: Device,
+        stages: Stages,
+        recall: Recall,
+        regions: Regions | None = None,
     ) -> None:
         self._model = model
-        self._runner = Runner(model, device, stages)
+        self._runner = Runner(model, device, stages, recall)
         self._signature = Signature(model.manifest)
         parts = (model, self._signature, self._runner, Statistics())
         tensorflow, oip = TensorFlowServing(*parts), OpenInference(*parts, regions or Regions())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edged.calls import Stopwatch
+from edged.container.worker._recall import GivenBack
 
 __all__ = ["INFER", "INPUT", "OUTPUT", "Counting", "Statistics"]
 
@@ -55,6 +56,8 @@ class Statistics:
         began = time.monotonic()
         try:
             yield counting
+        except GivenBack:  # It is asked again, of whatever model comes.
+            raise
         except BaseException:
             with self._lock:
                 self.failed += 1
