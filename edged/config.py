@@ -619,7 +619,7 @@ class TracingConfig(Struct, frozen=True):
             pattern=r"^(https?://\S+)?$",
             description="Where a collector takes OTLP over HTTP, such as"
             " http://127.0.0.1:4318/v1/traces. It gets names and times of calls, models and"
-            " clients, and nothing of what they send."
+            " clients, and nothing of what they send.",
         ),
     ] = ""
     part: Annotated[
