@@ -17,6 +17,7 @@ from edged.errors import (
     DeadlineError,
     DeviceError,
     DeviceLostError,
+    EdgedError,
     IncompatibleError,
     NotRunError,
     RequestError,
@@ -225,6 +226,96 @@ def test_a_run_that_takes_too_long_is_aborted(slow_emulator: Any, slow_program: 
         np.testing.assert_array_equal(a, b)
     queue.close()
     device.close()
+
+
+class Runs:
+    """Runs in threads of their own, begun one after the other."""
+
+    def __init__(self, queue: InferenceQueue, program: Any) -> None:
+        self._queue = queue
+        self._program = program
+        self._threads: list[threading.Thread] = []
+        self.ended: dict[int, list[np.ndarray] | BaseException] = {}
+
+    def begin(self, timeout: float | None = None) -> None:
+        thread = threading.Thread(target=self._run, args=(len(self._threads), timeout))
+        self._threads.append(thread)
+        thread.start()
+
+    def _run(self, number: int, timeout: float | None) -> None:
+        try:
+            self.ended[number] = self._queue.run(self._program.inputs, timeout)
+        except EdgedError as error:
+            self.ended[number] = error
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(30)
+
+
+@pytest.fixture
+def slow_queue(slow_emulator: Any, slow_program: Any) -> Iterator[tuple[InferenceQueue, Any]]:
+    """A queue of the slow device, and how many descriptors were ever put into it."""
+    device = slow_emulator.device()
+    activate(device, slow_program)
+    transport = slow_emulator.transport()
+    queue = InferenceQueue(transport, slow_program.image)
+    tail = queue_offset(QUEUE_DATA, Queue.TAIL)
+    yield queue, lambda: transport.region_read(tail)
+    queue.close()
+    device.close()
+
+
+def test_the_device_has_one_more_run_to_go_on_with_and_not_two(
+    slow_queue: Any, slow_program: Any, wait_until: Callable[..., None]
+) -> None:
+    queue, submitted = slow_queue
+    runs = Runs(queue, slow_program)
+    for _ in range(3):
+        runs.begin()
+    descriptors = len(slow_program.image.inputs) + 1 + len(slow_program.image.outputs)
+    wait_until(lambda: submitted() == 2 * descriptors, "the second is queued")
+    assert not runs.ended
+    wait_until(lambda: len(runs.ended) == 1, "the first is done")
+    wait_until(lambda: submitted() == 3 * descriptors, "the third is queued")
+    runs.join()
+    first, *others = runs.ended.values()
+    assert len(others) == 2
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_that_was_aborted_with_the_one_before_it_is_done_again(
+    slow_queue: Any, slow_program: Any, wait_until: Callable[..., None]
+) -> None:
+    queue, submitted = slow_queue
+    wanted = queue.run(slow_program.inputs)
+    before = submitted()
+    runs = Runs(queue, slow_program)
+    runs.begin(timeout=0.2)
+    wait_until(lambda: submitted() > before, "the first is queued")
+    runs.begin()
+    runs.begin()
+    runs.join()
+    assert isinstance(runs.ended[0], DeadlineError)
+    for number in (1, 2):
+        for a, b in zip(runs.ended[number], wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_closing_ends_all_that_is_queued(
+    slow_queue: Any, slow_program: Any, wait_until: Callable[..., None]
+) -> None:
+    queue, submitted = slow_queue
+    runs = Runs(queue, slow_program)
+    for _ in range(3):
+        runs.begin()
+    wait_until(submitted, "the first is queued")
+    queue.close()
+    runs.join()
+    assert len(runs.ended) == 3
+    assert all(isinstance(end, UnavailableError | DeviceError) for end in runs.ended.values())
 
 
 def test_killing_the_device_ends_a_run_at_once(
