@@ -262,7 +262,12 @@ def _write(region: int, offset: int, value: int, size: int) -> bytes:
     return REGION_ACCESS.pack(offset, region, size) + value.to_bytes(size, "little")
 
 
-def _refusal(command: Command, number: int) -> DeviceError:
+def _refusal(command: Command, number: int) -> DeviceError | DeviceLostError:
+    if number == errno.ENODEV:
+        return DeviceLostError(
+            f"cannot {command.name}: the card behind the socket is lost (ENODEV); it is opened"
+            " again when it is back"
+        )
     if number == errno.EBUSY:
         return DeviceError(
             f"cannot {command.name}: another opening of the device holds it (EBUSY);"
