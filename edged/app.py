@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -213,7 +213,14 @@ async def _serve(
     notifier = Notifier()
 
     def tell_manager() -> None:
-        notifier.status(describe(slot.status, way, rate.per_minute()))
+        figures = [f"{rate.per_minute():.0f} requests/min"]
+        if monitor.report is not None:
+            figures += [
+                f"{reading.value:.0f} {reading.unit}"
+                for reading in monitor.report.readings
+                if reading.name == "temperature"
+            ]
+        notifier.status(describe(slot.status, way, figures))
 
     slot.on_change(lambda _: tell_manager())
     slot.on_change(lambda status: _tell_folder(intake, status))
@@ -403,20 +410,15 @@ def _tell_folder(intake: Intake, status: SlotStatus) -> None:
         intake.serving(str(status.model), datetime.fromtimestamp(status.since, UTC))
 
 
-def describe(status: SlotStatus, way: Way, requests_per_minute: float | None = None) -> str:
+def describe(status: SlotStatus, way: Way, figures: Sequence[str] = ()) -> str:
     """The slot in a line, as ``systemctl status`` shows it.
 
     Args:
         way: to the device that it is on.
-        requests_per_minute: not said when it is None.
+        figures: are said of a model that serves, as they are.
     """
     if status.since is not None:
-        line = f"serving {status.model} on {way}"
-        return (
-            line
-            if requests_per_minute is None
-            else f"{line}, {requests_per_minute:.0f} requests/min"
-        )
+        return ", ".join((f"serving {status.model} on {way}", *figures))
     if status.problem and status.state in (State.ABSENT, State.EMPTY):
         return status.problem
     return status.state.value
