@@ -274,7 +274,7 @@ async def _serve(
         )
         notifier.ready()
         watchdog = asyncio.create_task(notifier.feed_watchdog(tell_manager))
-        reloading = asyncio.create_task(_reload_when_asked(config, reload, apply))
+        reloading = asyncio.create_task(_reload_when_asked(config, reload, apply, notifier))
         await asked_to_stop.wait()
         watchdog.cancel()
         reloading.cancel()
@@ -309,35 +309,47 @@ def _high_priority(config: Config) -> Callable[[str], bool]:
 
 
 async def _reload_when_asked(
-    config: Config, reload: _Reload, apply: Callable[[Config], None]
+    config: Config, reload: _Reload, apply: Callable[[Config], None], notifier: Notifier
 ) -> None:
-    """Apply of a configuration that was read again what can be applied."""
+    """Have what can be applied of a configuration in force whenever it is to be read again."""
     while True:
         await reload.asked.wait()
         reload.asked.clear()
+        notifier.reloading()
         try:
-            found = reloaded(config, await asyncio.to_thread(reload.read))
+            config = await _read_again(config, reload.read, apply)
         except ConfigError as error:
             _log.error(
                 "cannot reload: %s; what was in force stays so",
                 error,
                 extra=about(Notice.NOT_RELOADED),
             )
-            continue
-        config = found.config
-        apply(config)
-        _log.info(
-            "reloaded: %s",
-            ", ".join(map(str, found.changed)) or "nothing new is in force",
-            extra=about(Notice.RELOADED),
+        finally:
+            notifier.ready()
+
+
+async def _read_again(
+    config: Config, read: Callable[[], Config], apply: Callable[[Config], None]
+) -> Config:
+    """What is in force from now on.
+
+    Raises:
+        ConfigError: what is read cannot be used.
+    """
+    found = reloaded(config, await asyncio.to_thread(read))
+    apply(found.config)
+    _log.info(
+        "reloaded: %s",
+        ", ".join(map(str, found.changed)) or "nothing new is in force",
+        extra=about(Notice.RELOADED),
+    )
+    if found.waiting:
+        _log.warning(
+            "cannot change while edged runs, needs a restart: %s",
+            ", ".join(map(str, found.waiting)),
+            extra=about(Notice.RESTART_NEEDED),
         )
-        if found.waiting:
-            waiting = ", ".join(map(str, found.waiting))
-            _log.warning(
-                "cannot change while edged runs, needs a restart: %s",
-                waiting,
-                extra=about(Notice.RESTART_NEEDED),
-            )
+    return found.config
 
 
 def _answer(slot: Slot, by_name: bool) -> Answer:

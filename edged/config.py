@@ -742,6 +742,10 @@ def settings(path: Path | None, environment: Mapping[str, str] = os.environ) -> 
     places = {"{state}": _state_place(environment)}
     places["{state}"] = _resolved(state, places)
     places["{runtime}"] = _runtime_place(environment, places["{state}"])
+    # Of the unit, for who asks from outside of it; systemd.exec(5).
+    places["{credentials}"] = Path(
+        environment.get("CREDENTIALS_DIRECTORY") or "/run/credentials/edged.service"
+    )
     all_settings = tuple(
         replace(
             setting, value=places["{state}"] if setting is state else _resolved(setting, places)
@@ -1160,8 +1164,9 @@ def _wrap(text: str, prefix: str, width: int = 96) -> list[str]:
 
 
 _PATHS_TOML = (
-    "# In a path, {state} stands for state.directory, {runtime} for the folder of sockets, and ~",
-    "# for the home directory; a relative path starts at the folder of this file.",
+    "# In a path, {state} stands for state.directory, {runtime} for the folder of sockets,",
+    "# {credentials} for what systemd's LoadCredential= loads, and ~ for the home directory; a",
+    "# relative path starts at the folder of this file.",
 )
 
 _REFERENCE_HEAD = (
@@ -1189,6 +1194,8 @@ _REFERENCE_HEAD = (
     " `$XDG_STATE_HOME/edged`, or `~/.local/state/edged` |",
     "| `{runtime}` | the folder of sockets | `$RUNTIME_DIRECTORY`, `/run/edged` |"
     " `$XDG_RUNTIME_DIR/edged`, or `{state}/run` |",
+    "| `{credentials}` | what `LoadCredential=` of the unit loads | `$CREDENTIALS_DIRECTORY` |"
+    " `/run/credentials/edged.service` |",
     "| `~` | the home directory | | |",
     "",
     "A relative path starts at the folder of the configuration file.",

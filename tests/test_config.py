@@ -114,6 +114,20 @@ def test_the_other_defaults_follow_a_moved_state(written):
     assert config.serving.socket == Path("/srv/edged/run/edged.sock")
 
 
+def test_files_that_systemd_loads_are_in_the_folder_of_credentials(written):
+    text = """
+        [listeners.cameras]
+        listen = "0.0.0.0:8500"
+        certificate = "{credentials}/tls.crt"
+        key = "{credentials}/tls.key"
+        """
+    config = load_config(written(text), {"CREDENTIALS_DIRECTORY": "/run/credentials/x.service"})
+    assert config.listeners["cameras"].key == Path("/run/credentials/x.service/tls.key")
+    # As whoever checks it from outside of the unit.
+    config = load_config(written(text), {"HOME": "/home/ada"})
+    assert config.listeners["cameras"].key == Path("/run/credentials/edged.service/tls.key")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 
 __all__ = ["Notifier"]
@@ -31,6 +32,11 @@ class Notifier:
     def status(self, text: str) -> None:
         """A line that ``systemctl status`` shows."""
         self._send("STATUS=" + " ".join(text.split()))
+
+    def reloading(self) -> None:
+        """The service reads its configuration again, until it is :meth:`ready`."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={now}")
 
     def stopping(self) -> None:
         """The service is on its way out."""

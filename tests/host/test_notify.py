@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,17 @@ def test_start_status_and_stop_are_told(manager):
         b"STATUS=serving net 1.0.0",
         b"STOPPING=1",
     ]
+
+
+def test_a_reload_is_told_with_when_it_began(manager):
+    listener, address = manager
+    before = time.monotonic_ns() // 1000
+    Notifier({"NOTIFY_SOCKET": address}).reloading()
+    told, at = listener.recv(4096).split(b"\n")
+    assert told == b"RELOADING=1"
+    name, value = at.split(b"=")
+    assert name == b"MONOTONIC_USEC"
+    assert before <= int(value) <= time.monotonic_ns() // 1000
 
 
 async def test_watchdog_is_fed_in_half_its_time(manager):

@@ -21,6 +21,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+import trustme
 
 from edged import wire
 from edged.notices import Notice
@@ -316,6 +317,39 @@ def test_configuration_is_read_again_and_a_wrong_one_ends_the_attempts(machine, 
     assert "setle_seconds" in json.loads(failed.splitlines()[-1])["MESSAGE"]
     (folder / "50-test.toml").unlink()
     machine.run("systemctl", "start", "edged")
+    again(machine, client)
+
+
+def test_certificate_and_key_come_as_credentials_and_are_renewed(machine, client, report) -> None:
+    again(machine, client)
+    kept = machine.path("/root/tls")
+    kept.mkdir(mode=0o700)
+    dropin = machine.path("/etc/systemd/system/edged.service.d")
+    dropin.mkdir()
+    (dropin / "tls.conf").write_text(
+        "[Service]\nLoadCredential=tls.crt:/root/tls/crt\nLoadCredential=tls.key:/root/tls/key\n"
+    )
+    setting = machine.path("/etc/edged/edged.toml.d/50-tls.toml")
+    setting.write_text(
+        '[listeners.tls]\nlisten = "127.0.0.1:8443"\n'
+        'certificate = "{credentials}/tls.crt"\nkey = "{credentials}/tls.key"\n'
+    )
+    ask = "import ssl; print(ssl.get_server_certificate(('127.0.0.1', 8443)))"
+    machine.run("systemctl", "daemon-reload")
+    authority = trustme.CA()
+    for _ in range(2):
+        certificate = authority.issue_cert("localhost", "127.0.0.1")
+        (kept / "crt").write_bytes(certificate.cert_chain_pems[0].bytes())
+        (kept / "key").write_bytes(certificate.private_key_pem.bytes())
+        machine.run("systemctl", "restart", "edged")
+        shown = machine.ask("python3", "-c", ask)
+        assert shown == certificate.cert_chain_pems[0].bytes().decode().strip()
+        again(machine, client)
+    report("credentials: certificate and key", "loaded, and renewed by a restart")
+    shutil.rmtree(dropin)
+    setting.unlink()
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", "edged")
     again(machine, client)
 
 
