@@ -48,7 +48,7 @@ def test_scores(tmp_path: Path) -> None:
     assert left_running(tmp_path) == []
 
 
-def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_ctrl_c(tmp_path: Path) -> None:
     demo = start(tmp_path)
     try:
         eventually(lambda: len(left_running(tmp_path)) >= 3, "emulator, daemon and packer")
