@@ -16,7 +16,7 @@ demo: $(INSTALLED) ## see it work: a model into the drop folder, photographs ove
 	@$(BIN)/python packaging/demo.py
 
 test: lint ## everything that has to pass: lint and the tests
-	$(BIN)/pytest -n 3 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal
 
 test-slow: $(INSTALLED) ## what takes too long for every change: whole classic networks
 	$(BIN)/pytest -m slow --timeout 3600

@@ -34,6 +34,8 @@ LABELS = DATA / "imagenet_labels_1001.txt"
 PHOTOS = ("snowleopardgaze.jpg", "elephant.jpg", "schoolbus.jpg", "parrot.jpg")
 PATIENCE = 110.0
 """Seconds until the demo gives up on a step."""
+STOP_SECONDS = 45
+"""Until a process is killed: the daemon may take slot.drain_seconds, 30, for calls that run."""
 
 
 class DemoError(Exception):
@@ -104,11 +106,13 @@ def process(name: str, argv: list[str], log: Path) -> Iterator[subprocess.Popen[
     finally:
         child.terminate()
         try:
-            child.wait(15)
+            child.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-            raise DemoError(f"the {name} did not stop within 15 s and was killed") from None
+            raise DemoError(
+                f"the {name} did not stop within {STOP_SECONDS} s and was killed"
+            ) from None
 
 
 def free_port(wanted: int) -> int:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
@@ -218,7 +218,8 @@ class InFlight:
         self._of_client: Counter[str] = Counter()
         self._unread: Counter[str] = Counter()
         self._stopping = False
-        self._cut_off = False
+        self._taking_in: set[asyncio.Task[object]] = set()
+        self._cut_off: set[asyncio.Task[object]] = set()
         # Each is there for as long as someone holds it or waits for it.
         self._receiving: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._nobody = asyncio.Event()
@@ -260,12 +261,13 @@ class InFlight:
         try:
             yield
         except asyncio.CancelledError as error:
-            if not self._cut_off:
+            if task not in self._cut_off:
                 raise
             task.uncancel()
             raise _stopping() from error
         finally:
             self._tasks.discard(task)
+            self._cut_off.discard(task)
             self._of_client[client] -= 1
             if not self._of_client[client]:
                 del self._of_client[client]
@@ -287,26 +289,45 @@ class InFlight:
     async def receiving(self, client: str) -> AsyncIterator[None]:
         """While a message of *client* is taken in, which takes memory before its size is known."""
         turns = self._receiving.setdefault(client, asyncio.Semaphore(_RECEIVED_AT_ONCE))
-        async with turns:
+        with self.taking_in():
+            async with turns:
+                yield
+
+    @contextlib.contextmanager
+    def taking_in(self) -> Iterator[None]:
+        """While the task that enters this waits for the message of its call."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._taking_in.add(task)
+        try:
             yield
+        finally:
+            self._taking_in.discard(task)
 
     async def drain(self, seconds: float) -> int:
         """Refuse calls from now on, and wait for those that are inside.
+
+        A call whose message is not here yet is refused as well: it may never come.
 
         Returns:
             how many were still not answered after *seconds*, and were told so instead.
         """
         self._stopping = True
+        self._end(self._taking_in)
         try:
             async with asyncio.timeout(seconds):
                 await self._nobody.wait()
         except TimeoutError:
-            self._cut_off = True
-            left = list(self._tasks)
-            for task in left:
-                task.cancel()
-            return len(left)
+            return self._end(self._tasks)
         return 0
+
+    def _end(self, tasks: Set[asyncio.Task[object]]) -> int:
+        """Have the calls of *tasks* told that edged stops; how many there are."""
+        ended = tasks - self._cut_off
+        self._cut_off |= ended
+        for task in ended:
+            task.cancel()
+        return len(tasks)
 
 
 def _stopping() -> UnavailableError:

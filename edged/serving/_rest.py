@@ -215,13 +215,27 @@ class RestFront:
         """What is sent, which has to be here in time."""
         seconds = self._limits.call_seconds
         try:
-            async with asyncio.timeout(seconds):
-                return await request.read()
+            with self._in_flight.taking_in():
+                async with asyncio.timeout(seconds):
+                    return await request.read()
         except TimeoutError as error:
             raise DeadlineError(
                 f"cannot take the request: its body was not here within {seconds:g} s, which is"
                 " serving.call_seconds"
             ) from error
+
+    async def _small_body(self, request: web.Request) -> dict[str, Any]:
+        """The JSON object of a question that needs no model; an empty body is an empty one."""
+        if (request.content_length or 0) > _MOST_SMALL_BODY:
+            raise LimitError(f"cannot take the request: it has more than {_MOST_SMALL_BODY} bytes")
+        data = await self._body(request)
+        try:
+            value = msgspec.json.decode(data or b"{}")
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise RequestError(f"cannot read the request: it is no JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise RequestError("cannot read the request: wanted a JSON object")
+        return value
 
     # TensorFlow Serving.
 
@@ -255,7 +269,7 @@ class RestFront:
         )
 
     async def _index(self, request: web.Request) -> web.Response:
-        body = await _small_body(request)
+        body = await self._small_body(request)
         return _json(
             [
                 {
@@ -270,7 +284,7 @@ class RestFront:
         )
 
     async def _load(self, request: web.Request) -> web.Response:
-        parameters = (await _small_body(request)).get("parameters", {})
+        parameters = (await self._small_body(request)).get("parameters", {})
         version = parameters.get("version", "") if isinstance(parameters, dict) else None
         name = request.match_info["model"]
         if not isinstance(version, str) or parameters.keys() - {"version"}:
@@ -321,20 +335,6 @@ def _extras(request: web.Request, most: int) -> dict[str, str]:
             )
         extras[rest.JSON_BYTES] = length
     return extras
-
-
-async def _small_body(request: web.Request) -> dict[str, Any]:
-    """The JSON object of a question that needs no model; an empty body is an empty one."""
-    if (request.content_length or 0) > _MOST_SMALL_BODY:
-        raise LimitError(f"cannot take the request: it has more than {_MOST_SMALL_BODY} bytes")
-    data = await request.read()
-    try:
-        value = msgspec.json.decode(data or b"{}")
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise RequestError(f"cannot read the request: it is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise RequestError("cannot read the request: wanted a JSON object")
-    return value
 
 
 def _status(model: ModelVersion) -> dict[str, Any]:

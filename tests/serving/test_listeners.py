@@ -398,3 +398,20 @@ async def test_calls_beyond_the_bound_are_refused_and_health_is_not(tmp_path: Pa
         assert await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         leave.set()
         assert await first == "answered"
+
+
+async def test_a_call_whose_message_does_not_come_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    in_flight = InFlight(10)
+    front = GrpcFront(
+        who, [Listener("x", f"unix:{tmp_path}/s", Admission("x"))], in_flight=in_flight
+    )
+    await front.start()
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
+        silent = channel.stream_unary(PREDICT)()
+        # The headers go out, and then nothing does.
+        await silent.wait_for_connection()
+        async with asyncio.timeout(10):
+            while not in_flight.calls:
+                await asyncio.sleep(0.01)
+        await asyncio.wait_for(front.stop(60), 20)
+        assert await silent.code() is grpc.StatusCode.UNAVAILABLE
