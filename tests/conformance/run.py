@@ -22,10 +22,11 @@ CLIENTS = {
     "test_shared_memory": "tritonclient.grpc, shared memory",
     "test_rest": "tritonclient.http, curl, urllib",
     "test_reflection": "plain grpcio, by reflection alone",
-    "test_perf_analyzer": "perf_analyzer",
     "test_original_clients": "tensorflow-serving-api, the original Python and C# clients",
     "test_health": "grpcio-health-checking, grpcio-reflection",
 }
+# A test that is a client of its own.
+PROGRAMS = {"perf analyzer": "perf_analyzer"}
 PACKAGES = ("tritonclient", "grpcio", "protobuf", "geventhttpclient", "grpcio-health-checking")
 HEAD = """\
 # Conformance
@@ -72,13 +73,14 @@ def results(report: ElementTree.Element) -> list[Result]:
     for case in report.iter("testcase"):
         module = case.get("classname", "").rpartition(".")[2]
         name, _, parameters = case.get("name", "").removeprefix("test_").partition("[")
+        what = name.replace("_", " ")
         which = parameters.removesuffix("]").encode("ascii", "replace").decode()
         outcome, said = "passed", ""
         for child in case:
             if child.tag in ("failure", "error", "skipped"):
                 outcome = "skipped" if child.tag == "skipped" else "failed"
                 said = (child.get("message") or "").splitlines()[0][:200]
-        found.append(Result(CLIENTS[module], name.replace("_", " "), which, outcome, said))
+        found.append(Result(PROGRAMS.get(what, CLIENTS[module]), what, which, outcome, said))
     return found
 
 

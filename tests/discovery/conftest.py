@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import selectors
+import queue
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,13 @@ import pytest
 class Machine:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
 
     def do(self, *command: object) -> None:
         assert self._process.stdin is not None
@@ -26,11 +34,7 @@ class Machine:
 
     def said(self) -> Any:
         """What it said next."""
-        assert self._process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            assert selector.select(60), "it says nothing"
-        return json.loads(self._process.stdout.readline())
+        return json.loads(self._lines.get(timeout=60))
 
 
 @pytest.fixture
