@@ -138,6 +138,7 @@ class Call:
         request_id: what the caller, and the answer to it, and the log know the call by.
         trace: the trace that it is part of, where the caller said so.
         served_by: name and version of the model that has it to answer, once one has.
+        digest: of that model.
         local: whether it comes from this machine.
         extras: what the protocol says outside of those bytes, for whoever parses them; see
             :mod:`edged.wire.rest`.
@@ -153,6 +154,7 @@ class Call:
     request_id: str = ""
     trace: TraceParent | None = None
     served_by: str = ""
+    digest: str = ""
     local: bool = False
     extras: Mapping[str, str] = field(default_factory=dict)
     watch: Stopwatch = field(default_factory=Stopwatch)

@@ -113,6 +113,30 @@ class Notice(enum.Enum):
             "Names of certificates that may call are in the listener's key clients."
         ),
     )
+    CALL_FAILED = Kind(
+        "e024b25d16c846bba80c24ffe42ff4db",
+        "Call @REQUEST_ID@ ended with @CODE@",
+        (
+            "A client was told so, with the reason. The line says who called what, and where the "
+            "time went; clients get the request id back with the answer."
+        ),
+        (
+            "INVALID_ARGUMENT and NOT_FOUND: the client asks for what there is not, and its answer "
+            "says what there is. UNAVAILABLE: models change, or the device is away; clients try "
+            "again. RESOURCE_EXHAUSTED: fewer calls at once, or serving.max_concurrent_calls and "
+            "serving.max_message_bytes. DEADLINE_EXCEEDED: the client waits too short, or too many "
+            "call: `edgectl top`. INTERNAL: the messages before this one."
+        ),
+    )
+    CALL_BROKE = Kind(
+        "d4111798b73949e3840f8e945949171c",
+        "Call @REQUEST_ID@ met a fault of edged itself",
+        (
+            "The client was told INTERNAL, and nothing of the fault; other calls are not touched. "
+            "The message has a traceback."
+        ),
+        "It is a fault in edged's code: report it with the traceback and edged's version.",
+    )
     DEVICE_FOUND = Kind(
         "8a5df2fa9a554a36886f0fbfe552663c",
         "Device @DEVICE@ was found",
@@ -275,7 +299,7 @@ def about(notice: Notice, **fields: object) -> dict[str, str]:
     """What ``extra`` of a log call takes, so that the journal has it as fields.
 
     Args:
-        fields: ``model``, ``digest``, ``device`` or ``file``, which it is about.
+        fields: ``model``, ``digest``, ``device``, ``file`` or ``request_id``, which it is about.
     """
     return {
         "MESSAGE_ID": notice.value.message_id,
@@ -313,13 +337,13 @@ _HEAD = """\
 
 What edged logs into the journal when something happens, and what to do about it.
 `journalctl -x -u edged` shows the same below each message; `journalctl MESSAGE_ID=…` finds all of a
-kind. Messages have the fields `MODEL` (name and version), `DIGEST`, `DEVICE` and `FILE` where they
-are about one: `journalctl -u edged MODEL="mobilenet-v2 1.0.0"`. No
-message holds what a client sent.
+kind. Messages have the fields `MODEL` (name and version), `DIGEST`, `DEVICE`, `FILE` and
+`REQUEST_ID` where they are about one: `journalctl -u edged MODEL="mobilenet-v2 1.0.0"`. No message
+holds what a client sent, but for the request id that it chose, if it is one.
 """
 
 
 def _generic(text: str) -> str:
-    for field in ("MODEL", "DIGEST", "DEVICE", "FILE"):
+    for field in ("MODEL", "DIGEST", "DEVICE", "FILE", "REQUEST_ID", "CODE"):
         text = text.replace(f"@{field}@", "…" if field != "FILE" else "A file")
     return text

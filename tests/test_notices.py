@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from edged.notices import Notice, catalogue, reference
@@ -21,6 +23,27 @@ def test_each_has_an_identity_and_words_of_its_own():
 def test_each_is_logged_somewhere():
     sources = "".join(path.read_text() for path in (PROJECT / "edged").rglob("*.py"))
     assert [n.name for n in Notice if f"Notice.{n.name}" not in sources] == []
+
+
+def logged() -> Iterator[tuple[Notice, ast.Call]]:
+    """Each ``about(Notice.…)`` of the sources."""
+    for path in (PROJECT / "edged").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(ast.Name("about"), [ast.Attribute(ast.Name("Notice"), name)]):
+                    yield Notice[name], node
+
+
+def test_each_message_has_the_fields_that_its_explanation_names():
+    found = list(logged())
+    assert {notice for notice, _ in found} == set(Notice)
+    for notice, call in found:
+        given = {(keyword.arg or "").upper() for keyword in call.keywords}
+        # "**" gives what there is to be given.
+        if "" in given or notice is Notice.CALL_FAILED:
+            continue
+        wanted = set(re.findall("@(.*?)@", notice.value.subject + notice.value.meaning))
+        assert wanted <= given, ast.unparse(call)
 
 
 def test_what_is_made_from_them_is_current():

@@ -9,6 +9,7 @@ from typing import Final
 
 from edged.calls import Answer, Call
 from edged.errors import EdgedError
+from edged.notices import Notice, about
 
 __all__ = ["AccessLog"]
 
@@ -64,7 +65,11 @@ class AccessLog:
         self._lines[well] += 1
         fields = _fields(call, code, size)
         line = " ".join(f"{key}={_quoted(value)}" for key, value in fields.items())
-        _log.info("%s", line, extra={key.upper(): str(value) for key, value in fields.items()})
+        extra = {key.upper(): str(value) for key, value in fields.items()}
+        if call.digest:
+            extra["DIGEST"] = call.digest
+        # Only what went wrong is to be explained.
+        _log.info("%s", line, extra=extra if well else extra | about(Notice.CALL_FAILED))
 
     def _next_window(self) -> None:
         self._window = None

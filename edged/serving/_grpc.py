@@ -22,6 +22,7 @@ from edged.errors import (
     RequestError,
     UnavailableError,
 )
+from edged.notices import Notice, about
 from edged.serving._caller import (
     REQUEST_ID,
     SERVER_TIMING,
@@ -192,7 +193,8 @@ class GrpcFront:
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         try:
             # Both before the message is taken in: who may not call costs next to nothing.
-            client = listener.admission.admit(address, metadata, _names(listener, context))
+            names = _names(listener, context)
+            client = listener.admission.admit(address, metadata, names, request_id)
             with self._in_flight.one_more(client):
                 priority = priority_of(metadata, self.high_priority(address))
                 watch = Stopwatch()
@@ -222,7 +224,12 @@ class GrpcFront:
             await _abort(context, error, request_id)
             raise  # abort() raises by itself; this line tells the type checker
         except Exception:
-            _log.exception("cannot answer %s, request %s", method, request_id)
+            _log.exception(
+                "cannot answer %s, request %s",
+                method,
+                request_id,
+                extra=about(Notice.CALL_BROKE, request_id=request_id),
+            )
             await context.abort(
                 grpc.StatusCode.INTERNAL, "cannot answer: an error inside edged; see its log"
             )
@@ -318,10 +325,11 @@ class _Described(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ship
         async def admitted(requests: Any, context: Any) -> None:
             metadata = dict(context.invocation_metadata() or ())
             names = _names(self._listener, context)
+            address, request_id = client_of(context.peer()), request_id_of(metadata)
             try:
-                self._listener.admission.admit(client_of(context.peer()), metadata, names)
+                self._listener.admission.admit(address, metadata, names, request_id)
             except EdgedError as error:
-                await _abort(context, error, request_id_of(metadata))
+                await _abort(context, error, request_id)
             async for answer in handler.stream_stream(requests, context):
                 await context.write(answer)
 

@@ -124,13 +124,20 @@ class Admission:
         self._refused_last = ""
         self._telling: asyncio.TimerHandle | None = None
 
-    def admit(self, address: str, metadata: Mapping[str, str], names: Sequence[str] = ()) -> str:
+    def admit(
+        self,
+        address: str,
+        metadata: Mapping[str, str],
+        names: Sequence[str] = (),
+        request_id: str = "",
+    ) -> str:
         """See that a call may be made.
 
         Args:
             address: of the caller, without its port.
             metadata: or HTTP headers, by lower-case names.
             names: those of the caller's certificate.
+            request_id: what the log is to know the call by.
 
         Returns:
             the client's name: that of its token or certificate, or else its address.
@@ -143,7 +150,7 @@ class Admission:
             named = self._by_certificate(names)
             return (self._by_token(metadata) if self.needs_token else named) or address
         except (UnauthenticatedError, ForbiddenError) as error:
-            self._count(address, error)
+            self._count(address, error, request_id)
             raise
 
     def _by_certificate(self, names: Sequence[str]) -> str:
@@ -178,13 +185,17 @@ class Admission:
             )
         return owner
 
-    def _count(self, address: str, error: Exception) -> None:
+    def _count(self, address: str, error: Exception, request_id: str) -> None:
         """Log the first refusal at once, and how many followed it later."""
         self._refused += 1
         self._refused_last = address
         if self._telling is None:
             _log.warning(
-                "%s: %s: %s", self._where, address, error, extra=about(Notice.REFUSED_CALLS)
+                "%s: %s: %s",
+                self._where,
+                address,
+                error,
+                extra=about(Notice.REFUSED_CALLS, request_id=request_id),
             )
             self._refused = 0
             loop = asyncio.get_running_loop()

@@ -27,6 +27,7 @@ from edged.errors import (
     RequestError,
     UnavailableError,
 )
+from edged.notices import Notice, about
 from edged.serving._caller import (
     REQUEST_ID,
     names_in_certificate,
@@ -160,7 +161,9 @@ class RestFront:
             else:
                 with self._in_flight.one_more():
                     names = names_in_certificate(request.transport) if listener.tls else ()
-                    request["client"] = listener.admission.admit(_address(request), metadata, names)
+                    request["client"] = listener.admission.admit(
+                        _address(request), metadata, names, request_id
+                    )
                     response = await handler(request)
         except EdgedError as error:
             response = _failed(error)
@@ -177,7 +180,12 @@ class RestFront:
         except ConnectionError:
             raise
         except Exception:
-            _log.exception("cannot answer %s, request %s", request.path, request_id)
+            _log.exception(
+                "cannot answer %s, request %s",
+                request.path,
+                request_id,
+                extra=about(Notice.CALL_BROKE, request_id=request_id),
+            )
             response = _json({"error": "cannot answer: an error inside edged; see its log"}, 500)
         response.headers[REQUEST_ID] = request_id
         return response

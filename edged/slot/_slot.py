@@ -238,6 +238,7 @@ class Slot:
                         "cannot answer: no model is loaded; try again in a second"
                     )
                 call.served_by = str(loaded.record)
+                call.digest = str(loaded.record.digest)
                 return await loaded.container.call(
                     call.method, call.payload, call.left, call.extras, call.watch
                 )
@@ -495,6 +496,7 @@ class Slot:
         """Bring the committed model onto a device that has none of ours running."""
         while self._device is device and self._state is State.EMPTY:
             self._gate.close()
+            record = None
             try:
                 record = await asyncio.to_thread(self._candidate)
                 if record is None:
@@ -504,8 +506,11 @@ class Slot:
             except EdgedError as error:
                 if self._device is not device:
                     return
+                which = {} if record is None else {"model": record, "digest": record.digest}
                 _log.error(
-                    "cannot load the committed model: %s", error, extra=about(Notice.NOT_LOADED)
+                    "cannot load the committed model: %s",
+                    error,
+                    extra=about(Notice.NOT_LOADED, **which),
                 )
                 self._problem = str(error)
                 if self.status.state is State.LOADING:

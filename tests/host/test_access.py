@@ -11,6 +11,7 @@ import pytest
 from edged.calls import Call, TraceParent
 from edged.errors import OverloadError
 from edged.host import AccessLog
+from edged.notices import Notice
 
 TRACE = TraceParent("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", True)
 
@@ -18,6 +19,7 @@ TRACE = TraceParent("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", True
 async def answer(call: Call) -> bytes:
     call.watch.lap("queue")
     call.served_by = "kws 1.0.0"
+    call.digest = "sha256:ab"
     if call.payload == b"refused":
         raise OverloadError("cannot take the call")
     return b"12345"
@@ -49,6 +51,9 @@ async def test_a_line_has_all_that_is_known_of_a_call_but_its_bytes(
     # The journal has them as fields.
     assert vars(record)["CLIENT"] == "192.0.2.7"
     assert vars(record)["REQUEST_ID"] == "r-1"
+    assert vars(record)["DIGEST"] == "sha256:ab"
+    # It went well: there is nothing to explain.
+    assert "MESSAGE_ID" not in vars(record)
 
 
 async def test_a_flood_has_its_bound_and_hides_no_failure(
@@ -64,6 +69,9 @@ async def test_a_flood_has_its_bound_and_hides_no_failure(
             await logged(call(b"refused"))
     codes = [vars(record)["CODE"] for record in caplog.records]
     assert codes == ["OK"] * 3 + ["RESOURCE_EXHAUSTED"] * 3
+    explained = Notice.CALL_FAILED.value.message_id
+    kinds = [vars(record).get("MESSAGE_ID") for record in caplog.records]
+    assert kinds == [None] * 3 + [explained] * 3
     async with asyncio.timeout(10):
         while len(caplog.records) == len(codes):
             await asyncio.sleep(0.01)
