@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import re
 import resource
 import signal
+import socket
 import sys
 import textwrap
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edged.emulator._core import Pace
@@ -61,9 +63,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _serve(options: argparse.Namespace) -> int:
     schedule = read_schedule(options.faults) if options.faults else []
     faults = Faults(options.seed)
-    # Blocked before there are threads, and waited for in one of them: a handler in Python that
-    # comes just before the server's loop waits would run after that only.
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     weights = exact_weight_encodings()
     device = Gateware(
         array=options.array,
@@ -78,24 +77,45 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         server = Server(options.socket, device, faults, schedule)
         _limit_memory(options.dram + options.memory)
-        threading.Thread(target=_stop_when_told, args=(server,), name="end", daemon=True).start()
-        sys.stdout.write(
-            f"ready: {options.socket}: array {options.array}, {options.dram} MiB of DRAM,"
-            f" pace {options.pace}, weights {weights}\n"
-        )
-        sys.stdout.flush()
-        server.serve()
+        with _stopped_by_signals(server):
+            sys.stdout.write(
+                f"ready: {options.socket}: array {options.array}, {options.dram} MiB of DRAM,"
+                f" pace {options.pace}, weights {weights}\n"
+            )
+            sys.stdout.flush()
+            server.serve()
     finally:
         device.stop()
-        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     return 0
 
 
-def _stop_when_told(server: Server) -> None:
-    signal.sigwait(_ENDING)
-    server.stop()
-    while True:  # once is enough
-        signal.sigwait(_ENDING)
+@contextlib.contextmanager
+def _stopped_by_signals(server: Server) -> Iterator[None]:
+    """SIGTERM and SIGINT stop *server*, whichever thread the kernel hands them to.
+
+    The numerical libraries have threads before there is anything that could block signals in them,
+    and a handler in Python that comes just before the loop waits would run after that only.
+    """
+
+    def wait() -> None:
+        while told.recv(1):
+            server.stop()
+
+    told, tell = socket.socketpair()
+    tell.setblocking(False)
+    thread = threading.Thread(target=wait, name="end")
+    with told, tell:
+        before = [signal.signal(number, lambda *_: None) for number in _ENDING]
+        woken = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+        thread.start()
+        try:
+            yield
+        finally:
+            for number, handler in zip(_ENDING, before, strict=True):
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(woken)
+            tell.shutdown(socket.SHUT_WR)
+            thread.join()
 
 
 def _limit_memory(mebibytes: int) -> None:
