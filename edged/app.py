@@ -16,13 +16,13 @@ from typing import Final
 from edged import __version__, compiler
 from edged.calls import Answer, Call
 from edged.card import Places, Way
-from edged.config import Activation, Address, Config, DeviceUse, Protocol, Whose, reloaded
+from edged.config import Activation, Config, DeviceUse, Protocol, Whose, reloaded
 from edged.console import Console
 from edged.container import ProcessLauncher, Regions
 from edged.deploy import Deployer
 from edged.device import Bound, Device, Monitor, Thresholds, vfio_user
 from edged.errors import ConfigError
-from edged.host import AccessLog, CallRate, LoadMeter, Notifier, set_level
+from edged.host import AccessLog, CallRate, LoadMeter, Notifier, set_level, sockets_given
 from edged.intake import Intake
 from edged.listening import Listening
 from edged.management import DeviceBank, DeviceReading, DeviceReport
@@ -96,6 +96,7 @@ class _Reload:
 async def _serve(
     config: Config, store: Store, asked_to_stop: asyncio.Event, reload: _Reload
 ) -> None:
+    given = sockets_given("metrics")
     bubblewrap = config.container.sandbox.value
     monitor = Monitor(
         _thresholds(config),
@@ -262,10 +263,11 @@ async def _serve(
             config.metrics.listen.host,
             config.metrics.listen.port,
             lambda: "" if slot.status.since is not None else describe(slot.status, way),
+            given["metrics"],
         )
-        port = await server.start()
+        addresses = await server.start()
         stack.push_async_callback(server.stop)
-        _log.info("metrics at http://%s", Address(config.metrics.listen.host, port))
+        _log.info("metrics at %s", ", ".join(addresses))
         _log.info(
             "listening on %s; drop models into %s",
             listening,

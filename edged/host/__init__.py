@@ -1,6 +1,7 @@
 """The host that edged runs on: what systemd is told, and where the log goes."""
 
 from edged.host._access import AccessLog
+from edged.host._activation import sockets_given
 from edged.host._load import LoadMeter
 from edged.host._log import log_failure, set_level, set_up_logging
 from edged.host._memory import keep_large_buffers
@@ -16,4 +17,5 @@ __all__ = [
     "log_failure",
     "set_level",
     "set_up_logging",
+    "sockets_given",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from aiohttp import web
@@ -17,7 +18,7 @@ _SHUTDOWN_SECONDS: Final = 1.0
 
 
 class MetricsServer:
-    """Answers GET on one TCP address; changes nothing, and asks nobody who they are.
+    """Answers GET; changes nothing, and asks nobody who they are.
 
     ``/healthz`` is 200 while the loop that serves turns. ``/readyz`` is 200 while a model serves,
     and 503 with the reason in a line of text while none does.
@@ -25,16 +26,25 @@ class MetricsServer:
     Args:
         host, port: where to listen; port 0 lets the system choose.
         problem: why no model serves; empty while one does.
+        given: sockets that listen already; if there are any, they are used instead.
     """
 
-    def __init__(self, metrics: Metrics, host: str, port: int, problem: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        host: str,
+        port: int,
+        problem: Callable[[], str],
+        given: Sequence[socket.socket] = (),
+    ) -> None:
         self._metrics = metrics
         self._host, self._port = host, port
         self._problem = problem
+        self._given = given
         self._runner: web.AppRunner | None = None
 
-    async def start(self) -> int:
-        """Listen; returns the port.
+    async def start(self) -> list[str]:
+        """Listen; returns where.
 
         Raises:
             ConfigError: the address cannot be bound.
@@ -53,7 +63,10 @@ class MetricsServer:
         )
         await runner.setup()
         try:
-            await web.TCPSite(runner, self._host, self._port).start()
+            for given in self._given:
+                await web.SockSite(runner, given).start()
+            if not self._given:
+                await web.TCPSite(runner, self._host, self._port).start()
         except OSError as error:
             await runner.cleanup()
             raise ConfigError(
@@ -61,7 +74,7 @@ class MetricsServer:
                 " see metrics.listen in the configuration"
             ) from error
         self._runner = runner
-        return int(runner.addresses[0][1])
+        return [_shown(address) for address in runner.addresses]
 
     async def stop(self) -> None:
         """Answer nothing more."""
@@ -80,3 +93,11 @@ class MetricsServer:
     async def _get_readyz(self, _request: web.Request) -> web.Response:
         problem = self._problem()
         return web.Response(text=f"{problem or 'ok'}\n", status=503 if problem else 200)
+
+
+def _shown(address: object) -> str:
+    """An address as the socket module has it, in a form that people know."""
+    if not isinstance(address, tuple):
+        return f"unix:{address}"
+    host, port = address[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
