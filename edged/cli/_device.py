@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -15,7 +16,9 @@ from edged.cli._control import Daemon, configuration, socket_path
 from edged.cli._firmware import FLASH_EXAMPLES, IMAGE_EXAMPLES, flash, image
 from edged.cli._options import ConfigOption, JsonOption, SocketOption
 from edged.cli._output import print_json, print_table, stdout
+from edged.config import DeviceUse
 from edged.device import disarm, inject, vfio_user
+from edged.discovery import Card, survey
 from edged.management import DeviceReport
 from edged.npu.registers import Injection
 
@@ -23,12 +26,20 @@ INJECT_EXAMPLES: Final = (
     "edgectl device inject hang · edgectl device inject temperature --value 104 --seconds 30 ·"
     " edgectl device inject removal --seconds 5"
 )
+WHICH_EXAMPLES: Final = "edgectl device which · edgectl device which --is emulator"
 
 device = typer.Typer(
     help="Show the device: its health, its banks, its resets.",
     invoke_without_command=True,
     add_completion=False,
 )
+
+
+class DeviceKind(enum.StrEnum):
+    """What may be the device."""
+
+    CARD = "card"
+    EMULATOR = "emulator"
 
 
 class _Kind(enum.StrEnum):
@@ -82,6 +93,28 @@ def show(
     )
 
 
+@device.command("which", epilog=WHICH_EXAMPLES)
+def which(
+    wanted: Annotated[
+        DeviceKind | None,
+        typer.Option("--is", help="Exit with 1 if it is not this one."),
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which device this machine is for, a card or the emulator, whether edged runs or not.
+
+    That is what device.use says; if it is auto, a card where one is that could be ours.
+    """
+    kind, why = device_for(configuration(config).device.use, survey().cards)
+    if as_json:
+        print_json({"device": kind.value, "why": why})
+    else:
+        stdout().print(escape(f"{kind}: {why}"))
+    if wanted not in (None, kind):
+        raise typer.Exit(1)
+
+
 device.command("flash", epilog=FLASH_EXAMPLES)(flash)
 device.command("image", epilog=IMAGE_EXAMPLES)(image)
 
@@ -133,6 +166,23 @@ def inject_fault(
         transport.close()
     if as_json:
         print_json({"device": str(path), "injected": None if kind is _Kind.NONE else kind.value})
+
+
+def device_for(use: DeviceUse, cards: Sequence[Card]) -> tuple[DeviceKind, str]:
+    """What is the device of a machine with *cards*, and why.
+
+    Args:
+        cards: those whose ids and class are like ours.
+    """
+    match use:
+        case DeviceUse.CARD:
+            return DeviceKind.CARD, "device.use says so"
+        case DeviceUse.EMULATOR:
+            return DeviceKind.EMULATOR, "device.use says so"
+        case DeviceUse.AUTO if cards:
+            return DeviceKind.CARD, "; ".join(map(str, cards))
+        case DeviceUse.AUTO:
+            return DeviceKind.EMULATOR, "there is no card that could be ours"
 
 
 def _facts(found: DeviceReport) -> list[tuple[str, str]]:
