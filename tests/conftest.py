@@ -5,11 +5,9 @@ Anywhere else a skip says why and that is that: not every machine can run everyt
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections import defaultdict
-
-# Before numpy is there. Where cores are shared, threads of BLAS wait for each other and spin.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -50,6 +48,11 @@ class SkippedWhole:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Where cores are shared, threads of BLAS wait for each other and spin. Not in what the tests
+    # start, which is to run as it does at a user's.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENBLAS_NUM_THREADS", "1")
+        importlib.import_module("numpy")
     # With several workers each sees but a part; whoever gathers the results sees all.
     if IN_CI and not hasattr(config, "workerinput"):
         config.pluginmanager.register(SkippedWhole())

@@ -52,8 +52,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def serving(path: Path) -> Iterator[subprocess.Popen[str]]:
-    # As it runs at a user's: with the threads of numpy's own library.
-    process = spawn(command(path), OPENBLAS_NUM_THREADS="2")
+    process = spawn(command(path), OPENBLAS_NUM_THREADS="2")  # threads that block no signals
     assert process.stdout is not None
     assert process.stdout.readline().startswith(f"ready: {path}: array 16x32x4")
     yield process
