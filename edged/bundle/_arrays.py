@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -41,30 +41,36 @@ def serialize_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     return file.getvalue()
 
 
-def read_arrays(path: Path, *, max_bytes: int = MAX_ARRAYS_BYTES) -> dict[str, npt.NDArray[Any]]:
+def read_arrays(
+    file: Path | BinaryIO, *, called: str = "", max_bytes: int = MAX_ARRAYS_BYTES
+) -> dict[str, npt.NDArray[Any]]:
     """The arrays of an ``.npz``, by name.
 
     Nothing is unpickled, and no memory is taken for a size that the file only claims.
+
+    Args:
+        called: how messages call a file that is open; others by their own.
 
     Raises:
         BundleError: it is no such file, is damaged, or an array has no plain element type.
         LimitError: it unpacks to more than *max_bytes*.
     """
+    called = called or (file.name if isinstance(file, Path) else "the file")
     arrays = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             size = sum(entry.file_size for entry in entries)
             if size > max_bytes or len(entries) > _MAX_ARRAYS:
                 raise LimitError(
-                    f"cannot read {path.name}: it unpacks to {size} bytes in {len(entries)} "
+                    f"cannot read {called}: it unpacks to {size} bytes in {len(entries)} "
                     f"arrays; at most {max_bytes} in {_MAX_ARRAYS} are taken"
                 )
             for entry in entries:
                 name = entry.filename.removesuffix(".npy")
                 if name in arrays:
-                    raise BundleError(f"cannot read {path.name}: array {name!r} is there twice")
-                arrays[name] = _array(archive.read(entry), f"{name!r} in {path.name}")
+                    raise BundleError(f"cannot read {called}: array {name!r} is there twice")
+                arrays[name] = _array(archive.read(entry), f"{name!r} in {called}")
     except (
         OSError,
         zipfile.BadZipFile,
@@ -74,7 +80,7 @@ def read_arrays(path: Path, *, max_bytes: int = MAX_ARRAYS_BYTES) -> dict[str, n
         RuntimeError,
         ValueError,
     ) as error:
-        raise BundleError(f"cannot read {path.name}: it is no whole .npz ({error})") from error
+        raise BundleError(f"cannot read {called}: it is no whole .npz ({error})") from error
     return arrays
 
 

@@ -1,7 +1,8 @@
 """The container: one confined process that holds one model and answers the bytes of its calls.
 
-`ProcessLauncher` starts it, `Container` is the front's handle of it. Requests and responses cross
-as they came from the network, through shared memory: only the process inside ever parses them.
+`ProcessLauncher` or `SystemdLauncher` starts it, `Container` is the front's handle of it. Requests
+and responses cross as they came from the network, through shared memory: only the process inside
+ever parses them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edged.container._channel import CalledBack
     from edged.container._container import Container, Launcher
-    from edged.container._launcher import ProcessLauncher
+    from edged.container._launcher import ProcessLauncher, SystemdLauncher
     from edged.container._messages import CALLS_AT_ONCE
     from edged.container._regions import Region, Regions
 
@@ -24,6 +25,7 @@ __all__ = [
     "ProcessLauncher",
     "Region",
     "Regions",
+    "SystemdLauncher",
 ]
 
 _PLACES = {
@@ -32,6 +34,7 @@ _PLACES = {
     "ProcessLauncher": "_launcher",
     "Region": "_regions",
     "Regions": "_regions",
+    "SystemdLauncher": "_launcher",
 }
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
-import os
-import signal
 import socket
 import time
 from collections import deque
@@ -19,6 +16,7 @@ from edged.calls import Stopwatch
 from edged.container._arena import Memory
 from edged.container._channel import HUNG_UP, Channel
 from edged.container._messages import NO_EXTRAS, Ready, Stop
+from edged.container._process import Process
 from edged.errors import ContainerError
 
 __all__ = ["Container", "Launcher"]
@@ -55,26 +53,20 @@ class Container:
     """One process with one model. Made by a launcher; `stop` ends it.
 
     Args:
-        process: with its standard error piped to us.
-        wrapped: whether it runs inside bubblewrap, which tells of a signal by its exit status.
+        process: holds the model.
         sock, requests, responses: the channel to it; the container closes them.
         call_seconds: how long it may work on one call.
     """
 
     def __init__(
         self,
-        process: asyncio.subprocess.Process,
-        wrapped: bool,
+        process: Process,
         sock: socket.socket,
         requests: Memory,
         responses: Memory,
         call_seconds: float = 60.0,
     ) -> None:
         self._process = process
-        self._pidfd: int | None = None
-        with contextlib.suppress(ProcessLookupError):  # it may have ended already
-            self._pidfd = os.pidfd_open(process.pid)
-        self._wrapped = wrapped
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._why = ""
@@ -86,6 +78,11 @@ class Container:
     def pid(self) -> int:
         """Of the process that was started: the model's own, or bubblewrap around it."""
         return self._process.pid
+
+    @property
+    def unit(self) -> str:
+        """Of systemd that the process runs in, empty for a child of ours."""
+        return self._process.unit
 
     @property
     def closed(self) -> asyncio.Future[str]:
@@ -223,7 +220,7 @@ class Container:
             async with asyncio.timeout(_STOP_SECONDS):
                 await self.closed
         except TimeoutError:
-            self._kill()
+            self._process.kill()
         await self._watch
         self._channel.close()
 
@@ -238,28 +235,17 @@ class Container:
         """Without its channel the process is of no use. That it hung up: it is about to end."""
         self._gone.set_result(None)
         if reason == HUNG_UP:
-            asyncio.get_running_loop().call_later(_STOP_SECONDS, self._kill)
+            asyncio.get_running_loop().call_later(_STOP_SECONDS, self._process.kill)
         else:
             self._why = self._why or reason
-            self._kill()
-
-    def _kill(self) -> None:
-        # Not by Popen, which would reap the process behind asyncio's back.
-        if self._pidfd is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._process.kill()
 
     async def _watched(self) -> None:
-        assert self._process.stderr is not None
         await self._stderr.forward(self._process.stderr)
-        status = await self._process.wait()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
+        ending = await self._process.ended()
         self._channel.close()
         if not self._gone.done():
             self._gone.set_result(None)
-        ending = _ending(status, self._wrapped)
         words = self._stderr.last_words()
         reason = f"{self._why or ending}{': ' + words if words and not self._why else ''}"
         self._why = reason
@@ -319,16 +305,3 @@ class _Stderr:
             _log.info("container %d: %s", self._pid, text)
         if self._logged == _LINES_LOGGED:
             _log.warning("container %d says too much; the rest is not logged", self._pid)
-
-
-def _ending(status: int, wrapped: bool) -> str:
-    """What an exit status means; bubblewrap makes 128 + N of signal N, as shells do."""
-    number = -status if status < 0 else status - 128 if wrapped and status > 128 else 0
-    if number == signal.SIGKILL:
-        return "it was killed (SIGKILL), by someone or for want of memory"
-    if number == signal.SIGSYS:
-        return "it was killed (SIGSYS) for a system call that no honest model makes"
-    if number:
-        with contextlib.suppress(ValueError):
-            return f"it died of {signal.Signals(number).name}"
-    return f"it ended with status {status}" if status != os.EX_OK else "it ended"

@@ -1,39 +1,44 @@
-"""Starting containers as child processes, where no service manager does it."""
+"""Starting containers: as children of ours, or by systemd, each in a unit of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from msgspec import json
+
 from edged import sandbox
 from edged.container._arena import Memory
-from edged.container._container import Container
+from edged.container._container import Container, Launcher
+from edged.container._files import NAMES
+from edged.container._process import Child, InUnit, Process, Refused, Started, said
 from edged.errors import ContainerError, DeadlineError
 from edged.faults import fault_point
 
-__all__ = ["ProcessLauncher"]
+__all__ = ["ProcessLauncher", "SystemdLauncher"]
 
 _log = logging.getLogger(__name__)
 
 ARENA_BYTES: Final = 128 << 20
 
 
-class ProcessLauncher:
-    """Starts confined processes, each in bubblewrap where that works.
+class _Starting(ABC):
+    """What launchers have in common: the channel, and the wait until the model is loaded.
 
     Args:
         memory_bytes: bound on the memory of a process, shared memory aside.
         start_seconds: how long it may take to load its model.
         call_seconds: how long it may work on one call; one that takes longer is ended.
-        bubblewrap: as `edged.sandbox.command` takes it.
         arena_bytes: shared memory for requests, and as much for responses; bounds each of them.
             It takes memory only while it is in use.
     """
@@ -43,13 +48,12 @@ class ProcessLauncher:
         memory_bytes: int = 2 << 30,
         start_seconds: float = 30.0,
         call_seconds: float = 60.0,
-        bubblewrap: str = "auto",
+        *,
         arena_bytes: int = ARENA_BYTES,
     ) -> None:
         self._memory_bytes = memory_bytes
         self._start_seconds = start_seconds
         self._call_seconds = call_seconds
-        self._bubblewrap = bubblewrap
         self._arena_bytes = arena_bytes
 
     async def start(self, folder: Path) -> Container:
@@ -72,10 +76,7 @@ class ProcessLauncher:
                 ready = await container.ready()
         except TimeoutError as error:
             await container.stop()
-            raise DeadlineError(
-                f"cannot start the container: not ready after {self._start_seconds:g} s, the limit"
-                " of container.start_seconds"
-            ) from error
+            raise self._too_late() from error
         except ContainerError as error:
             await container.stop()
             raise ContainerError(f"cannot start the container: {await container.closed}") from error
@@ -87,33 +88,67 @@ class ProcessLauncher:
             container.pid,
             (time.monotonic() - began) * 1e3,
             ", ".join(f"{step} {taken:.0f}" for step, taken in ready.milliseconds.items()),
-            ready.confinement,
+            ", ".join(filter(None, (container.unit, ready.confinement))),
         )
         return container
 
     async def _spawn(self, folder: Path) -> Container:
         with _channel(self._arena_bytes) as channel:
-            theirs = (channel.worker.fileno(), channel.requests.fd, channel.responses.fd)
-            words = await asyncio.to_thread(self._words, folder, theirs)
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *words,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    stderr=asyncio.subprocess.PIPE,
-                    pass_fds=theirs,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise ContainerError(f"cannot start the container: {error}") from error
-            return Container(
-                process,
-                Path(words[0]).name == "bwrap",
-                channel.front,
-                channel.requests,
-                channel.responses,
-                self._call_seconds,
+            process = await self._process(
+                folder, (channel.worker.fileno(), channel.requests.fd, channel.responses.fd)
             )
+            return Container(
+                process, channel.front, channel.requests, channel.responses, self._call_seconds
+            )
+
+    def _too_late(self) -> DeadlineError:
+        return DeadlineError(
+            f"cannot start the container: not ready after {self._start_seconds:g} s, the limit of"
+            " container.start_seconds"
+        )
+
+    @abstractmethod
+    async def _process(self, folder: Path, theirs: tuple[int, int, int]) -> Process:
+        """Start a worker with the descriptors of its channel and of both memories."""
+
+
+class ProcessLauncher(_Starting):
+    """Starts confined processes, each in bubblewrap where that works.
+
+    Args:
+        memory_bytes: bound on the memory of a process, shared memory aside.
+        start_seconds: how long it may take to load its model.
+        call_seconds: how long it may work on one call; one that takes longer is ended.
+        bubblewrap: as `edged.sandbox.command` takes it.
+        arena_bytes: shared memory for requests, and as much for responses; bounds each of them.
+            It takes memory only while it is in use.
+    """
+
+    def __init__(
+        self,
+        memory_bytes: int = 2 << 30,
+        start_seconds: float = 30.0,
+        call_seconds: float = 60.0,
+        bubblewrap: str = "auto",
+        arena_bytes: int = ARENA_BYTES,
+    ) -> None:
+        super().__init__(memory_bytes, start_seconds, call_seconds, arena_bytes=arena_bytes)
+        self._bubblewrap = bubblewrap
+
+    async def _process(self, folder: Path, theirs: tuple[int, int, int]) -> Process:
+        words = await asyncio.to_thread(self._words, folder, theirs)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *words,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=theirs,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ContainerError(f"cannot start the container: {error}") from error
+        return Child(process, wrapped=Path(words[0]).name == "bwrap")
 
     def _words(self, folder: Path, descriptors: tuple[int, ...]) -> list[str]:
         folder = folder.absolute()
@@ -122,6 +157,116 @@ class ProcessLauncher:
         argv += [str(fd) for fd in descriptors]
         confinement = sandbox.Confinement(read_only=(folder,))
         return sandbox.command(argv, confinement, descriptors, bubblewrap=self._bubblewrap)
+
+
+class SystemdLauncher(_Starting):
+    """Has systemd start them: ``edged-container@.service``, an instance for each connection.
+
+    The process is another user than we are and sees none of our files: it is given the model's by
+    descriptors. See :mod:`edged.container.supervisor` for what is said.
+
+    Args:
+        socket: of ``edged-container.socket``.
+        otherwise: starts them while nobody listens there; None if that is an error.
+        memory_bytes: bound on the memory of a process, shared memory aside; the unit has another.
+        start_seconds: how long it may take to load its model.
+        call_seconds: how long it may work on one call; one that takes longer is ended.
+        arena_bytes: as for `ProcessLauncher`.
+    """
+
+    def __init__(
+        self,
+        socket: Path,
+        otherwise: Launcher | None = None,
+        *,
+        memory_bytes: int = 2 << 30,
+        start_seconds: float = 30.0,
+        call_seconds: float = 60.0,
+        arena_bytes: int = ARENA_BYTES,
+    ) -> None:
+        super().__init__(memory_bytes, start_seconds, call_seconds, arena_bytes=arena_bytes)
+        self._socket = socket
+        self._otherwise = otherwise
+
+    async def start(self, folder: Path) -> Container:
+        """As `ProcessLauncher.start`, which see."""
+        try:
+            return await super().start(folder)
+        except _NobodyListensError as error:
+            if self._otherwise is None:
+                raise
+            _log.warning("%s; starting it without", error)
+            return await self._otherwise.start(folder)
+
+    async def _process(self, folder: Path, theirs: tuple[int, int, int]) -> Process:
+        loop = asyncio.get_running_loop()
+        environment = await asyncio.to_thread(sandbox.worker_environment)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as sent:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.callback(connection.close)
+            connection.setblocking(False)
+            try:
+                await loop.sock_connect(connection, str(self._socket))
+            except OSError as error:
+                raise _NobodyListensError(
+                    f"cannot start a container by systemd: {self._socket}:"
+                    f" {error.strerror or error}; see `systemctl status edged-container.socket`,"
+                    ' or set container.launcher = "process"'
+                ) from error
+            reading, writing = os.pipe()
+            pipe = ours.enter_context(os.fdopen(reading, "rb", 0))
+            sent.callback(os.close, writing)
+            stderr = asyncio.StreamReader()
+            transport, _ = await loop.connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(stderr), pipe
+            )
+            ours.callback(transport.close)
+            files = {name: fd for name in NAMES if (fd := _opened(folder / name)) is not None}
+            for fd in files.values():
+                sent.callback(os.close, fd)
+            message = json.encode(
+                {
+                    "environment": environment,
+                    "memory_bytes": self._memory_bytes,
+                    "call_seconds": self._call_seconds,
+                    "files": list(files),
+                }
+            )
+            try:
+                # It fits into an empty buffer: it does not block.
+                socket.send_fds(connection, [message], [writing, *theirs, *files.values()])
+            except OSError as error:
+                raise ContainerError(f"cannot start the container: {error}") from error
+            sent.close()
+            try:
+                async with asyncio.timeout(self._start_seconds):
+                    answer = await said(connection)
+            except TimeoutError as error:
+                raise self._too_late() from error
+            match answer:
+                case Started() as started:
+                    ours.pop_all()
+                    return InUnit(started, connection, stderr)
+                case Refused(reason):
+                    raise ContainerError(reason)
+            raise ContainerError(
+                "cannot start the container: its unit ended at once; see"
+                " `journalctl -u 'edged-container@*'`"
+            )
+
+
+class _NobodyListensError(ContainerError):
+    """At the socket that systemd should listen at."""
+
+
+def _opened(path: Path) -> int | None:
+    """To be read. None if it is not there: the worker says so, if it wants it."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ContainerError(f"cannot start the container: {path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)

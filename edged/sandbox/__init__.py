@@ -12,8 +12,8 @@ Landlock lets it look. Run the daemon as a user of its own.
 
 from __future__ import annotations
 
-from edged.sandbox._bubblewrap import command
+from edged.sandbox._bubblewrap import command, worker_environment
 from edged.sandbox._confinement import Confinement
 from edged.sandbox._lock_down import Offer, available, lock_down
 
-__all__ = ["Confinement", "Offer", "available", "command", "lock_down"]
+__all__ = ["Confinement", "Offer", "available", "command", "lock_down", "worker_environment"]

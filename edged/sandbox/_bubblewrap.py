@@ -13,7 +13,7 @@ from edged.errors import SandboxError
 from edged.sandbox import _seccomp
 from edged.sandbox._confinement import Confinement, environment, interpreter_paths
 
-__all__ = ["IN_BUBBLEWRAP", "SYSCALL_FILTER", "command", "why_not"]
+__all__ = ["IN_BUBBLEWRAP", "SYSCALL_FILTER", "command", "why_not", "worker_environment"]
 
 IN_BUBBLEWRAP = "EDGED_IN_BUBBLEWRAP"
 """Set in the environment of a process that `command` put into namespaces."""
@@ -60,8 +60,7 @@ def command(
             f"cannot confine processes: {missing}; install bubblewrap (Debian: bubblewrap) and"
             ' allow user namespaces, or set container.sandbox = "auto"'
         )
-    program = _seccomp.compile_filter(changes_folders=bool(confinement.writable))
-    variables = {**environment(), SYSCALL_FILTER: base64.b64encode(program).decode()}
+    variables = worker_environment(changes_folders=bool(confinement.writable))
     if missing is not None:
         return ["/usr/bin/env", "-i", *(f"{name}={variables[name]}" for name in variables), *argv]
     mounts: list[str] = []
@@ -77,6 +76,19 @@ def command(
         *("--remount-ro", "/", "--chdir", "/", "--"),
         *argv,
     ]
+
+
+def worker_environment(*, changes_folders: bool = False) -> dict[str, str]:
+    """What a process that is started by other means than `command` is to have in its environment.
+
+    Args:
+        changes_folders: whether it may make, rename and remove files.
+
+    Raises:
+        SandboxError: libseccomp is not there.
+    """
+    program = _seccomp.compile_filter(changes_folders=changes_folders)
+    return {**environment(), SYSCALL_FILTER: base64.b64encode(program).decode()}
 
 
 @cache

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from PIL import Image
 from edged._onnxruntime import InferenceSession
 from edged.bundle import pack, verify_bundle
 from edged.compiler import compile_model
+from edged.container import Launcher, ProcessLauncher, SystemdLauncher
 from edged.device import Device, vfio_user
 from edged.npu import numerics, parse_image
 
@@ -166,3 +170,30 @@ def photo() -> Callable[..., bytes]:
 @pytest.fixture
 def open_descriptors() -> Callable[[], int]:
     return lambda: sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.fixture(scope="session")
+def unit_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where something listens and starts a supervisor for each connection, as systemd does."""
+    program = shutil.which("systemd-socket-activate")
+    if program is None:
+        pytest.skip("systemd-socket-activate is not there (Debian: systemd)")
+    socket = tmp_path_factory.mktemp("units") / "container.sock"
+    argv = [program, "--accept", "--seqpacket", f"--listen={socket}"]
+    argv += [sys.executable, "-I", "-m", "edged.container.supervisor"]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "Listening on" in process.stderr.readline()
+        drain = threading.Thread(target=process.stderr.read)
+        drain.start()
+        yield socket
+        process.terminate()
+        drain.join()
+
+
+@pytest.fixture(params=["process", "systemd"])
+def launch(request: pytest.FixtureRequest) -> Callable[..., Launcher]:
+    """Makes a launcher, of each kind in turn."""
+    if request.param == "process":
+        return ProcessLauncher
+    return partial(SystemdLauncher, request.getfixturevalue("unit_socket"))

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from edged import wire
-from edged.container import Container, ProcessLauncher
+from edged.container import Container, Launcher, ProcessLauncher
 from edged.container._launcher import _channel
+from edged.container._process import Child
 from edged.device import vfio_user
 from edged.errors import (
     ContainerError,
@@ -29,6 +30,7 @@ from edged.errors import (
 )
 
 Emulate = Callable[[Path], AbstractContextManager[Any]]
+Launch = Callable[..., Launcher]
 
 
 def request(count: int = 1) -> bytes:
@@ -70,8 +72,10 @@ async def test_a_container_starts_serves_and_stops(sample: Any, emulator: Any, w
     await container.stop()
 
 
-async def test_killing_the_worker_fails_every_call_at_once(sample: Any, emulator: Any) -> None:
-    container = await ProcessLauncher().start(sample.folder)
+async def test_killing_the_worker_fails_every_call_at_once(
+    sample: Any, launch: Launch, emulator: Any
+) -> None:
+    container = await launch().start(sample.folder)
     try:
         await container.attach(vfio_user.connect(emulator.socket))
         calls = [asyncio.create_task(container.call(wire.PREDICT, request(200), 60)) for _ in "123"]
@@ -86,8 +90,8 @@ async def test_killing_the_worker_fails_every_call_at_once(sample: Any, emulator
         await container.stop()
 
 
-async def test_killing_what_started_it_takes_the_worker_along(sample: Any) -> None:
-    container = await ProcessLauncher().start(sample.folder)
+async def test_killing_what_started_it_takes_the_worker_along(sample: Any, launch: Launch) -> None:
+    container = await launch().start(sample.folder)
     worker = worker_of(container)
     os.kill(container.pid, signal.SIGKILL)
     await asyncio.wait_for(container.closed, 5)
@@ -96,9 +100,9 @@ async def test_killing_what_started_it_takes_the_worker_along(sample: Any) -> No
 
 
 async def test_without_its_device_calls_fail_at_once_and_another_is_taken(
-    sample: Any, emulator: Any, emulate: Emulate, tmp_path: Path
+    sample: Any, launch: Launch, emulator: Any, emulate: Emulate, tmp_path: Path
 ) -> None:
-    container = await ProcessLauncher().start(sample.folder)
+    container = await launch().start(sample.folder)
     try:
         with emulate(tmp_path) as doomed:
             await container.attach(vfio_user.connect(doomed.socket))
@@ -165,7 +169,7 @@ async def test_a_wrong_device_fails_the_self_test(
     ],
 )
 async def test_a_model_that_cannot_be_loaded_says_why(
-    sample: Any, tmp_path: Path, name: str, content: bytes | None, said: str
+    sample: Any, launch: Launch, tmp_path: Path, name: str, content: bytes | None, said: str
 ) -> None:
     folder = tmp_path / "folder"
     shutil.copytree(sample.folder, folder)
@@ -173,7 +177,7 @@ async def test_a_model_that_cannot_be_loaded_says_why(
     if content is not None:
         (folder / name).write_bytes(content)
     with pytest.raises(EdgedError, match=said):
-        await ProcessLauncher().start(folder)
+        await launch().start(folder)
 
 
 async def test_parts_that_do_not_fit_are_refused(sample: Any, tmp_path: Path) -> None:
@@ -185,11 +189,11 @@ async def test_parts_that_do_not_fit_are_refused(sample: Any, tmp_path: Path) ->
 
 
 async def test_a_start_has_a_bound_on_time(
-    sample: Any, open_descriptors: Callable[[], int]
+    sample: Any, launch: Launch, open_descriptors: Callable[[], int]
 ) -> None:
     before = open_descriptors()
     with pytest.raises(DeadlineError, match=r"not ready after 0\.001 s"):
-        await ProcessLauncher(start_seconds=0.001).start(sample.folder)
+        await launch(start_seconds=0.001).start(sample.folder)
     assert open_descriptors() <= before
 
 
@@ -245,7 +249,7 @@ async def test_a_flood_on_standard_error_is_read_and_mostly_dropped(
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, stderr=asyncio.subprocess.PIPE
         )
-        container = Container(process, False, ends.front, ends.requests, ends.responses)
+        container = Container(Child(process), ends.front, ends.requests, ends.responses)
     with pytest.raises(ContainerError):
         await container.ready()
     reason = await asyncio.wait_for(container.closed, 30)

@@ -18,6 +18,7 @@ import pytest
 from edged import wire
 from edged.container import CalledBack, Container, ProcessLauncher
 from edged.container._launcher import _channel
+from edged.container._process import Child
 from edged.device import vfio_user
 from edged.errors import ContainerError, DeadlineError, LimitError, UnavailableError
 
@@ -60,7 +61,7 @@ async def hostile(code: str, call_seconds: float = 60.0) -> AsyncIterator[Contai
             pass_fds=(ends.worker.fileno(),),
         )
         container = Container(
-            process, False, ends.front, ends.requests, ends.responses, call_seconds
+            Child(process), ends.front, ends.requests, ends.responses, call_seconds
         )
     try:
         yield container

@@ -8,11 +8,11 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from edged import sandbox
 from edged.container._arena import Memory
+from edged.container._files import Files
 from edged.container._messages import START, DeviceLost, Failure, Ready, encode
 from edged.container.worker._device import Device
 from edged.container.worker._model import Model
@@ -34,11 +34,11 @@ _TOO_LARGE: Final = (
 
 
 def main(argv: Sequence[str], began: float) -> int:
-    """Hold the model in a folder until the channel ends.
+    """Hold the model of some files until the channel ends.
 
     Args:
-        argv: folder, bound on memory in bytes, bound on seconds for one call, descriptors of the
-            channel and of the memories for requests and responses.
+        argv: the model's files (`Files.parse`), bound on memory in bytes, bound on seconds for one
+            call, descriptors of the channel and of the memories for requests and responses.
         began: when the process began to import, by time.monotonic().
 
     Returns:
@@ -46,14 +46,14 @@ def main(argv: Sequence[str], began: float) -> int:
     """
     imported = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    folder, memory_bytes, call_seconds = Path(argv[0]), int(argv[1]), float(argv[2])
+    files, memory_bytes, call_seconds = Files.parse(argv[0]), int(argv[1]), float(argv[2])
     sock = socket.socket(fileno=int(argv[3]))
     requests, responses = Memory(int(argv[4])), Memory(int(argv[5]))
     try:
-        confinement = sandbox.Confinement((folder,), memory_bytes=memory_bytes)
+        confinement = sandbox.Confinement(files.read_only, memory_bytes=memory_bytes)
         in_force = sandbox.lock_down(confinement)
         locked = time.monotonic()
-        model = _load(folder)
+        model = _load(files)
         loaded = time.monotonic()
         device = Device(model.image, lambda error: _tell_lost(sock, error))
         stages, recall = Stages(), Recall()
@@ -87,9 +87,9 @@ def _tell_lost(sock: socket.socket, error: DeviceLostError) -> None:
     sock.send(encode(DeviceLost(str(error)[:4000])))
 
 
-def _load(folder: Path) -> Model:
+def _load(files: Files) -> Model:
     try:
-        return Model.load(folder)
+        return Model.load(files)
     except EdgedError:
         raise
     except Exception as error:  # ONNX Runtime has a class of its own for each of its reasons

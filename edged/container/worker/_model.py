@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edged._onnxruntime import InferenceSession, SessionOptions
 from edged.bundle import MANIFEST_NAME, FileName, Manifest, read_arrays
+from edged.container._files import Files
 from edged.errors import ModelError
 from edged.npu import MAX_IMAGE_BYTES, ProgramImage, parse_image
 
@@ -44,22 +45,22 @@ class Model:
     labels: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, folder: Path) -> Model:
+    def load(cls, files: Files) -> Model:
         """Read the files of bundle and compiled model.
 
         Raises:
             BundleError, ImageError, ModelError: what is wrong with which file.
         """
-        manifest = Manifest.parse(_read(folder / MANIFEST_NAME, _MAX_MANIFEST))
-        image = parse_image(_read(folder / "program.img", MAX_IMAGE_BYTES))
-        vectors = read_arrays(folder / "selftest.npz") if manifest.self_test else {}
+        manifest = Manifest.parse(_read(files, MANIFEST_NAME, _MAX_MANIFEST))
+        image = parse_image(_read(files, "program.img", MAX_IMAGE_BYTES))
+        vectors = _vectors(files, "selftest.npz") if manifest.self_test else {}
         model = cls(
             manifest,
             image,
             vectors,
-            _session(folder / "prologue.onnx"),
-            _session(folder / "epilogue.onnx"),
-            _labels(folder / FileName.LABELS) if manifest.labels else (),
+            _session(files, "prologue.onnx"),
+            _session(files, "epilogue.onnx"),
+            _labels(files, FileName.LABELS) if manifest.labels else (),
         )
         model._check()
         return model
@@ -109,28 +110,37 @@ def _all_there(wanted: Sequence[Any], given: set[str], who: str, where: str) -> 
         )
 
 
-def _labels(path: Path) -> tuple[str, ...]:
-    text = _read(path, _MAX_LABELS).decode(errors="replace")
+def _vectors(files: Files, name: str) -> Arrays:
+    try:
+        with files.open(name) as file:
+            return read_arrays(file, called=name)
+    except OSError as error:
+        raise ModelError(f"cannot load the model: {name}: {error.strerror}") from error
+
+
+def _labels(files: Files, name: str) -> tuple[str, ...]:
+    text = _read(files, name, _MAX_LABELS).decode(errors="replace")
     return tuple(text.removesuffix("\n").split("\n"))
 
 
-def _session(path: Path) -> InferenceSession:
+def _session(files: Files, name: str) -> InferenceSession:
     options = SessionOptions()
     # The work is small and the calls are many: a thread each, none for the operators.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
-    data = _read(path, MAX_IMAGE_BYTES)
+    data = _read(files, name, MAX_IMAGE_BYTES)
     return InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def _read(path: Path, most: int) -> bytes:
+def _read(files: Files, name: str, most: int) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > most:
-            raise ModelError(
-                f"cannot load the model: {path.name} has {size} bytes, at most {most} are taken"
-            )
-        return path.read_bytes()
+        with files.open(name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise ModelError(
+                    f"cannot load the model: {name} has {size} bytes, at most {most} are taken"
+                )
+            return file.read(size)
     except OSError as error:
-        raise ModelError(f"cannot load the model: {path.name}: {error.strerror}") from error
+        raise ModelError(f"cannot load the model: {name}: {error.strerror}") from error
