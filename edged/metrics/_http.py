@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -15,6 +16,7 @@ from edged.metrics._metrics import Metrics
 __all__ = ["MetricsServer"]
 
 _SHUTDOWN_SECONDS: Final = 1.0
+_JUST_CONNECTED: Final = 0.2
 
 
 class MetricsServer:
@@ -79,6 +81,10 @@ class MetricsServer:
     async def stop(self) -> None:
         """Answer nothing more."""
         if self._runner is not None:
+            for site in list(self._runner.sites):
+                await site.stop()
+            # Who has just connected is answered: systemd's socket was open to them.
+            await asyncio.sleep(_JUST_CONNECTED if self._given else 0)
             await self._runner.cleanup()
             self._runner = None
 

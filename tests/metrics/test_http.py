@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from pathlib import Path
@@ -48,7 +49,15 @@ async def test_a_socket_that_is_given_is_used_and_stays_open(
             async with aiohttp.ClientSession(connector=connector) as session:
                 answer = await session.get(url)
                 assert 'edged_build_info{version="1.2.3"} 1.0' in await answer.text()
-        await server.stop()
+        # One that connects just before the end is answered.
+        reader, writer = await asyncio.open_unix_connection(path)
+        stopping = asyncio.create_task(server.stop())
+        await asyncio.sleep(0)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: edged\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert (await reader.read()).endswith(b"ok\n")
+        writer.close()
+        await stopping
         # Whoever held it before goes on doing so: the next edged finds who asks meanwhile.
         with socket.socket(socket.AF_UNIX) as waiting:
             waiting.connect(path)
