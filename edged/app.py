@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from typing import Final
 from edged import __version__, compiler
 from edged.calls import Answer, Call
 from edged.card import Places, Way
-from edged.config import Activation, Config, DeviceUse, Protocol, Whose, reloaded
+from edged.config import Activation, Config, DeviceUse, LauncherUse, Protocol, Whose, reloaded
 from edged.console import Console
-from edged.container import ProcessLauncher, Regions
+from edged.container import Launcher, ProcessLauncher, Regions, SystemdLauncher
 from edged.deploy import Deployer
 from edged.device import Bound, Device, Monitor, Thresholds, vfio_user
 from edged.errors import ConfigError
@@ -103,14 +104,7 @@ async def _serve(
         poll_seconds=config.device.poll_seconds,
         watchdog_seconds=config.device.watchdog_seconds,
     )
-    regions = Regions(
-        ProcessLauncher(
-            memory_bytes=config.container.memory_bytes,
-            start_seconds=config.container.start_seconds,
-            call_seconds=config.container.call_seconds,
-            bubblewrap=bubblewrap,
-        )
-    )
+    regions = Regions(_launcher(config))
     standbys = Standbys(
         store,
         regions,
@@ -284,6 +278,38 @@ async def _serve(
             "stopping: calls that are being answered may finish", extra=about(Notice.STOPPING)
         )
         notifier.stopping()
+
+
+def _launcher(config: Config) -> Launcher:
+    """Starts the containers.
+
+    Raises:
+        ConfigError: systemd shall, and does not listen.
+    """
+    chosen = config.container
+    child = ProcessLauncher(
+        chosen.memory_bytes, chosen.start_seconds, chosen.call_seconds, chosen.sandbox.value
+    )
+    listens = os.access(chosen.socket, os.W_OK)
+    match chosen.launcher:
+        case LauncherUse.SYSTEMD if not listens:
+            raise ConfigError(
+                f'cannot start containers: container.launcher is "systemd" and {chosen.socket} is'
+                " not there, or not for this user; `systemctl start edged-container.socket`, or"
+                ' set container.launcher = "auto"'
+            )
+        case LauncherUse.PROCESS:
+            return child
+        # Set for what systemd starts: systemd.exec(5).
+        case LauncherUse.AUTO if not listens or "INVOCATION_ID" not in os.environ:
+            return child
+    return SystemdLauncher(
+        chosen.socket,
+        child if chosen.launcher is LauncherUse.AUTO else None,
+        memory_bytes=chosen.memory_bytes,
+        start_seconds=chosen.start_seconds,
+        call_seconds=chosen.call_seconds,
+    )
 
 
 def _slot_limits(config: Config) -> SlotLimits:

@@ -34,6 +34,7 @@ __all__ = [
     "DeviceUse",
     "DropConfig",
     "FileMode",
+    "LauncherUse",
     "ListenerConfig",
     "LogConfig",
     "LogLevel",
@@ -72,6 +73,14 @@ class Sandbox(enum.StrEnum):
     AUTO = "auto"
     BUBBLEWRAP = "bubblewrap"
     LANDLOCK = "landlock"
+
+
+class LauncherUse(enum.StrEnum):
+    """Who starts containers."""
+
+    AUTO = "auto"
+    PROCESS = "process"
+    SYSTEMD = "systemd"
 
 
 class Activation(enum.StrEnum):
@@ -541,17 +550,34 @@ class SlotConfig(Struct, frozen=True):
 class ContainerConfig(Struct, frozen=True):
     """The confined process that holds the model."""
 
+    launcher: Annotated[
+        LauncherUse,
+        Meta(
+            description='"process" starts it as a child of edged, "systemd" has systemd start it in'
+            ' a unit of its own, edged-container@.service, by the socket below. "auto" does that'
+            " where edged is a unit itself and the socket is there, and otherwise the other."
+        ),
+    ] = LauncherUse.AUTO
+    socket: Annotated[
+        Path,
+        Meta(description="Where edged-container.socket listens."),
+    ] = Path("/run/edged/container.sock")
     sandbox: Annotated[
         Sandbox,
         Meta(
             description='"bubblewrap" uses namespaces, "landlock" does without them, "auto" takes'
             " bubblewrap where it is installed and works. A syscall filter and resource limits"
-            " are in force in each case, for the compiler too."
+            " are in force in each case, for the compiler too. A container in a unit of its own"
+            " has the namespaces of that and no use for bubblewrap."
         ),
     ] = Sandbox.AUTO
     memory_bytes: Annotated[
         int,
-        Meta(ge=128 * MiB, description="The most memory that it may take."),
+        Meta(
+            ge=128 * MiB,
+            description="The most memory that it may take. In a unit of its own, MemoryMax of that"
+            " bounds it as well: 3 GiB, unless `systemctl edit edged-container@` says otherwise.",
+        ),
     ] = 2 * GiB
     start_seconds: Annotated[
         float,
