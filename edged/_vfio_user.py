@@ -17,6 +17,7 @@ __all__ = [
     "DEVICE_INFO",
     "DMA_MAP",
     "DMA_UNMAP",
+    "GIVEN_MEMORY",
     "IRQ_INFO",
     "IRQ_SET",
     "MAX_MESSAGE",
@@ -59,6 +60,10 @@ NUM_IRQS: Final = 5
 
 BUS_STEPS: Final = "edged_bus_steps"
 """A capability of ours: with it DEVICE_RESET may carry one of the names that it lists."""
+
+GIVEN_MEMORY: Final = "edged_given_memory"
+"""A capability of ours: with it, what is mapped for DMA is the server's memory, and no other can
+be. A DMA_MAP comes without a descriptor, and its reply brings that of the memory."""
 
 VERSION: Final = struct.Struct("<HH")
 """Major, minor; then JSON with a NUL."""

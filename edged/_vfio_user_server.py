@@ -30,6 +30,7 @@ from edged._vfio_user import (
     DEVICE_INFO,
     DMA_MAP,
     DMA_UNMAP,
+    GIVEN_MEMORY,
     IRQ_INFO,
     IRQ_SET,
     MAX_MESSAGE,
@@ -87,8 +88,15 @@ class Busy(Exception):  # noqa: N818  (becomes EBUSY)
 class DmaMap(Protocol):
     """What one opening lets the device reach. OSError becomes the error that the client is told."""
 
-    def map(self, address: int, size: int, flags: DmaFlag, fd: int | None, offset: int) -> None:
-        """Let the device reach *size* bytes at *address*, kept in the file *fd* from *offset*."""
+    def map(
+        self, address: int, size: int, flags: DmaFlag, fd: int | None, offset: int
+    ) -> int | None:
+        """Let the device reach *size* bytes at *address*, kept in the file *fd* from *offset*.
+
+        Returns:
+            where the device gives the memory (:attr:`Served.gives_memory`): that file, the caller's
+            from here on.
+        """
 
     def unmap(self, address: int, size: int) -> None:
         """Let go of a range, as it was mapped."""
@@ -134,6 +142,10 @@ class Served(Protocol[_Opening]):
 
     @property
     def msi_vectors(self) -> int: ...
+
+    @property
+    def gives_memory(self) -> bool:
+        """Whether it can reach no memory but what it gives itself."""
 
     @property
     def bus_steps(self) -> tuple[str, ...]:
@@ -332,6 +344,7 @@ class _Connection(Generic[_Opening]):
         self._buffer = bytearray()
         self._header: Header | None = None
         self._fds: list[int] = []
+        self._given: list[int] = []
         self._negotiated = False
 
     def turn(self) -> None:
@@ -343,7 +356,10 @@ class _Connection(Generic[_Opening]):
         for _ in range(_MESSAGES_PER_TURN):
             try:
                 if self.unsent:
-                    del self.unsent[: self.socket.send(self.unsent)]
+                    # All that is unsent is one answer: the next is made after it.
+                    sent = socket.send_fds(self.socket, [self.unsent], self._given)
+                    del self.unsent[:sent]
+                    self._close_fds()
                 if self.unsent:
                     return
                 message = self._receive()
@@ -416,8 +432,11 @@ class _Connection(Generic[_Opening]):
             _LOG.warning("refused %s: %s", _command_name(header), refusal.strerror)
             error = refusal.errno or errno.EINVAL
         finally:
-            self._close_fds()
+            for fd in self._fds:
+                os.close(fd)
+            self._fds.clear()
         if header.flags & HeaderFlag.NO_REPLY:
+            self._close_fds()
             return b""
         if error:
             flags, reply = flags | HeaderFlag.ERROR, b""
@@ -425,9 +444,10 @@ class _Connection(Generic[_Opening]):
         return Header(header.message_id, header.command, size, flags, error).pack() + reply
 
     def _close_fds(self) -> None:
-        for fd in self._fds:
+        for fd in (*self._fds, *self._given):
             os.close(fd)
         self._fds.clear()
+        self._given.clear()
 
     # Commands: each takes the payload and gives the reply's; OSError becomes an error reply.
 
@@ -443,6 +463,8 @@ class _Connection(Generic[_Opening]):
         }
         if BUS_STEPS in proposed and self._device.bus_steps:
             capabilities[BUS_STEPS] = self._device.bus_steps
+        if GIVEN_MEMORY in proposed and self._device.gives_memory:
+            capabilities[GIVEN_MEMORY] = 1
         self._negotiated = True
         answer = json.dumps({"capabilities": capabilities}).encode() + b"\0"
         return VERSION.pack(VERSION_MAJOR, min(minor, VERSION_MINOR)) + answer
@@ -453,7 +475,9 @@ class _Connection(Generic[_Opening]):
         if flags & ~(DmaFlag.READ | DmaFlag.WRITE) or len(self._fds) > 1:
             raise OSError(errno.EINVAL, "unknown flags or more than one descriptor")
         fd = self._fds[0] if self._fds else None
-        self._opening.memory.map(address, size, DmaFlag(flags), fd, offset)
+        given = self._opening.memory.map(address, size, DmaFlag(flags), fd, offset)
+        if given is not None:
+            self._given.append(given)
         return b""
 
     def dma_unmap(self, payload: bytes) -> bytes:

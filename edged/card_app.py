@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edged import __version__
 from edged.card import Condition, Keeper, Places, State
-from edged.config import Config, DeviceUse, load_config
+from edged.config import Config, DeviceUse, IommuUse, load_config
 from edged.discovery import PciAddress, Wanted
 from edged.errors import ConfigError, EdgedError
 from edged.host import Notifier, log_failure, set_up_logging
@@ -75,7 +75,8 @@ async def _run(config: Config) -> None:
 
     address = config.device.address
     wanted = Wanted(PciAddress.parse(address) if address else None, config.device.serial.lower())
-    await Keeper(wanted, places, on_state=tell).run(stop)
+    needs_iommu = config.device.iommu is IommuUse.REQUIRED
+    await Keeper(wanted, places, on_state=tell, needs_iommu=needs_iommu).run(stop)
     notifier.stopping()
 
 

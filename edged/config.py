@@ -34,6 +34,7 @@ __all__ = [
     "DeviceUse",
     "DropConfig",
     "FileMode",
+    "IommuUse",
     "LauncherUse",
     "ListenerConfig",
     "LogConfig",
@@ -111,6 +112,13 @@ class DeviceUse(enum.StrEnum):
     AUTO = "auto"
     CARD = "card"
     EMULATOR = "emulator"
+
+
+class IommuUse(enum.StrEnum):
+    """Whether a card may be used that nothing keeps to its own memory."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
 
 
 class LogLevel(enum.StrEnum):
@@ -413,6 +421,15 @@ class DeviceConfig(Struct, frozen=True):
             " address, which changes with the slot.",
         ),
     ] = ""
+    iommu: Annotated[
+        IommuUse,
+        Meta(
+            description='"required" leaves a card alone that no IOMMU keeps to the memory shared'
+            ' with it. "optional" uses it all the same: the card, and whoever flashed it, can then'
+            " read and write all memory of the machine. docs/cards.md says what that means, and"
+            " what it takes."
+        ),
+    ] = IommuUse.REQUIRED
     card_socket: Annotated[
         Path,
         Meta(description="Socket on which `edged-card` hands the card out."),

@@ -155,6 +155,19 @@ class Notice(enum.Enum):
             "PCIe, and `edgectl doctor`."
         ),
     )
+    NO_IOMMU = Kind(
+        "c2aa44b45ef94b1d96bb18e33a6edb40",
+        "Card @DEVICE@ is used without an IOMMU",
+        (
+            "device.iommu is optional, and nothing keeps this card to the memory that is shared "
+            "with it. A wrong address, a hostile gateware or whoever flashed it can read and "
+            "write all memory of the machine."
+        ),
+        (
+            "Switch VT-d or AMD-Vi on in the firmware, and boot with intel_iommu=on; the IOMMU is "
+            "used as soon as it is there. docs/cards.md says what this means."
+        ),
+    )
     DEVICE_LEVEL = Kind(
         "bf5b9c230a1c4cd4af518f9be982c42c",
         "A reading of device @DEVICE@ crossed a threshold",

@@ -1,4 +1,4 @@
-"""Taking a card from the kernel for vfio-pci, and giving it back as it was.
+"""Taking a card from the kernel for a driver that hands it out, and giving it back as it was.
 
 By ``driver_override`` of sysfs (Documentation/ABI/testing/sysfs-bus-pci of Linux), which binds this
 one function and no other with the same ids. What was there before is written down first, so that it
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from edged.discovery import VFIO_DRIVER, Card, read_card
+from edged.discovery import UIO_DRIVER, VFIO_DRIVER, Card, read_card
 from edged.errors import DeviceError, DeviceLostError
 
 __all__ = ["Claim"]
@@ -24,6 +24,7 @@ __all__ = ["Claim"]
 _LOG = logging.getLogger(__name__)
 _MAX_RECORD: Final = 4096
 _NO_OVERRIDE: Final = ("", "(null)")
+_OURS: Final = frozenset((VFIO_DRIVER, UIO_DRIVER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class _Before:
 
 
 class Claim:
-    """Whatever card is bound to vfio-pci because of us.
+    """Whatever card is bound to vfio-pci, or to uio_pci_generic, because of us.
 
     Args:
         record: file that outlives this process, and not this boot.
@@ -55,19 +56,22 @@ class Claim:
         self._record = record
         self._drivers = drivers
 
-    def take(self, card: Card) -> None:
-        """Bind *card* to vfio-pci, away from the driver that has it.
+    def take(self, card: Card, driver: str = VFIO_DRIVER) -> None:
+        """Bind *card* to *driver*, away from the one that has it.
 
         Raises:
             DeviceError: the kernel refuses, or that driver is not there.
             DeviceLostError: the card is gone.
         """
         before = self._read()
-        if before is not None and before.folder != str(card.folder):
+        if before is not None and (
+            before.folder != str(card.folder) or card.driver in _OURS - {driver}
+        ):
             self.give_back()
-        if card.driver == VFIO_DRIVER:
+            card = read_card(card.folder) or card
+        if card.driver == driver:
             return  # Handed to processes by someone else, or by us, who were killed.
-        self._load_driver()
+        self._load(driver)
         try:
             override = (card.folder / "driver_override").read_text().strip()
             self._write(
@@ -78,7 +82,7 @@ class Claim:
                     "" if override in _NO_OVERRIDE else override,
                 )
             )
-            _set(card.folder / "driver_override", VFIO_DRIVER)
+            _set(card.folder / "driver_override", driver)
             if card.driver is not None:
                 _LOG.warning("taking %s away from %s", card, card.driver)
                 _set(card.folder / "driver/unbind", card.folder.name)
@@ -92,10 +96,10 @@ class Claim:
                 " run as root"
             ) from error
         bound = read_card(card.folder)
-        if bound is None or bound.driver != VFIO_DRIVER:
+        if bound is None or bound.driver != driver:
             self.give_back()
             raise DeviceError(
-                f"cannot take card {card}: the kernel did not bind it to {VFIO_DRIVER};"
+                f"cannot take card {card}: the kernel did not bind it to {driver};"
                 " its log (dmesg) says why"
             )
 
@@ -109,7 +113,7 @@ class Claim:
         # Gone, or another one stands there: nothing of what was done is left.
         if card is not None and f"{card.vendor:04x}:{card.device:04x}" == before.ids:
             try:
-                if card.driver == VFIO_DRIVER:
+                if card.driver in _OURS:
                     _set(folder / "driver/unbind", folder.name)
                 # A lone newline takes the override back.
                 _set(folder / "driver_override", before.override or "\n")
@@ -120,17 +124,16 @@ class Claim:
                 _LOG.warning("cannot give %s back: %s: %s", card, error.filename, error.strerror)
         self._record.unlink(missing_ok=True)
 
-    def _load_driver(self) -> None:
-        if (self._drivers / VFIO_DRIVER).exists():
+    def _load(self, driver: str) -> None:
+        if (self._drivers / driver).exists():
             return
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             subprocess.run(  # noqa: S603  (fixed words)
-                ["/sbin/modprobe", VFIO_DRIVER], timeout=30, check=True, capture_output=True
+                ["/sbin/modprobe", driver], timeout=30, check=True, capture_output=True
             )
-        if not (self._drivers / VFIO_DRIVER).exists():
+        if not (self._drivers / driver).exists():
             raise DeviceError(
-                f"cannot take a card: the kernel's driver {VFIO_DRIVER} is not loaded;"
-                f" modprobe {VFIO_DRIVER}"
+                f"cannot take a card: the kernel's driver {driver} is not loaded; modprobe {driver}"
             )
 
     def _read(self) -> _Before | None:

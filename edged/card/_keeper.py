@@ -15,9 +15,20 @@ from edged.card._claim import Claim
 from edged.card._places import Places
 from edged.card._shared import SharedCard
 from edged.card._state import Condition, State, write_state
-from edged.device import Transport, vfio
-from edged.discovery import Card, PciAddress, Verdict, Wanted, Watch, choose, probe
+from edged.device import Transport, uio, vfio
+from edged.discovery import (
+    UIO_DRIVER,
+    VFIO_DRIVER,
+    Card,
+    PciAddress,
+    Verdict,
+    Wanted,
+    Watch,
+    choose,
+    probe,
+)
 from edged.errors import DeviceError, EdgedError, IncompatibleError
+from edged.notices import Notice, about
 from edged.npu.registers import MAGIC, Reg
 
 __all__ = ["Keeper"]
@@ -34,7 +45,9 @@ class Keeper:
 
     Args:
         wanted: which of several.
+        needs_iommu: whether a card without one is left alone.
         open_card: opens what was claimed.
+        open_bare: opens one that no IOMMU is in use for.
         on_state: told what is written to the state file as well.
     """
 
@@ -44,8 +57,13 @@ class Keeper:
         places: Places,
         open_card: Callable[[Path], Transport] = vfio.VfioTransport,
         on_state: Callable[[State], None] = lambda _: None,
+        *,
+        needs_iommu: bool = True,
+        open_bare: Callable[[Path], Transport] = uio.UioTransport,
     ) -> None:
         self._wanted = wanted
+        self._needs_iommu = needs_iommu
+        self._open_bare = open_bare
         self._places = places
         self._open_card = open_card
         self._on_state = on_state
@@ -105,6 +123,13 @@ class Keeper:
         except (EdgedError, OSError) as error:
             self._say(State(Condition.PROBLEM, str(card), str(error)))
             return True
+        if card.iommu_group is None:
+            _LOG.warning(
+                "%s is used without an IOMMU: it, and whoever flashed it, can read and write all"
+                " memory of this machine",
+                card,
+                extra=about(Notice.NO_IOMMU, device=card),
+            )
         why = await self._serve(card, transport, stop)
         if not stop.is_set():
             self._say(State(Condition.PROBLEM, str(card), f"cannot reach card {card}: {why}"))
@@ -123,14 +148,15 @@ class Keeper:
             _LOG.info("found %s: %s", card, found.why)
 
     def _opened(self, card: Card) -> Transport:
-        if card.iommu_group is None:
+        bare = card.iommu_group is None
+        if bare and self._needs_iommu:
             raise DeviceError(
                 f"cannot use card {card}: no IOMMU is in use for it, so that it could write"
                 " anywhere in memory; switch VT-d or AMD-Vi on in the firmware, and boot with"
-                " intel_iommu=on (docs/cards.md)"
+                ' intel_iommu=on; or set device.iommu to "optional" (docs/cards.md)'
             )
-        self._claim.take(card)
-        transport = self._open_card(card.folder)
+        self._claim.take(card, UIO_DRIVER if bare else VFIO_DRIVER)
+        transport = (self._open_bare if bare else self._open_card)(card.folder)
         try:
             magic = transport.region_read(Reg.MAGIC)
             if magic not in (MAGIC, _NO_ANSWER):
@@ -160,7 +186,8 @@ class Keeper:
         hangup.register(transport.fileno(), select.EPOLLRDHUP | select.EPOLLHUP)
         loop.add_reader(hangup.fileno(), hung_up.set)
         try:
-            self._say(State(Condition.SERVED, str(card)))
+            bare = ", without an IOMMU" if card.iommu_group is None else ""
+            self._say(State(Condition.SERVED, f"{card}{bare}"))
             await _first(stop, hung_up, self._gone)
         finally:
             loop.remove_reader(hangup.fileno())

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from edged._vfio_user import DmaFlag
 from edged._vfio_user_server import mapped_file
 from edged.device import Transport
+from edged.errors import DeviceError, DeviceLostError, LimitError
 
-__all__ = ["AddressSpace", "Memory"]
+__all__ = ["AddressSpace", "Memory", "told"]
 
 _FIRST: Final = 1 << 32
 """Above what the machine keeps for interrupts."""
@@ -20,6 +24,19 @@ _END: Final = 1 << 38
 _MAX_REGIONS: Final = 64
 _MAX_BYTES: Final = 1 << 33
 _MAX_ADDRESS: Final = 1 << 63
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """What the card's errors are to a client of vfio-user."""
+    try:
+        yield
+    except DeviceLostError as error:
+        raise OSError(errno.ENODEV, str(error)) from error
+    except LimitError as error:
+        raise OSError(errno.ENOMEM, str(error)) from error
+    except DeviceError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 class AddressSpace:
@@ -52,7 +69,8 @@ class AddressSpace:
         raise OSError(errno.ENOSPC, "no IO addresses are left")
 
     def give_back(self, start: int) -> None:
-        del self._taken[start]
+        """Unless it was never taken, as where the card sees memory as it is."""
+        self._taken.pop(start, None)
 
     def _overlapping(self, start: int, size: int) -> int | None:
         return next(
@@ -77,32 +95,47 @@ class _Region:
 class Memory:
     """What one opening has mapped; its addresses mean nothing to the others.
 
+    Where the card sees memory as it is, with no IOMMU between, it is memory that we gave: it alone
+    is known to be in one piece, and to stay where it is.
+
     Args:
         transport: to the card.
         space: shared by all openings.
+        in_use: whether the card may be at it still, so that nothing can be let go of.
     """
 
-    def __init__(self, transport: Transport, space: AddressSpace) -> None:
+    def __init__(
+        self, transport: Transport, space: AddressSpace, in_use: Callable[[], bool]
+    ) -> None:
         self._transport = transport
         self._space = space
+        self._in_use = in_use
         self._regions: list[_Region] = []
 
-    def map(self, address: int, size: int, flags: DmaFlag, fd: int | None, offset: int) -> None:
+    @told()
+    def map(
+        self, address: int, size: int, flags: DmaFlag, fd: int | None, offset: int
+    ) -> int | None:
         """Let the card reach *size* bytes at *address*, kept in the sealed file *fd*.
+
+        Returns:
+            without one, where memory is given: the file that it is.
 
         Raises:
             OSError: with the errno that the client is told.
         """
         if not 0 < size <= _MAX_BYTES or address > _MAX_ADDRESS - size:
             raise OSError(errno.EINVAL, "range is empty or too large")
-        if fd is None or (address | size) % mmap.PAGESIZE:
-            raise OSError(errno.EINVAL, "range has no file, or is not page aligned")
+        if (address | size) % mmap.PAGESIZE:
+            raise OSError(errno.EINVAL, "range is not page aligned")
         if any(r.address < address + size and address < r.address + r.size for r in self._regions):
             raise OSError(errno.EEXIST, "range overlaps one that is mapped")
         if sum(region.size for region in self._regions) + size > _MAX_BYTES:
             raise OSError(errno.ENOSPC, f"at most {_MAX_BYTES} bytes")
         if len(self._regions) >= _MAX_REGIONS:
             raise OSError(errno.ENOSPC, f"at most {_MAX_REGIONS} regions")
+        if fd is None:
+            return self._give(address, size, flags)
         data = mapped_file(fd, offset, size, flags)
         try:
             io_address = self._space.take(size)
@@ -115,7 +148,22 @@ class Memory:
             data.close()
             raise
         self._regions.append(_Region(address, size, flags, io_address, data))
+        return None
 
+    def _give(self, address: int, size: int, flags: DmaFlag) -> int:
+        given = self._transport.dma_allocate(address, size)
+        if given is None:
+            raise OSError(errno.EINVAL, "range has no file")
+        try:
+            data = mmap.mmap(given.fd, 0, flags=mmap.MAP_SHARED)
+        except BaseException:
+            self._transport.dma_unmap(given.iova, size)
+            os.close(given.fd)
+            raise
+        self._regions.append(_Region(address, size, flags, given.iova, data))
+        return given.fd
+
+    @told()
     def unmap(self, address: int, size: int) -> None:
         """Let go of a region, as it was mapped.
 
@@ -124,6 +172,8 @@ class Memory:
         """
         for region in self._regions:
             if (region.address, region.size) == (address, size):
+                if self._in_use():
+                    raise OSError(errno.EBUSY, "the card may be at it: disable the queue first")
                 self._release(region)
                 return
         raise OSError(errno.ENOENT, "no such region")

@@ -8,23 +8,22 @@ that opening has mapped. Completions and tensors the card reads and writes where
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from typing import Final
 
 from edged._vfio_user import DmaFlag
 from edged._vfio_user_server import Busy
 from edged.card._interrupts import VECTORS, Interrupts
-from edged.card._memory import AddressSpace, Memory
+from edged.card._memory import AddressSpace, Memory, told
 from edged.device import BusOwner, DmaBuffer, Step, Transport
-from edged.errors import DeviceError, DeviceLostError, LimitError
+from edged.errors import DeviceError, DeviceLostError
 from edged.npu.registers import (
     BANK_STRIDE,
     BANKS,
     BAR0_SIZE,
+    QUEUE_DATA,
     QUEUE_MANAGEMENT,
     QUEUE_STRIDE,
     QUEUES,
@@ -63,9 +62,6 @@ _WITHOUT_MEMORY: Final = (
 )
 _NO_DEVICE_ADDRESS: Final = (1 << 64) - 4096
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opening:
@@ -103,25 +99,6 @@ class _Queue:
         return self.registers[Queue.LOG2_SIZE]
 
 
-def _translated(
-    method: Callable[Concatenate[SharedCard, _P], _T],
-) -> Callable[Concatenate[SharedCard, _P], _T]:
-    """What the card's errors are to a client of vfio-user."""
-
-    @functools.wraps(method)
-    def wrapped(self: SharedCard, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        try:
-            return method(self, *args, **kwargs)
-        except DeviceLostError as error:
-            raise OSError(errno.ENODEV, str(error)) from error
-        except LimitError as error:
-            raise OSError(errno.ENOMEM, str(error)) from error
-        except DeviceError as error:
-            raise OSError(errno.EIO, str(error)) from error
-
-    return wrapped
-
-
 class SharedCard:
     """Hands a card out to several openings, as ADR 2 has it.
 
@@ -139,6 +116,7 @@ class SharedCard:
         self._openings: list[Opening] = []
         self._queues = tuple(_Queue(number) for number in range(QUEUES))
         self._locks: dict[int, Opening] = {}
+        self._kept: list[Memory] = []
         self._rings = DmaBuffer(
             transport, self._space.take(QUEUES * _RING_BYTES), QUEUES * _RING_BYTES
         )
@@ -146,11 +124,16 @@ class SharedCard:
             transport.region_read(Reg.CAPABILITIES) & Capability.FAULT_INJECTION
         )
 
+    @property
+    def gives_memory(self) -> bool:
+        """Whether the card sees memory as it is, with no IOMMU between."""
+        return self._rings.is_given
+
     def open(self) -> Opening:
         """A new opening, with nothing mapped and no interrupts."""
         # It is told of changes after it exists, and so can name itself.
         opening = Opening(
-            Memory(self._transport, self._space),
+            Memory(self._transport, self._space, lambda: self._may_reach(opening)),
             Interrupts(lambda vector: self._connect(opening, vector)),
         )
         self._openings.append(opening)
@@ -170,15 +153,18 @@ class SharedCard:
                 if holder is opening:
                     del self._locks[bank]
                     self._transport.region_write(bank_offset(bank, Bank.OWNER), 0)
-        with contextlib.suppress(DeviceError, DeviceLostError):
-            opening.memory.close()
+        if self.gives_memory and any(queue.enabled for queue in self._orphans()):
+            self._kept.append(opening.memory)
+        else:
+            with contextlib.suppress(DeviceError, DeviceLostError):
+                opening.memory.close()
         with contextlib.suppress(DeviceError, DeviceLostError):
             for vector in range(VECTORS):
                 if self._listener(vector) in (None, opening):
                     self._transport.set_interrupt(vector, None)
         opening.interrupts.close()
 
-    @_translated
+    @told()
     def function_level_reset(self, opening: Opening) -> bool:
         """Reset everything.
 
@@ -197,7 +183,7 @@ class SharedCard:
             return ()
         return tuple(step.value for step in Step if step in self._transport.bus_steps)
 
-    @_translated
+    @told()
     def reset_bus(self, opening: Opening, step: str) -> None:
         """Do one of these.
 
@@ -216,8 +202,9 @@ class SharedCard:
             queue.owner, queue.enabled = None, False
         for other in self._openings:
             other.interrupts.enabled = 0
+        self._release_kept()
 
-    @_translated
+    @told()
     def read_config(self, offset: int, size: int) -> bytes:
         """*size* bytes of the configuration space, as the kernel shows it."""
         if size in (1, 2, 4):
@@ -227,14 +214,14 @@ class SharedCard:
             for at in range(offset, offset + size)
         )
 
-    @_translated
+    @told()
     def write_config(self, opening: Opening, offset: int, data: bytes) -> None:
         """Only for who manages the card; the kernel keeps it from what is its own."""
         self._require_manager(opening)
         if len(data) in (1, 2, 4):
             self._transport.config_write(offset, int.from_bytes(data, "little"), len(data))
 
-    @_translated
+    @told()
     def read(self, opening: Opening, offset: int, size: int) -> bytes:
         """*size* bytes of BAR0; the range is inside of it."""
         if size in (4, 8) and offset % 4 == 0 and not self._is_ours(offset):
@@ -247,7 +234,7 @@ class SharedCard:
         )
         return words[offset - first : offset - first + size]
 
-    @_translated
+    @told()
     def write(self, opening: Opening, offset: int, data: bytes) -> None:
         """Write one or two aligned words of BAR0; anything else is ignored.
 
@@ -396,6 +383,7 @@ class SharedCard:
             control = self._transport.region_read(queue.at(Queue.CONTROL))
             if not control & QueueControl.ENABLE:
                 queue.enabled, queue.owner = False, None
+                self._release_kept()
 
     def _wait_for_abort(self, queue: _Queue) -> None:
         """A little: what is unmapped under the card's hands is an error that it would report."""
@@ -403,6 +391,28 @@ class SharedCard:
         while queue.enabled and time.monotonic() < deadline:
             time.sleep(0.0005)
             self._refresh(queue)
+
+    # With no IOMMU, what the card may still write to must not become anyone else's memory.
+
+    def _may_reach(self, opening: Opening) -> bool:
+        """Whether the card may be at what *opening* had it do with tensors."""
+        queue = self._queues[QUEUE_DATA]
+        self._refresh(queue)
+        return self.gives_memory and queue.enabled and queue.owner is opening
+
+    def _release_kept(self) -> None:
+        if self._kept and not any(queue.enabled for queue in self._orphans()):
+            with contextlib.suppress(DeviceError, DeviceLostError):
+                while self._kept:
+                    self._kept.pop().close()
+
+    def _orphans(self) -> list[_Queue]:
+        """Queues whose owner is gone."""
+        return [
+            queue
+            for queue in self._queues
+            if queue.owner is not None and queue.owner not in self._openings
+        ]
 
     # Who is who.
 

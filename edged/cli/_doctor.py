@@ -25,7 +25,7 @@ from edged import sandbox
 from edged.cli._control import Daemon, configuration
 from edged.cli._options import ConfigOption, JsonOption
 from edged.cli._output import print_json, stdout
-from edged.config import Address, Config, DeviceUse
+from edged.config import Address, Config, DeviceUse, IommuUse
 from edged.discovery import VFIO_DRIVER, Survey, survey
 from edged.errors import ConfigError, EdgedError, InputError, SandboxError
 from edged.management import DeviceReport, Status
@@ -104,7 +104,9 @@ def _examine(path: Path | None) -> Iterator[Finding]:
     yield finding
     looks: tuple[Callable[[Config, Status | None], Finding], ...] = (
         _device,
-        lambda _config, _status: about_cards(survey()),
+        lambda config, _status: about_cards(
+            survey(needs_iommu=config.device.iommu is IommuUse.REQUIRED)
+        ),
         lambda config, _status: about_drop_folder(config),
         _disk,
         _memory,
@@ -187,6 +189,10 @@ def about_cards(found: Survey) -> Finding:
         if card.is_taken:
             cure = f"`driverctl set-override {card.address} {VFIO_DRIVER}`, if it is edged's"
             return Finding("PCIe", Verdict.WARN, f"{shown}: another driver has it", cure)
+        if card.iommu_group is None:
+            what = "device.iommu is optional, and this card can read and write all memory"
+            cure = "switch VT-d or AMD-Vi on in the firmware, and boot with intel_iommu=on"
+            return Finding("PCIe", Verdict.WARN, f"{shown}: {what}", cure)
     return Finding("PCIe", Verdict.OK, f"{shown}, with an IOMMU")
 
 

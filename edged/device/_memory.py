@@ -22,28 +22,36 @@ _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 class DmaBuffer:
     """A range of memory that the device may read and write until :meth:`close`.
 
-    Sealed in size, so that the device's side may trust it to stay.
+    Sealed in size, so that the device's side may trust it to stay; or given by that side, where it
+    can be no other.
 
     Args:
-        iova: host address by which descriptors name its first byte.
+        iova: host address by which descriptors name its first byte, if it can be chosen.
         size: bytes; rounded up to pages.
+
+    Attributes:
+        iova: that address, or another.
+        is_given: whether it is memory of the device's side.
 
     Raises:
         DeviceError, DeviceLostError: the device does not map it.
+        LimitError: there is not as much.
     """
 
     def __init__(self, transport: Transport, iova: int, size: int) -> None:
-        self.iova = iova
         self.size = -(-size // _PAGE) * _PAGE
         self._transport = transport
-        fd = os.memfd_create("edged-dma", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        given = transport.dma_allocate(iova, self.size)
+        self.is_given = given is not None
+        self.iova = iova if given is None else given.iova
+        fd = _sealed(self.size) if given is None else given.fd
         try:
-            os.ftruncate(fd, self.size)
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-            # Populated at once: no page fault falls into anyone's first request.
+            # Populated at once: no page fault falls into anyone's first request. The whole file:
+            # what is given may be of larger pages.
             flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-            self._bytes = np.frombuffer(mmap.mmap(fd, self.size, flags=flags), np.uint8)
-            transport.dma_map(iova, fd, 0, self.size)
+            self._bytes = np.frombuffer(mmap.mmap(fd, 0, flags=flags), np.uint8)
+            if given is None:
+                transport.dma_map(iova, fd, 0, self.size)
         finally:
             os.close(fd)
 
@@ -67,3 +75,15 @@ class DmaBuffer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _sealed(size: int) -> int:
+    """A file of so many bytes in memory, for good."""
+    fd = os.memfd_create("edged-dma", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from edged.device._ladder import Step
 
-__all__ = ["BusOwner", "Transport"]
+__all__ = ["BusOwner", "GivenMemory", "Transport"]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenMemory:
+    """Memory that the device's side chose.
+
+    Attributes:
+        fd: a file that is this memory, all of it; the caller's to close.
+        iova: host address by which descriptors name its first byte.
+    """
+
+    fd: int
+    iova: int
 
 
 class Transport(Protocol):
@@ -32,6 +46,16 @@ class Transport(Protocol):
         """Let the device read and write *size* bytes of file *fd* at host address *iova*.
 
         All page aligned; the file is a memfd sealed against shrinking.
+        """
+
+    def dma_allocate(self, iova: int, size: int) -> GivenMemory | None:
+        """New memory that the device may read and write, at *iova* if that can be chosen.
+
+        Returns:
+            None where memory of one's own is to be mapped: that is, where there is an IOMMU.
+
+        Raises:
+            LimitError: there is not as much.
         """
 
     def dma_unmap(self, iova: int, size: int) -> None:

@@ -32,7 +32,9 @@ from edged._vfio_user import (
     IrqSetFlag,
 )
 from edged.device._bus import PciBus
+from edged.device._events import Event, Listeners
 from edged.device._ladder import Step
+from edged.device._transport import GivenMemory
 from edged.errors import DeviceError, DeviceLostError, IncompatibleError, LimitError
 from edged.npu.registers import BAR0_SIZE, QUEUES, Reg
 
@@ -68,6 +70,7 @@ _NONE: Final = _DESCRIPTOR.pack(-1)
 _COMMAND_AT: Final = 0x04
 _COMMAND_MEMORY_AND_MASTER: Final = 0x0006
 _VECTORS: Final = 1 + QUEUES
+_ALL_INTERRUPTS: Final = (1 << _VECTORS) - 1
 _GONE: Final = (errno.EIO, errno.ENODEV, errno.ENXIO)
 
 
@@ -100,7 +103,7 @@ class VfioTransport:
         self._lost = ""
         self._closed = False
         self._maps: dict[tuple[int, int], mmap.mmap] = {}
-        self._clients: dict[int, int] = {}
+        self._listeners = Listeners()
         self._hangup, self._far_end = socket.socketpair()
         with contextlib.ExitStack() as stack:
             stack.callback(self._hangup.close)
@@ -116,10 +119,10 @@ class VfioTransport:
             # Not a card that answers only half: its DMA is what it is for.
             command = self.config_read(_COMMAND_AT, 2)
             self.config_write(_COMMAND_AT, command | _COMMAND_MEMORY_AND_MASTER, 2)
-            self._stop = stack.enter_context(_Event())
-            self._unplug = stack.enter_context(_Event())
-            self._error = stack.enter_context(_Event())
-            self._interrupt = stack.enter_context(_Event())
+            self._stop = stack.enter_context(Event())
+            self._unplug = stack.enter_context(Event())
+            self._error = stack.enter_context(Event())
+            self._interrupt = stack.enter_context(Event())
             self._index, self._is_shared = self._enable_interrupts()
             for index, event in ((IrqIndex.REQUEST, self._unplug), (IrqIndex.ERROR, self._error)):
                 if self._vectors(index):
@@ -155,6 +158,9 @@ class VfioTransport:
         with self._lock:
             self._maps[iova, size] = memory
 
+    def dma_allocate(self, iova: int, size: int) -> GivenMemory | None:
+        return None
+
     def dma_unmap(self, iova: int, size: int) -> None:
         with self._lock:
             memory = self._maps.pop((iova, size), None)
@@ -173,13 +179,7 @@ class VfioTransport:
             data = _NONE if eventfd is None else _DESCRIPTOR.pack(eventfd)
             self._set_irqs(self._index, IrqSetFlag.CONNECT, data, vector)
             return
-        copy = None if eventfd is None else os.dup(eventfd)
-        with self._lock:
-            old = self._clients.pop(vector, None)
-            if copy is not None:
-                self._clients[vector] = copy
-        if old is not None:
-            os.close(old)
+        self._listeners.set(vector, eventfd)
 
     def reset(self) -> None:
         self._ioctl(self._device, _DEVICE_RESET, 0, "reset it")
@@ -207,8 +207,7 @@ class VfioTransport:
             self._resources.close()
         for memory in self._maps.values():
             memory.close()
-        for copy in self._clients.values():
-            os.close(copy)
+        self._listeners.close()
 
     # Interrupts.
 
@@ -268,13 +267,9 @@ class VfioTransport:
         with contextlib.suppress(DeviceLostError, DeviceError):
             if self._index is IrqIndex.INTX:
                 # A line stays up until it is acknowledged, and the kernel masks it until then.
-                self.region_write(Reg.INTERRUPT_ACK, self.region_read(Reg.INTERRUPT_PENDING))
+                self.region_write(Reg.INTERRUPT_ACK, _ALL_INTERRUPTS)
                 self._set_irqs(IrqIndex.INTX, IrqSetFlag.UNMASK, b"")
-        with self._lock:
-            for eventfd in self._clients.values():
-                # An interrupt is a hint: who has nothing looks once for nothing.
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_write(eventfd, 1)
+        self._listeners.tell()
 
     # The kernel.
 
@@ -330,29 +325,6 @@ class VfioTransport:
             with contextlib.suppress(OSError):
                 self._far_end.shutdown(socket.SHUT_RDWR)
         return DeviceLostError(f"cannot reach card {self._name}: {self._lost}")
-
-
-class _Event:
-    """An eventfd, closed at the end."""
-
-    def __enter__(self) -> _Event:
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
-
-    def signal(self) -> None:
-        os.eventfd_write(self.fd, 1)
-
-    def take(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self.fd)
-
-    def is_set(self) -> bool:
-        poll = select.poll()
-        poll.register(self.fd, select.POLLIN)
-        return bool(poll.poll(0))
 
 
 def _open(folder: Path, stack: contextlib.ExitStack) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from edged._vfio_user import (
     DEVICE_INFO,
     DMA_MAP,
     DMA_UNMAP,
+    GIVEN_MEMORY,
     IRQ_INFO,
     IRQ_SET,
     MAX_MESSAGE,
@@ -38,7 +39,8 @@ from edged._vfio_user import (
     IrqSetFlag,
 )
 from edged.device._ladder import Step
-from edged.errors import DeviceError, DeviceLostError, IncompatibleError
+from edged.device._transport import GivenMemory
+from edged.errors import DeviceError, DeviceLostError, IncompatibleError, LimitError
 from edged.npu.registers import BAR0_SIZE, QUEUES
 
 __all__ = ["VfioUserTransport", "connect"]
@@ -81,6 +83,7 @@ class VfioUserTransport:
         self._lock = threading.Lock()
         self._ids = itertools.count()
         self._lost = False
+        self._is_given_memory = False
         self.bus_steps: frozenset[Step] = frozenset()
         connection.settimeout(_ANSWER_SECONDS)
         try:
@@ -111,6 +114,16 @@ class VfioUserTransport:
     def dma_map(self, iova: int, fd: int, offset: int, size: int) -> None:
         flags = DmaFlag.READ | DmaFlag.WRITE
         self._call(Command.DMA_MAP, DMA_MAP.pack(DMA_MAP.size, flags, offset, iova, size), fd)
+
+    def dma_allocate(self, iova: int, size: int) -> GivenMemory | None:
+        if not self._is_given_memory:
+            return None
+        flags = DmaFlag.READ | DmaFlag.WRITE
+        given: list[int] = []
+        self._call(Command.DMA_MAP, DMA_MAP.pack(DMA_MAP.size, flags, 0, iova, size), given=given)
+        if not given:
+            raise DeviceError("cannot use device: it gives memory, and gave none")
+        return GivenMemory(given[0], iova)
 
     def dma_unmap(self, iova: int, size: int) -> None:
         message = DMA_UNMAP.pack(DMA_UNMAP.size, 0, iova, size)
@@ -147,7 +160,7 @@ class VfioUserTransport:
 
     def _negotiate(self) -> None:
         capabilities = {"max_msg_fds": MAX_MESSAGE_FDS, "max_data_xfer_size": MAX_TRANSFER}
-        capabilities[BUS_STEPS] = 1
+        capabilities[BUS_STEPS] = capabilities[GIVEN_MEMORY] = 1
         proposal = json.dumps({"capabilities": capabilities}).encode() + b"\0"
         reply = self._call(
             Command.VERSION,
@@ -160,7 +173,9 @@ class VfioUserTransport:
                 f"cannot open device: it speaks vfio-user {version},"
                 f" wanted {VERSION_MAJOR}.{VERSION_MINOR}"
             )
-        self.bus_steps = _bus_steps(reply[VERSION.size :])
+        agreed = _capabilities(reply[VERSION.size :])
+        self.bus_steps = _bus_steps(agreed)
+        self._is_given_memory = bool(agreed.get(GIVEN_MEMORY))
 
     def _probe(self) -> None:
         info = self._call(
@@ -188,16 +203,23 @@ class VfioUserTransport:
             )
 
     def _call(
-        self, command: Command, payload: bytes, fd: int | None = None, *, expect: int | None = 0
+        self,
+        command: Command,
+        payload: bytes,
+        fd: int | None = None,
+        *,
+        expect: int | None = 0,
+        given: list[int] | None = None,
     ) -> bytes:
         """Send a command and wait for its reply.
 
         Args:
             expect: size of the reply's payload; None takes any.
+            given: gets the descriptor that comes with the reply, if there is one.
         """
         with self._lock:
             message_id = self._send(command, payload, HeaderFlag(0), fd)
-            header = Header.unpack(self._receive(Header.SIZE))
+            header = Header.unpack(self._receive(Header.SIZE, given))
             if (
                 (header.message_id, header.command) != (message_id, command)
                 or header.flags & HeaderFlag.TYPE_MASK != HeaderFlag.REPLY
@@ -231,11 +253,17 @@ class VfioUserTransport:
             raise self._lose(error.strerror or str(error)) from error
         return message_id
 
-    def _receive(self, size: int) -> bytes:
+    def _receive(self, size: int, given: list[int] | None = None) -> bytes:
         data = bytearray()
         while len(data) < size:
             try:
-                part = self._socket.recv(size - len(data))
+                if given is None:
+                    part = self._socket.recv(size - len(data))
+                else:
+                    part, fds, _, _ = socket.recv_fds(
+                        self._socket, size - len(data), 1, socket.MSG_CMSG_CLOEXEC
+                    )
+                    given += fds
             except OSError as error:
                 raise self._lose(error.strerror or str(error)) from error
             if not part:
@@ -249,20 +277,26 @@ class VfioUserTransport:
         return DeviceLostError(f"cannot reach device: {reason}")
 
 
-def _bus_steps(data: bytes) -> frozenset[Step]:
-    """Of the reply to the version; what it does not name as we do is not offered."""
+def _capabilities(data: bytes) -> dict[str, object]:
+    """Of the reply to the version; an absent or odd list has none."""
     try:
-        named = json.loads(data.rstrip(b"\0") or b"{}")["capabilities"][BUS_STEPS]
-        return frozenset(step for step in Step if step.value in named)
+        named = json.loads(data.rstrip(b"\0") or b"{}")["capabilities"]
+        return dict(named)
     except (ValueError, LookupError, TypeError, RecursionError):
-        return frozenset()
+        return {}
+
+
+def _bus_steps(agreed: dict[str, object]) -> frozenset[Step]:
+    """What it does not name as we do is not offered."""
+    named = agreed.get(BUS_STEPS)
+    return frozenset(step for step in Step if isinstance(named, list) and step.value in named)
 
 
 def _write(region: int, offset: int, value: int, size: int) -> bytes:
     return REGION_ACCESS.pack(offset, region, size) + value.to_bytes(size, "little")
 
 
-def _refusal(command: Command, number: int) -> DeviceError | DeviceLostError:
+def _refusal(command: Command, number: int) -> DeviceError | DeviceLostError | LimitError:
     if number == errno.ENODEV:
         return DeviceLostError(
             f"cannot {command.name}: the card behind the socket is lost (ENODEV); it is opened"
@@ -272,6 +306,11 @@ def _refusal(command: Command, number: int) -> DeviceError | DeviceLostError:
         return DeviceError(
             f"cannot {command.name}: another opening of the device holds it (EBUSY);"
             " close that one first"
+        )
+    if number == errno.ENOMEM:
+        return LimitError(
+            f"cannot {command.name}: there is not as much memory that the card can reach (ENOMEM);"
+            " the log of edged-card says which limit to raise"
         )
     name = errno.errorcode.get(number, str(number))
     return DeviceError(f"cannot {command.name}: the device refused it ({name})")

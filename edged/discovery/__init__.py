@@ -4,7 +4,7 @@ What is found is values; :class:`Watch` alone waits for the kernel. Nothing here
 anyone.
 """
 
-from edged.discovery._card import KNOWN, VFIO_DRIVER, Card, PciAddress, read_card
+from edged.discovery._card import KNOWN, UIO_DRIVER, VFIO_DRIVER, Card, PciAddress, read_card
 from edged.discovery._choice import Choice, Wanted, choose
 from edged.discovery._probe import Probe, Verdict, probe
 from edged.discovery._survey import Survey, survey
@@ -12,6 +12,7 @@ from edged.discovery._watch import Watch
 
 __all__ = [
     "KNOWN",
+    "UIO_DRIVER",
     "VFIO_DRIVER",
     "Card",
     "Choice",

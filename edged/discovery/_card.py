@@ -10,10 +10,13 @@ from typing import Final, Self
 
 from edged.npu.registers import PCI_CLASS
 
-__all__ = ["KNOWN", "VFIO_DRIVER", "Card", "PciAddress", "read_card"]
+__all__ = ["KNOWN", "UIO_DRIVER", "VFIO_DRIVER", "Card", "PciAddress", "read_card"]
 
 VFIO_DRIVER: Final = "vfio-pci"
 """The kernel's driver that hands a function out to a process."""
+
+UIO_DRIVER: Final = "uio_pci_generic"
+"""The one that does so where no IOMMU is in use."""
 
 _INTEL, _XILINX, _AMAZON = 0x8086, 0x10EE, 0x1D0F
 
@@ -112,7 +115,7 @@ class Card:
     @property
     def is_taken(self) -> bool:
         """Whether a driver has it that keeps it for itself."""
-        return self.driver not in (None, VFIO_DRIVER)
+        return self.driver not in (None, VFIO_DRIVER, UIO_DRIVER)
 
     def __str__(self) -> str:
         serial = f", serial {self.serial}" if self.serial else ""

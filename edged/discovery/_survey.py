@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edged.discovery._card import VFIO_DRIVER, Card, read_card
+from edged.discovery._card import UIO_DRIVER, VFIO_DRIVER, Card, read_card
 
 __all__ = ["Survey", "survey"]
 
@@ -30,8 +30,12 @@ class Survey:
     missing: tuple[str, ...]
 
 
-def survey(sysfs: Path = _SYSFS) -> Survey:
-    """Look; this opens nothing and changes nothing, and needs no privilege."""
+def survey(sysfs: Path = _SYSFS, *, needs_iommu: bool = True) -> Survey:
+    """Look; this opens nothing and changes nothing, and needs no privilege.
+
+    Args:
+        needs_iommu: whether a card is to be used only behind one.
+    """
     try:
         folders = sorted((sysfs / "bus/pci/devices").iterdir())
     except FileNotFoundError:
@@ -42,13 +46,29 @@ def survey(sysfs: Path = _SYSFS) -> Survey:
     iommu = any((sysfs / "class/iommu").glob("*"))
     vfio = (sysfs / "bus/pci/drivers" / VFIO_DRIVER).exists()
     missing = []
-    if cards and not iommu:
+    bare = any(card.iommu_group is None for card in cards)
+    if bare and not needs_iommu:
+        if not _huge_pages(sysfs):
+            missing.append(
+                "cannot give a card memory: no huge pages are set aside, which takes the place of"
+                " an IOMMU; sysctl -w vm.nr_hugepages=64, and a file in /etc/sysctl.d"
+                " (docs/cards.md)"
+            )
+    elif cards and not iommu:
         missing.append(
             "cannot give a card to a process: the kernel uses no IOMMU; switch VT-d or AMD-Vi on in"
             " the firmware, and boot with intel_iommu=on (docs/cards.md)"
         )
-    elif any(card.iommu_group is None for card in cards):
+    elif bare:
         missing.append("cannot give a card to a process: the IOMMU does not cover its slot")
-    if cards and not vfio:
-        missing.append(f"cannot bind a card: the driver is not loaded; modprobe {VFIO_DRIVER}")
+    driver = UIO_DRIVER if bare and not needs_iommu else VFIO_DRIVER
+    if cards and not (sysfs / "bus/pci/drivers" / driver).exists():
+        missing.append(f"cannot bind a card: the driver is not loaded; modprobe {driver}")
     return Survey(cards, iommu, vfio, tuple(missing))
+
+
+def _huge_pages(sysfs: Path) -> int:
+    try:
+        return int((sysfs / "kernel/mm/hugepages/hugepages-2048kB/nr_hugepages").read_text())
+    except (OSError, ValueError):
+        return 0

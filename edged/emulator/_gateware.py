@@ -67,6 +67,7 @@ class Gateware:
     bar0_size = BAR0_SIZE
     config_size = CONFIG_SIZE
     msi_vectors = MSI_VECTORS
+    gives_memory = False
     bus_steps: tuple[str, ...] = ()
 
     def __init__(
@@ -148,7 +149,10 @@ class Gateware:
 
     def read_config(self, offset: int, size: int) -> bytes:
         """*size* bytes of the configuration space."""
-        return self.config.read(offset, size) if self._link_is_up else b"\xff" * size
+        if not self._link_is_up:
+            return b"\xff" * size
+        line = any(opening.interrupts.raises_line for opening in self._openings)
+        return self.config.read(offset, size, line=line)
 
     def write_config(self, opening: Opening, offset: int, data: bytes) -> None:
         """Change what can be changed of the configuration space; that can start a reset."""

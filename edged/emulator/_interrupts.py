@@ -35,6 +35,12 @@ class Interrupts:
     def pending(self) -> int:
         return self._pending
 
+    @property
+    def raises_line(self) -> bool:
+        """Whether INTx is up, as far as the device goes."""
+        with self._lock:
+            return self._intx is not None and bool(self._pending & self._enabled)
+
     def enable(self, bits: int) -> None:
         """Take *bits* as the enabled ones; what is pending among them is signalled."""
         with self._lock:

@@ -25,7 +25,9 @@ LINK_WIDTH: Final = 8
 _VENDOR, _DEVICE = 0x8086, 0x09C4
 _SUBSYSTEM_VENDOR, _SUBSYSTEM = 0x8086, 0x0000
 _MSI_AT, _EXPRESS_AT, _AER_AT = 0x50, 0x70, 0x100
+_STATUS_AT: Final = 0x06
 _STATUS_CAPABILITIES: Final = 0x0010
+_STATUS_INTERRUPT: Final = 0x08
 _MSI_64BIT: Final = 0x80
 _EXPRESS_ENDPOINT_V2: Final = 0x0002
 _ROLE_BASED_ERRORS: Final = 1 << 15
@@ -123,9 +125,16 @@ class ConfigSpace:
             (severity,) = struct.unpack_from("<I", self._data, _SEVERITY_AT)
             self._raise(_DEVICE_STATUS_AT, _FATAL_SEEN if severity & error else _NON_FATAL_SEEN)
 
-    def read(self, offset: int, size: int) -> bytes:
-        """What stands there; zeros past the end."""
-        return bytes(self._data[offset : offset + size]).ljust(size, b"\0")
+    def read(self, offset: int, size: int, *, line: bool = False) -> bytes:
+        """What stands there; zeros past the end.
+
+        Args:
+            line: whether INTx is up, by which its handlers know whose interrupt it is.
+        """
+        data = bytearray(self._data[offset : offset + size].ljust(size, b"\0"))
+        if line and 0 <= _STATUS_AT - offset < size:
+            data[_STATUS_AT - offset] |= _STATUS_INTERRUPT
+        return bytes(data)
 
     def write(self, offset: int, data: bytes) -> bool:
         """Change what can be changed.

@@ -9,7 +9,7 @@ import pytest
 
 from edged.card import _claim
 from edged.card._claim import Claim
-from edged.discovery import KNOWN, Card, read_card
+from edged.discovery import KNOWN, UIO_DRIVER, VFIO_DRIVER, Card, read_card
 from edged.errors import DeviceError
 
 ADDRESS = "0000:00:04.0"
@@ -27,7 +27,8 @@ class Kernel:
             (self.folder / name).write_text(content)
         (self.folder / "config").write_bytes(bytes(64))
         (self.folder / "driver_override").write_text("(null)\n")
-        (self.drivers / "vfio-pci").mkdir(parents=True)
+        for driver in (VFIO_DRIVER, UIO_DRIVER):
+            (self.drivers / driver).mkdir(parents=True)
         self.refused = ""
 
     def write(self, file: Path, value: str) -> None:
@@ -64,13 +65,16 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return kernel
 
 
+@pytest.mark.parametrize("driver", [VFIO_DRIVER, UIO_DRIVER])
 @pytest.mark.parametrize("native", [None, "dfl-pci"])
-def test_a_card_is_given_back_as_it_was(kernel: Kernel, tmp_path: Path, native: str | None) -> None:
+def test_a_card_is_given_back_as_it_was(
+    kernel: Kernel, tmp_path: Path, native: str | None, driver: str
+) -> None:
     if native is not None:
         kernel.bind(native)
     claim = Claim(tmp_path / "claim", kernel.drivers)
-    claim.take(kernel.card())
-    assert kernel.state() == ("vfio-pci", "vfio-pci")
+    claim.take(kernel.card(), driver)
+    assert kernel.state() == (driver, driver)
     claim.give_back()
     assert kernel.state() == (native, "(null)")
     claim.give_back()  # what was given back is not touched again
@@ -80,6 +84,18 @@ def test_a_card_is_given_back_as_it_was(kernel: Kernel, tmp_path: Path, native: 
 def test_a_later_run_gives_back_what_a_killed_one_took(kernel: Kernel, tmp_path: Path) -> None:
     kernel.bind("dfl-pci")
     Claim(tmp_path / "claim", kernel.drivers).take(kernel.card())
+    later = Claim(tmp_path / "claim", kernel.drivers)
+    later.take(kernel.card())
+    assert kernel.state() == ("vfio-pci", "vfio-pci")
+    later.give_back()
+    assert kernel.state() == ("dfl-pci", "(null)")
+
+
+def test_an_iommu_that_was_switched_on_is_used_by_the_next_run(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    kernel.bind("dfl-pci")
+    Claim(tmp_path / "claim", kernel.drivers).take(kernel.card(), UIO_DRIVER)
     later = Claim(tmp_path / "claim", kernel.drivers)
     later.take(kernel.card())
     assert kernel.state() == ("vfio-pci", "vfio-pci")

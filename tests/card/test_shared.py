@@ -6,7 +6,10 @@ The card is the emulator, of which only one opening is used: what keeps the open
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -19,9 +22,9 @@ import pytest
 
 from edged._vfio_user_server import Server
 from edged.card import SharedCard
-from edged.device import Device, DmaBuffer, InferenceQueue, vfio_user
+from edged.device import Device, DmaBuffer, GivenMemory, InferenceQueue, vfio_user
 from edged.device._ring import Ring
-from edged.errors import DeviceError, DeviceLostError
+from edged.errors import DeviceError, DeviceLostError, LimitError
 from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, parse_image, serialize_image
 from edged.npu.registers import (
     QUEUE_DATA,
@@ -50,11 +53,51 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         process.terminate()
 
 
-@pytest.fixture
-def opened(emulator: Path, tmp_path: Path) -> Iterator[Open]:
-    """One more opening of a fresh card."""
-    card = vfio_user.VfioUserTransport(vfio_user.connect(emulator))
+class Bare(vfio_user.VfioUserTransport):
+    """To a card with no IOMMU: it reaches what it was given, where that happens to be."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection)
+        self.sizes: dict[int, int] = {}
+        self.hangs = False
+        self._next = 7 << 40
+
+    def region_read(self, offset: int, size: int = 4) -> int:
+        if self.hangs and offset == queue_offset(QUEUE_DATA, Queue.CONTROL):
+            return int(QueueControl.ENABLE)
+        return super().region_read(offset, size)
+
+    def dma_allocate(self, iova: int, size: int) -> GivenMemory:
+        if size > 1 << 24:
+            raise LimitError("cannot get so much memory; raise vm.nr_hugepages")
+        size = -(-size // (1 << 21)) << 21
+        fd = os.memfd_create("given", os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        address, self._next = self._next, self._next + 2 * size
+        super().dma_map(address, fd, 0, size)
+        self.sizes[address] = size
+        return GivenMemory(fd, address)
+
+    def dma_map(self, iova: int, fd: int, offset: int, size: int) -> None:
+        raise AssertionError("it was told of memory that is nobody's")
+
+    def dma_unmap(self, iova: int, size: int) -> None:
+        super().dma_unmap(iova, self.sizes.pop(iova))
+
+
+@pytest.fixture(params=[vfio_user.VfioUserTransport, Bare], ids=["iommu", "no-iommu"])
+def card(request: pytest.FixtureRequest, emulator: Path) -> Iterator[vfio_user.VfioUserTransport]:
+    """A fresh card."""
+    card = request.param(vfio_user.connect(emulator))
     card.reset()
+    yield card
+    card.close()
+
+
+@pytest.fixture
+def opened(card: vfio_user.VfioUserTransport, tmp_path: Path) -> Iterator[Open]:
+    """One more opening of it."""
     path = tmp_path / "card.sock"
     server = Server(path, SharedCard(card))
     thread = threading.Thread(target=server.serve)
@@ -69,7 +112,6 @@ def opened(emulator: Path, tmp_path: Path) -> Iterator[Open]:
         yield open_one
     server.stop()
     thread.join()
-    card.close()
 
 
 class Bench:
@@ -168,6 +210,33 @@ def test_what_is_taken_back_is_out_of_reach(two: tuple[Bench, Bench]) -> None:
     assert manager.execute(descriptor) is Status.OK
     more.close()
     assert manager.execute(descriptor) is Status.BAD_ADDRESS
+
+
+@pytest.mark.parametrize("card", [Bare], indirect=True)
+def test_what_the_card_may_write_to_becomes_nobody_elses_memory(card: Bare, opened: Open) -> None:
+    manager, other = Bench(opened(), QUEUE_MANAGEMENT), Bench(opened(), QUEUE_DATA)
+    others = max(card.sizes)  # given last
+    with pytest.raises(DeviceError, match="EBUSY"):
+        other.memory.close()
+    card.hangs = True
+    other.close()
+    assert manager.execute(Descriptor(Operation.FENCE)) is Status.OK
+    control = queue_offset(QUEUE_DATA, Queue.CONTROL)
+    manager.transport.region_write(control, 0)
+    assert others in card.sizes, "the card has not let go of it yet"
+    card.hangs = False
+    manager.transport.region_write(control, 0)
+    assert others not in card.sizes
+    manager.close()
+
+
+@pytest.mark.parametrize("card", [Bare], indirect=True)
+def test_memory_is_refused_when_there_is_not_as_much(opened: Open) -> None:
+    transport = opened()
+    with pytest.raises(LimitError, match="not as much memory that the card can reach"):
+        DmaBuffer(transport, IOVA, 1 << 25)
+    with DmaBuffer(transport, IOVA, 1 << 23) as buffer:
+        buffer.array(0, (1 << 23,))[:] = 1
 
 
 def test_a_doorbell_beyond_the_ring_stops_the_queue(two: tuple[Bench, Bench]) -> None:

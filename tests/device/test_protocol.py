@@ -514,6 +514,7 @@ def test_interrupts_come_through_eventfds(emulated: None, emulator: Any) -> None
             bench.execute(fence)
             assert select.select([event], [], [], 5)[0]
             assert os.eventfd_read(event) == 1
+            assert transport.config_read(0x06, 2) & 8, "the status does not say whose line it is"
             bench.execute(fence)
             assert transport.region_read(Reg.INTERRUPT_PENDING) == 2
             assert not select.select([event], [], [], 0)[0], "it masks itself"
@@ -521,6 +522,7 @@ def test_interrupts_come_through_eventfds(emulated: None, emulator: Any) -> None
             transport._call(Command.DEVICE_SET_IRQS, unmask)
             assert os.eventfd_read(event) == 1
             transport.region_write(Reg.INTERRUPT_ACK, 2)
+            assert not transport.config_read(0x06, 2) & 8
             transport._call(Command.DEVICE_SET_IRQS, unmask)
             assert not select.select([event], [], [], 0)[0]
         finally:

@@ -6,7 +6,7 @@ standard output as JSON: ``[[address, …], [address that went, …]]``.
 
 With ``SOCKET EMULATOR`` as arguments, a keeper hands out what it finds, and what it opens in the
 stead of a card is the emulator. Its states go to standard output as JSON: ``[condition, card,
-problem]``.
+problem]``. With ``required`` or ``optional`` as a third, the machine has no IOMMU.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from edged.discovery import Card, PciAddress, Wanted, Watch
 class Bus:
     """umockdev's test bed, by its C interface."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, iommu: bool) -> None:
+        self._iommu = iommu
         self._library = ctypes.CDLL("libumockdev.so.0")
         self._library.umockdev_testbed_new.restype = ctypes.c_void_p
         self._bed = ctypes.c_void_p(self._library.umockdev_testbed_new())
@@ -37,7 +38,7 @@ class Bus:
             f"P: /devices/pci0000:00/{address}\nE: SUBSYSTEM=pci\nE: PCI_SLOT_NAME={address}\n"
             f"A: vendor={vendor:#06x}\\n\nA: device={device:#06x}\\n\n"
             f"A: class={pci_class:#08x}\\n\n"
-            f"L: iommu_group=../../../kernel/iommu_groups/7\n"
+            + ("L: iommu_group=../../../kernel/iommu_groups/7\n" if self._iommu else "")
             + (f"L: driver=../../../bus/pci/drivers/{driver}\n" if driver else "")
             + f"H: config={config.hex()}\n\n"
         )
@@ -76,19 +77,23 @@ async def _watch(stop: asyncio.Event) -> None:
     watch.stop()
 
 
-async def _keep(stop: asyncio.Event, sock: Path, emulator: Path) -> None:
+async def _keep(stop: asyncio.Event, sock: Path, emulator: Path, iommu: str) -> None:
     def opened(_: Path) -> vfio_user.VfioUserTransport:
         return vfio_user.VfioUserTransport(vfio_user.connect(emulator))
 
-    await Keeper(Wanted(), Places.beside(sock), opened, _say_state).run(stop)
+    places, required = Places.beside(sock), iommu != "optional"
+    await Keeper(Wanted(), places, opened, _say_state, needs_iommu=required, open_bare=opened).run(
+        stop
+    )
 
 
 async def main() -> None:
-    bus = Bus()
+    sock, emulator, iommu, *_ = [*sys.argv[1:], "", "", ""]
+    bus = Bus(iommu=not iommu)
     bus.add("0000:00:03.0", 0x1AF4, 0x1000, 0x020000)  # another device, there from the beginning
     stop = asyncio.Event()
-    paths = [Path(argument) for argument in sys.argv[1:]]
-    task = asyncio.create_task(_keep(stop, *paths) if paths else _watch(stop))
+    work = _keep(stop, Path(sock), Path(emulator), iommu) if sock else _watch(stop)
+    task = asyncio.create_task(work)
     commands = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(commands)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)

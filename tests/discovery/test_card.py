@@ -129,5 +129,19 @@ def test_what_is_missing_for_a_card(make_folder: MakeFolder, tmp_path: Path) -> 
     )
 
 
+def test_what_is_missing_for_a_card_that_needs_no_iommu(
+    make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    make_folder(group=None)
+    missing = survey(tmp_path, needs_iommu=False).missing
+    assert "sysctl -w vm.nr_hugepages=64" in missing[0]
+    assert "modprobe uio_pci_generic" in missing[1]
+    pages = tmp_path / "kernel/mm/hugepages/hugepages-2048kB"
+    pages.mkdir(parents=True)
+    (pages / "nr_hugepages").write_text("64\n")
+    (tmp_path / "bus/pci/drivers/uio_pci_generic").mkdir(parents=True)
+    assert survey(tmp_path, needs_iommu=False).missing == ()
+
+
 def test_nothing_is_missing_without_a_card(tmp_path: Path) -> None:
     assert survey(tmp_path).cards == () and survey(tmp_path).missing == ()

@@ -76,6 +76,24 @@ def test_a_card_that_cannot_be_opened_is_tried_again_without_many_words(
     assert machine.said()[0] == Condition.SERVED
 
 
+@pytest.mark.parametrize("iommu", ["required", "optional"])
+def test_a_card_without_an_iommu_is_used_only_where_the_configuration_says_so(
+    start_machine: Callable[..., Any], emulator: Path, tmp_path: Path, iommu: str
+) -> None:
+    places = Places.beside(tmp_path / "card.sock")
+    machine = start_machine(places.socket, emulator, iommu)
+    assert machine.said()[0] == Condition.NONE
+    machine.do("add", ONE, *IDS[:3], "uio_pci_generic")
+    assert machine.said()[0] == Condition.OPENING
+    condition, name, problem = machine.said()
+    if iommu == "optional":
+        assert (condition, name) == (Condition.SERVED, f"{NAME}, without an IOMMU")
+    else:
+        assert condition == Condition.PROBLEM
+        assert 'or set device.iommu to "optional"' in problem
+        assert not places.socket.exists()
+
+
 def test_of_several_none_is_taken(
     start_machine: Callable[..., Any], emulator: Path, tmp_path: Path
 ) -> None:
