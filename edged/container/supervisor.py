@@ -37,7 +37,11 @@ _MESSAGE_BYTES = 64 << 10
 _DESCRIPTORS = 32
 _FIXED = 4
 _PATIENCE_SECONDS = 10.0
-_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+# None of these makes the interpreter or the loader run something else.
+_NAME = re.compile(
+    "PATH|HOME|LANG|TZ|PYTHONDONTWRITEBYTECODE|PYTHONUNBUFFERED|ORT_DISABLE_TELEMETRY"
+    "|OPENBLAS_NUM_THREADS|OMP_NUM_THREADS|MALLOC_[A-Z_]{1,40}|EDGED_SYSCALL_FILTER"
+)
 _FILE = re.compile(r"[a-z][a-z.]{0,63}")
 
 
@@ -88,7 +92,7 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | No
         case _:
             raise ValueError("the message does not have the fields that it has to have")
     if not all(_NAME.fullmatch(name) and type(environment[name]) is str for name in environment):
-        raise ValueError("the environment is not one of names and texts")
+        raise ValueError("the environment is not a worker's")
     if not all(isinstance(name, str) and _FILE.fullmatch(name) for name in files):
         raise ValueError("a file has a name that no file of a model has")
     if len(descriptors) != _FIXED + len(files):
