@@ -123,13 +123,6 @@ class Keeper:
         except (EdgedError, OSError) as error:
             self._say(State(Condition.PROBLEM, str(card), str(error)))
             return True
-        if card.iommu_group is None:
-            _LOG.warning(
-                "%s is used without an IOMMU: it, and whoever flashed it, can read and write all"
-                " memory of this machine",
-                card,
-                extra=about(Notice.NO_IOMMU, device=card),
-            )
         why = await self._serve(card, transport, stop)
         if not stop.is_set():
             self._say(State(Condition.PROBLEM, str(card), f"cannot reach card {card}: {why}"))
@@ -187,6 +180,13 @@ class Keeper:
         loop.add_reader(hangup.fileno(), hung_up.set)
         try:
             bare = ", without an IOMMU" if card.iommu_group is None else ""
+            if bare:
+                _LOG.warning(
+                    "%s is used without an IOMMU: it, and whoever flashed it, can read and write"
+                    " all memory of this machine",
+                    card,
+                    extra=about(Notice.NO_IOMMU, device=card),
+                )
             self._say(State(Condition.SERVED, f"{card}{bare}"))
             await _first(stop, hung_up, self._gone)
         finally:

@@ -23,6 +23,7 @@ _END: Final = 1 << 38
 """Below what the narrowest IOMMUs translate: 39 bits."""
 _MAX_REGIONS: Final = 64
 _MAX_BYTES: Final = 1 << 33
+_MAX_SCARCE_BYTES: Final = 1 << 26
 _MAX_ADDRESS: Final = 1 << 63
 
 
@@ -102,14 +103,20 @@ class Memory:
         transport: to the card.
         space: shared by all openings.
         in_use: whether the card may be at it still, so that nothing can be let go of.
+        is_scarce: whether there is little of it, of which none may take all.
     """
 
     def __init__(
-        self, transport: Transport, space: AddressSpace, in_use: Callable[[], bool]
+        self,
+        transport: Transport,
+        space: AddressSpace,
+        in_use: Callable[[], bool],
+        is_scarce: Callable[[], bool],
     ) -> None:
         self._transport = transport
         self._space = space
         self._in_use = in_use
+        self._is_scarce = is_scarce
         self._regions: list[_Region] = []
 
     @told()
@@ -130,8 +137,9 @@ class Memory:
             raise OSError(errno.EINVAL, "range is not page aligned")
         if any(r.address < address + size and address < r.address + r.size for r in self._regions):
             raise OSError(errno.EEXIST, "range overlaps one that is mapped")
-        if sum(region.size for region in self._regions) + size > _MAX_BYTES:
-            raise OSError(errno.ENOSPC, f"at most {_MAX_BYTES} bytes")
+        most = _MAX_SCARCE_BYTES if self._is_scarce() else _MAX_BYTES
+        if sum(region.size for region in self._regions) + size > most:
+            raise OSError(errno.ENOSPC, f"at most {most} bytes")
         if len(self._regions) >= _MAX_REGIONS:
             raise OSError(errno.ENOSPC, f"at most {_MAX_REGIONS} regions")
         if fd is None:

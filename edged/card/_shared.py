@@ -133,7 +133,13 @@ class SharedCard:
         """A new opening, with nothing mapped and no interrupts."""
         # It is told of changes after it exists, and so can name itself.
         opening = Opening(
-            Memory(self._transport, self._space, lambda: self._may_reach(opening)),
+            Memory(
+                self._transport,
+                self._space,
+                lambda: self._may_reach(opening),
+                # Who manages the card loads images, which are large.
+                lambda: self.gives_memory and self._queues[QUEUE_MANAGEMENT].owner is not opening,
+            ),
             Interrupts(lambda vector: self._connect(opening, vector)),
         )
         self._openings.append(opening)

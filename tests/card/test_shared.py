@@ -237,6 +237,12 @@ def test_memory_is_refused_when_there_is_not_as_much(opened: Open) -> None:
         DmaBuffer(transport, IOVA, 1 << 25)
     with DmaBuffer(transport, IOVA, 1 << 23) as buffer:
         buffer.array(0, (1 << 23,))[:] = 1
+    with pytest.raises(DeviceError, match="ENOSPC"):  # that is for who manages the card
+        DmaBuffer(transport, IOVA, 1 << 27)
+    manager = Bench(transport, QUEUE_MANAGEMENT)
+    with pytest.raises(LimitError):
+        DmaBuffer(transport, 1 << 36, 1 << 27)
+    manager.close()
 
 
 def test_a_doorbell_beyond_the_ring_stops_the_queue(two: tuple[Bench, Bench]) -> None:
