@@ -167,7 +167,8 @@ class SystemdLauncher(_Starting):
 
     Args:
         socket: of ``edged-container.socket``.
-        otherwise: starts them while nobody listens there; None if that is an error.
+        otherwise: starts them where nobody listens there, or where systemd cannot set up the unit;
+            None if that is an error.
         memory_bytes: bound on the memory of a process, shared memory aside; the unit has another.
         start_seconds: how long it may take to load its model.
         call_seconds: how long it may work on one call; one that takes longer is ended.
@@ -192,7 +193,7 @@ class SystemdLauncher(_Starting):
         """As `ProcessLauncher.start`, which see."""
         try:
             return await super().start(folder)
-        except _NobodyListensError as error:
+        except _NoUnitError as error:
             if self._otherwise is None:
                 raise
             _log.warning("%s; starting it without", error)
@@ -208,7 +209,7 @@ class SystemdLauncher(_Starting):
             try:
                 await loop.sock_connect(connection, str(self._socket))
             except OSError as error:
-                raise _NobodyListensError(
+                raise _NoUnitError(
                     f"cannot start a container by systemd: {self._socket}:"
                     f" {error.strerror or error}; see `systemctl status edged-container.socket`,"
                     ' or set container.launcher = "process"'
@@ -232,11 +233,9 @@ class SystemdLauncher(_Starting):
                     "files": list(files),
                 }
             )
-            try:
-                # It fits into an empty buffer: it does not block.
+            # It fits into an empty buffer. If systemd has hung up, there is no answer either.
+            with contextlib.suppress(ConnectionError):
                 socket.send_fds(connection, [message], [writing, *theirs, *files.values()])
-            except OSError as error:
-                raise ContainerError(f"cannot start the container: {error}") from error
             sent.close()
             try:
                 async with asyncio.timeout(self._start_seconds):
@@ -249,14 +248,14 @@ class SystemdLauncher(_Starting):
                     return InUnit(started, connection, stderr)
                 case Refused(reason):
                     raise ContainerError(reason)
-            raise ContainerError(
-                "cannot start the container: its unit ended at once; see"
+            raise _NoUnitError(
+                "cannot start a container by systemd: its unit ended at once; see"
                 " `journalctl -u 'edged-container@*'`"
             )
 
 
-class _NobodyListensError(ContainerError):
-    """At the socket that systemd should listen at."""
+class _NoUnitError(ContainerError):
+    """Nobody listens at the socket, or the unit cannot be set up on this host."""
 
 
 def _opened(path: Path) -> int | None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from edged import wire
-from edged.container import Container, Launcher, ProcessLauncher
+from edged.container import Container, Launcher, ProcessLauncher, SystemdLauncher
 from edged.container._launcher import _channel
 from edged.container._process import Child
 from edged.device import vfio_user
@@ -238,6 +239,30 @@ async def test_descriptors_and_memory_stay_as_they_are_over_1000_calls(
     assert container._channel.bytes_in_use == 0
     await container.stop()
     await until(lambda: open_descriptors() <= before_all)
+
+
+@pytest.mark.parametrize("listens", [False, True], ids=["nobody listens", "no unit"])
+async def test_where_systemd_does_not_a_child_does(
+    sample: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, listens: bool
+) -> None:
+    place = tmp_path / "container.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        if listens:  # and hangs up, as systemd does when it cannot set up the unit
+            server.bind(str(place))
+            server.listen()
+            server.setblocking(False)
+
+            def hang_up() -> None:
+                server.accept()[0].close()
+
+            asyncio.get_running_loop().add_reader(server, hang_up)
+        with pytest.raises(ContainerError, match="cannot start a container by systemd"):
+            await SystemdLauncher(place).start(sample.folder)
+        container = await SystemdLauncher(place, ProcessLauncher()).start(sample.folder)
+        await container.stop()
+        if listens:
+            asyncio.get_running_loop().remove_reader(server)
+    assert not container.unit and "starting it without" in caplog.text
 
 
 async def test_a_flood_on_standard_error_is_read_and_mostly_dropped(
