@@ -74,8 +74,8 @@ soak: $(INSTALLED) ## ten minutes of swaps under load, and a plot of what they t
 deb: $(INSTALLED) ## build/edged_VERSION_amd64.deb, with everything in it that Debian does not have
 	@PIP=$(CURDIR)/$(BIN)/python packaging/build-deb
 
-test-systemd: deb ## that package, in a Debian of its own that systemd boots (as root; see docs/install.md)
-	$(BIN)/pytest tests/systemd -m systemd -p no:cacheprovider --timeout 1800
+test-systemd: deb ## that package, in a Debian of its own that systemd boots (as root, 5 minutes; see docs/systemd.md)
+	$(BIN)/pytest tests/systemd -m systemd -p no:cacheprovider --timeout 1800 $(SYSTEMD)
 
 test-vm: deb ## that package in a PC in QEMU that has the card, power cuts and all (25 minutes; see docs/vm.md)
 	$(BIN)/pytest tests/vm -m vm -p no:cacheprovider --timeout 3600 $(VM)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,14 @@ PACKAGES = (
 # systemd-nspawn of Debian 12 does not let them pass by itself; a machine does.
 LANDLOCK = "landlock_create_ruleset landlock_add_rule landlock_restrict_self"
 ROWS: list[tuple[str, str]] = []
+BEGIN, END = "<!-- tried -->", "<!-- seen -->"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("systemd")
+    group.addoption(
+        "--systemd-write", type=Path, help="where to keep the table, such as docs/systemd.md"
+    )
 
 
 class Machine:
@@ -161,13 +170,24 @@ def machine(base: Path) -> Iterator[Machine]:
 
 @pytest.fixture
 def report() -> Callable[[str, str], None]:
-    """Adds a line to the table at the end."""
+    """Adds a line to the table at the end: what was tried, and what was seen."""
     return lambda what, found: ROWS.append((what, found))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if ROWS:
-        width = max(len(what) for what, _ in ROWS)
-        terminalreporter.section("the appliance on systemd")
-        for what, found in ROWS:
-            terminalreporter.write_line(f"{what:{width}}  {found}")
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if not ROWS:
+        return
+    width = max(len(what) for what, _ in ROWS)
+    terminalreporter.section("the appliance on systemd")
+    for what, found in ROWS:
+        terminalreporter.write_line(f"{what:{width}}  {found}")
+    if page := config.getoption("--systemd-write", None):
+        table = [
+            "| tried | seen |",
+            "|---|---|",
+            *(f"| {what} | {found} |" for what, found in ROWS),
+        ]
+        new = "\n".join((BEGIN, "", *table, "", END))
+        page.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: new, page.read_text(), flags=re.DOTALL))

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -61,10 +61,12 @@ class Client:
             inputs={"input_1": wire.from_array(INPUT)}
         ).SerializeToString()
 
-    def call(self) -> str:
-        """The gRPC status of one call."""
+    def call(self, request: bytes | None = None, request_id: str = "") -> str:
+        """The gRPC status of one call, a good one unless *request* is given."""
+        request = self._request if request is None else request
+        metadata = (("x-request-id", request_id),) if request_id else ()
         try:
-            self._call(self._request, timeout=20)
+            self._call(request, timeout=20, metadata=metadata)
         except grpc.RpcError as error:
             return error.code().name
         return "OK"
@@ -125,6 +127,8 @@ def processes(machine) -> dict[str, int]:
         pid, _, command = line.partition(" ")
         if "edged.container.worker" in command:
             found["container"] = int(pid)
+        elif "/usr/bin/edged-card" in command:
+            found["card"] = int(pid)
         elif "/usr/bin/edged-emulator" in command:
             found["emulator"] = int(pid)
         elif "/usr/bin/edged " in command:
@@ -162,12 +166,27 @@ def test_installed_and_started(machine, package, report) -> None:
     report("start to ready", f"{ready:.1f} s")
 
 
-def test_exposure_is_bounded(machine, report) -> None:
+def test_units_are_sound_and_exposure_is_bounded(machine, report) -> None:
+    units = machine.ask("sh", "-c", "ls /usr/lib/systemd/system/edged*").split()
+    names = [unit.replace("@.", "@second.") for unit in units]
+    verified = machine.run("systemd-analyze", "verify", "--man=yes", *names, check=False)
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
     for unit in UNITS:
         said = machine.ask("systemd-analyze", "security", "--no-pager", unit)
         score = float(re.search(r"Overall exposure level for \S+: ([\d.]+)", said)[1])
         assert score <= 2.0
         report(f"exposure of {unit}", f"{score} of 10")
+
+
+def test_lintian_finds_nothing_but_what_is_overridden(package, report) -> None:
+    if shutil.which("lintian") is None:
+        pytest.skip("lintian is not installed")
+    command = ["lintian", "--allow-root", "--fail-on", "error,warning"]
+    done = subprocess.run([*command, str(package)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    overridden = Path(__file__).parents[2] / "packaging/debian/lintian-overrides"
+    kinds = sum(line.startswith("edged: ") for line in overridden.read_text().splitlines())
+    report("lintian", f"nothing, beside {kinds} kinds that are overridden, each with its reason")
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +246,26 @@ def test_the_journal_has_fields_and_explains(machine, report) -> None:
     report("kinds of message that journalctl -x explains", str(len(Notice)))
 
 
+def test_a_call_is_found_by_its_id(machine, client, report) -> None:
+    again(machine, client)
+    assert client.call(b"no request", request_id="order-66") == "INVALID_ARGUMENT"
+    found = ("REQUEST_ID=order-66", "-u", "edged")
+    machine.eventually(lambda: bool(machine.journal("-o", "json", *found)), "the journal")
+    (line,) = machine.journal("-o", "json", *found).splitlines()
+    entry = json.loads(line)
+    assert entry["MESSAGE_ID"] == Notice.CALL_FAILED.value.message_id
+    assert entry["MODEL"].startswith("kws 1.0.0")
+    assert entry["CODE"] == "INVALID_ARGUMENT"
+    assert entry["DIGEST"].startswith("sha256:")
+    assert "order-66 ended with INVALID_ARGUMENT" in machine.journal("-x", *found)
+    report("a call that fails, by its REQUEST_ID", "MODEL, DIGEST, CODE, CLIENT, MESSAGE_ID; -x")
+    # Those of a device say which.
+    (line,) = machine.journal(
+        "-o", "json", "-n", "1", f"MESSAGE_ID={Notice.DEVICE_FOUND.value.message_id}"
+    ).splitlines()
+    assert json.loads(line)["DEVICE"].startswith("gateware ")
+
+
 def test_idle_costs_little(machine, report) -> None:
     clock = 100  # ticks a second, as getconf CLK_TCK says on every Debian
     pids = processes(machine)
@@ -262,13 +301,29 @@ def test_idle_costs_little(machine, report) -> None:
 
 @pytest.mark.parametrize("name", ["daemon", "container", "emulator"])
 def test_each_process_may_be_killed(machine, client, report, name: str) -> None:
-    before = processes(machine)
     assert again(machine, client) < 30
+    before = processes(machine)
     machine.run("kill", "-9", str(before[name]))
     machine.eventually(lambda: processes(machine).get(name) != before[name], "its end")
     took = again(machine, client)
     assert processes(machine)[name] != before[name]
     report(f"{name} killed: answers again after", f"{took:.1f} s")
+
+
+def test_the_keeper_of_the_card_may_be_killed(machine, client, report) -> None:
+    """There is no card in here: it looks for one, says so and waits for one."""
+    again(machine, client)
+    machine.run("systemctl", "start", "edged-card")
+    before = processes(machine)["card"]
+    machine.run("kill", "-9", str(before))
+    took = machine.eventually(
+        lambda: processes(machine).get("card", before) != before, "another edged-card", 30
+    )
+    machine.eventually(lambda: machine.show("ActiveState", "edged-card") == "active", "it to run")
+    assert client.call() == "OK"
+    said = machine.show("StatusText", "edged-card")
+    machine.run("systemctl", "stop", "edged-card")
+    report("edged-card killed: runs again after", f"{took:.1f} s, calls go on; STATUS: {said}")
 
 
 def test_a_daemon_that_hangs_is_ended_by_the_watchdog(machine, client, report) -> None:
@@ -301,11 +356,15 @@ def test_stop_is_bounded_and_leaves_nothing_running(machine, client, report) -> 
     report("start: the model serves after", f"{back:.1f} s")
 
 
-def test_configuration_is_read_again_and_a_wrong_one_ends_the_attempts(machine, client) -> None:
+def test_configuration_is_read_again_and_a_wrong_one_ends_the_attempts(
+    machine, client, report
+) -> None:
     again(machine, client)
     folder = machine.path("/etc/edged/edged.toml.d")
     (folder / "50-test.toml").write_text("[drop]\nsettle_seconds = 0.5\n")
+    began = time.monotonic()
     machine.run("systemctl", "reload", "edged")
+    report("reload", f"{time.monotonic() - began:.1f} s until it is in force; the model serves on")
     reloaded = f"MESSAGE_ID={Notice.RELOADED.value.message_id}"
     machine.eventually(lambda: "settle_seconds" in machine.journal(reloaded), "the reload")
     assert client.call() == "OK"
@@ -318,6 +377,59 @@ def test_configuration_is_read_again_and_a_wrong_one_ends_the_attempts(machine, 
     (folder / "50-test.toml").unlink()
     machine.run("systemctl", "start", "edged")
     again(machine, client)
+    report(
+        "a configuration that cannot be used", "status 78, not tried again; the journal says why"
+    )
+
+
+def test_metrics_wait_for_edged_on_a_socket_of_systemds(machine, client, report) -> None:
+    ask = (
+        "import sys, urllib.request as r; print(r.urlopen('http://127.0.0.1:9464/healthz',"
+        " timeout=60).status)"
+    )
+    machine.run("systemctl", "stop", "edged")
+    machine.run("systemctl", "enable", "--now", "edged-metrics.socket")
+    machine.run("systemctl", "start", "edged")
+    again(machine, client)
+    answers: Counter[str] = Counter()
+
+    def scrape() -> str:
+        done = machine.run("python3", "-c", ask, check=False)
+        return (done.stdout + done.stderr).strip().rpartition("\n")[2]
+
+    with scraping(scrape, answers):
+        for _ in range(2):
+            machine.run("systemctl", "restart", "edged")
+            again(machine, client)
+    assert set(answers) == {"200"}, answers
+    # And whoever asks has it started.
+    machine.run("systemctl", "stop", "edged", check=False)
+    assert machine.show("ActiveState") == "inactive"
+    assert machine.ask("python3", "-c", ask) == "200"
+    machine.run("systemctl", "disable", "--now", "edged-metrics.socket")
+    machine.run("systemctl", "restart", "edged")
+    again(machine, client)
+    report(
+        "metrics on edged-metrics.socket, edged restarted twice",
+        f"{answers['200']} scrapes, none refused; a scrape starts an edged that is stopped",
+    )
+
+
+@contextlib.contextmanager
+def scraping(ask: Callable[[], str], answers: Counter[str]) -> Iterator[None]:
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            answers[ask()] += 1
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_certificate_and_key_come_as_credentials_and_are_renewed(machine, client, report) -> None:
@@ -356,29 +468,40 @@ def test_certificate_and_key_come_as_credentials_and_are_renewed(machine, client
 def test_the_emulator_is_not_for_a_machine_with_a_card(machine, client, report) -> None:
     card = machine.path("/var/lib/card/0000:01:00.0")
     card.mkdir(parents=True)
-    (card / "class").write_text("0x120000\n")
+    for name, value in (("vendor", "0x1b36"), ("device", "0x09c4"), ("class", "0x120000")):
+        (card / name).write_text(f"{value}\n")
+    (card / "config").write_bytes(bytes(64))
     changes = machine.path("/etc/systemd/system/edged-emulator.service.d/card.conf")
     changes.parent.mkdir()
-    bind = "BindReadOnlyPaths=/var/lib/card:/sys/bus/pci/devices\n"
-    changes.write_text(f"[Service]\n{bind}")
+    changes.write_text("[Service]\nBindReadOnlyPaths=/var/lib/card:/sys/bus/pci/devices\n")
     machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "restart", "edged-emulator")
-    assert machine.show("ActiveState", "edged-emulator.service") == "inactive"
+
+    def emulator() -> str:
+        machine.run("systemctl", "restart", "edged-emulator")
+        return machine.show("ActiveState", "edged-emulator.service")
+
+    # An accelerator of somebody else's.
+    assert emulator() == "active"
+    again(machine, client)
+    (card / "vendor").write_text("0x8086\n")
+    assert emulator() == "inactive"
+    assert "Intel PAC with Arria 10 GX" in machine.journal("-u", "edged-emulator", "-n", "10")
     machine.eventually(lambda: client.call() == "UNAVAILABLE", "the device to be missed")
     machine.eventually(lambda: "device" in machine.show("StatusText"), "it to say so")
-    said = machine.show("StatusText")
+    report("with a card there is no emulator; STATUS", machine.show("StatusText"))
     # Unless it is asked for.
-    changes.write_text(f"[Service]\n{bind}ExecCondition=\n")
-    machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "restart", "edged-emulator")
-    assert machine.show("ActiveState", "edged-emulator.service") == "active"
+    setting = machine.path("/etc/edged/edged.toml.d/50-device.toml")
+    setting.write_text('[device]\nuse = "emulator"\n')
+    assert emulator() == "active"
+    again(machine, client)
+    report("with a card, and device.use = emulator", "the emulator serves")
+    setting.unlink()
     changes.unlink()
     changes.parent.rmdir()
     shutil.rmtree(card.parent)
     machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "restart", "edged-emulator")
+    assert emulator() == "active"
     again(machine, client)
-    report("with a card there is no emulator; STATUS", said)
 
 
 def repacked(package: Path, folder: Path, version: str, schema: int) -> Path:
@@ -413,11 +536,19 @@ def test_upgraded_under_load(machine, client, package, report, tmp_path) -> None
     refused, longest = gap(calls)
     assert machine.ask("edged", "--version") == "edged 99.0.0"
     assert machine.show("StatusText").split(",")[0] == serving
+    # Both sides have the kernel's clock. The units stop one after the other.
+    stopped = min(int(machine.show("ActiveExitTimestampMonotonic", unit)) for unit in UNITS) / 1e6
+    started = max(int(machine.show("ActiveEnterTimestampMonotonic", unit)) for unit in UNITS) / 1e6
+    at = [when for when, code in calls if code == "UNAVAILABLE"]
+    assert stopped - 0.1 < min(at)
+    served = min(when for when, code in calls if code == "OK" and when > started)
+    assert max(at) <= served
     answered = len(calls) - refused
     report(
         "upgrade under load",
-        f"{took:.1f} s; {answered} calls answered, {refused} UNAVAILABLE, nothing else;"
-        f" longest time without an answer {longest:.1f} s",
+        f"{took:.1f} s; {answered} calls answered, {refused} UNAVAILABLE, all in the"
+        f" {served - stopped:.1f} s of the restart, nothing else; longest time without an"
+        f" answer {longest:.1f} s",
     )
 
 
@@ -432,7 +563,22 @@ def test_an_edged_that_cannot_read_the_catalogue_is_not_installed(
     assert machine.ask("edged", "--version") == version
     assert machine.ask("dpkg-query", "-Wf", "${Status}", "edged") == "install ok installed"
     assert client.call() == "OK"
-    report("downgrade over a newer catalogue", "refused with the reason; what served serves on")
+    # As it is shortly after an upgrade: the newer tables are in SQLite's log only.
+    change = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA user_version=%d')"
+    catalogue = "/var/lib/edged/catalogue.db"
+    machine.run("python3", "-c", change % (SCHEMA_VERSION + 1), catalogue)
+    header = machine.path(catalogue).read_bytes()[60:64]
+    assert int.from_bytes(header, "big") == SCHEMA_VERSION
+    done = install(machine, package, "--force-downgrade")
+    machine.run("python3", "-c", change % SCHEMA_VERSION, catalogue)
+    assert done.returncode
+    assert f"version {SCHEMA_VERSION + 1} of its tables" in done.stderr
+    assert machine.ask("edged", "--version") == version
+    assert client.call() == "OK"
+    report(
+        "downgrade over a newer catalogue, in its file or in its log",
+        "refused with the reason; what served serves on",
+    )
 
 
 def test_completion_and_manual_pages_are_there(machine) -> None:
