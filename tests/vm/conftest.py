@@ -24,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("vm")
     group.addoption("--vm-seed", type=int, default=1, help="of the moments of power cuts")
     group.addoption("--vm-cuts", type=int, default=20, help="how many power cuts")
+    group.addoption("--vm-machines", type=int, default=2, help="1 or 2, which share the cuts")
     group.addoption("--vm-write", type=Path, help="where to keep the table, such as docs/vm.md")
     group.addoption("--vm-folder", type=Path, help="keep the machine there, or go on with it")
 
@@ -95,6 +96,26 @@ def appliance(
     machine = Machine(folder, image.qemu(), debian, card.socket, shares={"share": share})
     client = Client(machine.port)
     made = Appliance(machine, card, client, share, {})
+    try:
+        yield made
+    finally:
+        client.close()
+        made.cut_power()
+
+
+@pytest.fixture
+def twin(appliance: Appliance) -> Iterator[Appliance]:
+    """A second one, off, whose disk is a copy of the first one's, which is off as well then."""
+    appliance.cut_power()
+    folder = appliance.machine.folder / "twin"
+    folder.mkdir(exist_ok=True)
+    (folder / "disk.raw").unlink(missing_ok=True)
+    card = Emulator(folder)
+    bare = image.debian()
+    disk = image.Debian(appliance.machine.folder / "disk.raw", bare.kernel, bare.initrd)
+    machine = Machine(folder, image.qemu(), disk, card.socket, shares={"share": appliance.share})
+    client = Client(machine.port)
+    made = Appliance(machine, card, client, appliance.share, appliance.answers)
     try:
         yield made
     finally:

@@ -5,11 +5,14 @@ Each test leaves the machine on, the card in it, and a model serving, but for th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 import pytest
 from vm.bundles import LABELS
@@ -196,10 +199,26 @@ def test_a_function_level_reset_from_outside(appliance, report) -> None:
     report("FLR under load", f"echo 1 >{SHOWN}/reset", f"{calls}; serves by itself", took)
 
 
-def test_power_cuts_during_swaps(appliance, report, request: pytest.FixtureRequest) -> None:
-    machine = appliance.machine
+def test_power_cuts_during_swaps(appliance, twin, report, request: pytest.FixtureRequest) -> None:
+    """Two machines share the cuts: most of a boot has work for one processor only."""
     seed = request.config.getoption("--vm-seed")
-    moments = random.Random(seed)
+    left: SimpleQueue[int] = SimpleQueue()
+    for number in range(1, request.config.getoption("--vm-cuts") + 1):
+        left.put(number)
+    machines = (appliance, twin)[: request.config.getoption("--vm-machines")]
+    with ThreadPoolExecutor(len(machines)) as pool:
+        works = [pool.submit(_cuts, each, left, seed, report) for each in machines]
+        for work in as_completed(works):
+            if work.exception() is not None:
+                _drain(left)
+    for work in works:
+        work.result()
+
+
+def _cuts(appliance, left: SimpleQueue[int], seed: int, report) -> None:
+    """As many of the cuts in *left* as one machine comes to."""
+    machine = appliance.machine
+    appliance.power_on()
     serving, _ = appliance.serves(KWS, MOBILENET)
     durations = []
     for _ in range(2):  # how long a swap takes here, and to have both compiled
@@ -212,13 +231,18 @@ def test_power_cuts_during_swaps(appliance, report, request: pytest.FixtureReque
     report(
         "swap", "edgectl activate, both ways", f"{min(durations):.1f} … {longest:.1f} s", longest
     )
-    for number in range(1, request.config.getoption("--vm-cuts") + 1):
+    while True:
+        try:
+            number = left.get_nowait()
+        except Empty:
+            return
+        chance = random.Random(f"{seed}/{number}")
         old, new = serving, _other(serving)
-        moment = moments.uniform(0, 1.1) * longest
+        moment = chance.uniform(0, 1.1) * longest
         began = time.monotonic()
         machine.begin("edgectl", "activate", new)
         time.sleep(max(0.0, moment - (time.monotonic() - began)))
-        lost = appliance.cut_power(moments)
+        lost = appliance.cut_power(chance)
         booted = appliance.power_on()
         serving, waited = appliance.serves(old, new)
         store = _store(machine)
@@ -231,6 +255,12 @@ def test_power_cuts_during_swaps(appliance, report, request: pytest.FixtureReque
             f"{which} serves {waited:.1f} s after a boot of {booted:.1f} s; catalogue sound",
             time.monotonic() - began,
         )
+
+
+def _drain(left: SimpleQueue[int]) -> None:
+    with contextlib.suppress(Empty):
+        while True:
+            left.get_nowait()
 
 
 def _other(model: str) -> str:
