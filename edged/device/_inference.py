@@ -127,9 +127,7 @@ class InferenceQueue:
             DeviceLostError: the device is gone.
         """
         try:
-            base = _active_base(self._transport, self._image)
-            for place in self._all:
-                place.operations, place.packed = _program(self._image, place.offsets, base)
+            self._find_program()
             self._ring.start()
         except BaseException:
             self.close()
@@ -227,6 +225,12 @@ class InferenceQueue:
                 # Abort the run that was given up: nothing may write into the buffers later.
                 self._ring.start()
                 self._starts += 1
+                try:
+                    self._find_program()
+                except DeviceError as error:
+                    raise _not_run(
+                        f"cannot run: the device was reset meanwhile ({error})"
+                    ) from error
                 self._stale = False
             try:
                 self._ring.submit(place.packed)
@@ -255,6 +259,12 @@ class InferenceQueue:
         except BaseException:
             self._stale = True
             raise
+
+    def _find_program(self) -> None:
+        """Where in DRAM the tensors of the active program are, which has to be ours."""
+        base = _active_base(self._transport, self._image)
+        for place in self._all:
+            place.operations, place.packed = _program(self._image, place.offsets, base)
 
     def _place(self, offsets: list[int]) -> _Place:
         image = self._image
@@ -325,7 +335,7 @@ def _check(tensor: Tensor, value: npt.NDArray[Any]) -> None:
 
 def _failure(operation: Operation, status: int, begun: bool) -> EdgedError:
     error = refusal("run", operation, status)
-    if status == Status.FAULT or (status == Status.ABORTED and not begun):
+    if status in (Status.FAULT, Status.NO_IMAGE) or (status == Status.ABORTED and not begun):
         # Not the run's doing, or not likely to be: whoever manages the device resets it.
         return _not_run(str(error))
     if status == Status.ABORTED:

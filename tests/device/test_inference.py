@@ -228,6 +228,23 @@ def test_a_run_that_takes_too_long_is_aborted(slow_emulator: Any, slow_program: 
     device.close()
 
 
+def test_a_run_after_a_reset_by_someone_else_is_not_run(
+    slow_emulator: Any, slow_program: Any
+) -> None:
+    """The queue is taken anew after a run that was given up, and there is no program by then."""
+    device = slow_emulator.device()
+    activate(device, slow_program)
+    queue = slow_emulator.queue(slow_program.image)
+    with pytest.raises(DeadlineError):
+        queue.run(slow_program.inputs, timeout=0.1)
+    device.function_level_reset()
+    for _ in range(2):
+        with pytest.raises(NotRunError, match="no bank is active"):
+            queue.run(slow_program.inputs)
+    queue.close()
+    device.close()
+
+
 class Runs:
     """Runs in threads of their own, begun one after the other."""
 
