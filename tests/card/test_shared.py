@@ -23,7 +23,7 @@ import pytest
 from edged._vfio_user_server import Server
 from edged.card import SharedCard
 from edged.device import Device, DmaBuffer, GivenMemory, InferenceQueue, vfio_user
-from edged.device._ring import Ring
+from edged.device._ring import ALL_ONES, QueueTakenError, Ring
 from edged.errors import DeviceError, DeviceLostError, LimitError
 from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, parse_image, serialize_image
 from edged.npu.registers import (
@@ -255,6 +255,23 @@ def test_a_doorbell_beyond_the_ring_stops_the_queue(two: tuple[Bench, Bench]) ->
     assert error == Status.BAD_LENGTH
     other.ring.start()
     assert other.execute(Descriptor(Operation.FENCE)) is Status.OK
+
+
+def test_who_is_at_work_while_somebody_else_resets_the_card_did_nothing_wrong(
+    card: vfio_user.VfioUserTransport, two: tuple[Bench, Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, data = two
+    fence = Descriptor(Operation.FENCE)
+    for _ in range(2 * data.ring.size):
+        assert data.execute(fence) is Status.OK
+    with monkeypatch.context() as patch:
+        # As the kernel has it meanwhile; the next doorbell asks how far the card is.
+        patch.setattr(card, "region_read", lambda _offset, size=4: (1 << 8 * size) - 1)
+        data.ring.submit([fence.pack()])
+        assert data.transport.region_read(Reg.MAGIC) == ALL_ONES
+    card.reset()
+    with pytest.raises(QueueTakenError):
+        data.ring.wait(time.monotonic() + 10)
 
 
 def test_only_who_manages_the_card_resets_it(two: tuple[Bench, Bench]) -> None:

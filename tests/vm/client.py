@@ -47,24 +47,24 @@ class Client:
         self._channel.close()
 
     def ask(self, model: str) -> tuple[str, bytes]:
-        """The gRPC status of a call with what *model* takes, and its outputs' values."""
+        """The gRPC status of a call with what *model* takes; its outputs' values, or its words."""
         try:
             answer = self._call(self._requests[model], timeout=_PATIENCE)
         except grpc.RpcError as error:
-            return str(error.code().name), b""
+            return str(error.code().name), str(error.details()).encode()
         outputs = wire.PredictResponse.FromString(answer).outputs
         values = (wire.to_array(outputs[name]) for name in sorted(outputs))
         return "OK", b"".join(np.asarray(value).tobytes() for value in values)
 
     def serving(self) -> tuple[str, bytes]:
-        """The model that answers, and what; else the status, twice the same, and nothing."""
+        """The model that answers, and what; else the status, twice the same, and why."""
         for model in (KWS, MOBILENET):
             status, values = self.ask(model)
             if status == "OK":
                 return model, values
             if status != "INVALID_ARGUMENT":
                 break
-        return status, b""
+        return status, values
 
     def score(self) -> np.ndarray:
         """The scores that the photograph gets, by the client that edged comes with."""
@@ -78,6 +78,8 @@ class Calls:
 
     ended: list[tuple[float, float, str]] = field(default_factory=list)
     """When, after how many seconds, with which status."""
+    unexpected: list[str] = field(default_factory=list)
+    """What was said with any status but OK and UNAVAILABLE."""
 
     def count(self, status: str) -> int:
         return sum(said == status for _, _, said in self.ended)
@@ -111,9 +113,11 @@ def load(port: int, model: str, clients: int = 2) -> Iterator[Calls]:
         client = Client(port)
         while not over.wait(0.05):
             began = time.monotonic()
-            status, _ = client.ask(model)
+            status, said = client.ask(model)
             ended = time.monotonic()
             calls.ended.append((ended, ended - began, status))
+            if status not in ("OK", "UNAVAILABLE"):
+                calls.unexpected.append(f"{status}: {said.decode()}")
         client.close()
 
     threads = [threading.Thread(target=work) for _ in range(clients)]
