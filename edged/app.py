@@ -19,7 +19,13 @@ from edged.calls import Answer, Call
 from edged.card import Places, Way
 from edged.config import Activation, Config, DeviceUse, LauncherUse, Protocol, Whose, reloaded
 from edged.console import Console
-from edged.container import Launcher, ProcessLauncher, Regions, SystemdLauncher
+from edged.container import (
+    ContainerLimits,
+    Launcher,
+    ProcessLauncher,
+    Regions,
+    SystemdLauncher,
+)
 from edged.deploy import Deployer
 from edged.device import Bound, Device, Monitor, Thresholds, vfio_user
 from edged.errors import ConfigError
@@ -287,9 +293,8 @@ def _launcher(config: Config) -> Launcher:
         ConfigError: systemd shall, and does not listen.
     """
     chosen = config.container
-    child = ProcessLauncher(
-        chosen.memory_bytes, chosen.start_seconds, chosen.call_seconds, chosen.sandbox.value
-    )
+    limits = ContainerLimits(chosen.memory_bytes, chosen.start_seconds, chosen.call_seconds)
+    child = ProcessLauncher(limits, chosen.sandbox.value)
     listens = os.access(chosen.socket, os.W_OK)
     match chosen.launcher:
         case LauncherUse.SYSTEMD if not listens:
@@ -303,13 +308,8 @@ def _launcher(config: Config) -> Launcher:
         # Set for what systemd starts: systemd.exec(5).
         case LauncherUse.AUTO if not listens or "INVOCATION_ID" not in os.environ:
             return child
-    return SystemdLauncher(
-        chosen.socket,
-        child if chosen.launcher is LauncherUse.AUTO else None,
-        memory_bytes=chosen.memory_bytes,
-        start_seconds=chosen.start_seconds,
-        call_seconds=chosen.call_seconds,
-    )
+    otherwise = child if chosen.launcher is LauncherUse.AUTO else None
+    return SystemdLauncher(chosen.socket, otherwise, limits)
 
 
 def _slot_limits(config: Config) -> SlotLimits:

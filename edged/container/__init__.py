@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edged.container._channel import CalledBack
     from edged.container._container import Container, Launcher
-    from edged.container._launcher import ProcessLauncher, SystemdLauncher
+    from edged.container._launcher import ContainerLimits, ProcessLauncher, SystemdLauncher
     from edged.container._messages import CALLS_AT_ONCE
     from edged.container._regions import Region, Regions
 
@@ -21,6 +21,7 @@ __all__ = [
     "CALLS_AT_ONCE",
     "CalledBack",
     "Container",
+    "ContainerLimits",
     "Launcher",
     "ProcessLauncher",
     "Region",
@@ -31,6 +32,7 @@ __all__ = [
 _PLACES = {
     "CALLS_AT_ONCE": "_messages",
     "CalledBack": "_channel",
+    "ContainerLimits": "_launcher",
     "ProcessLauncher": "_launcher",
     "Region": "_regions",
     "Regions": "_regions",

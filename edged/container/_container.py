@@ -214,7 +214,8 @@ class Container:
 
     async def stop(self) -> None:
         """End the process: politely, then not. Calls under way fail with `ContainerError`."""
-        self._why = self._why or "it was stopped"
+        if not self.lost:  # else it says by itself why it ended
+            self._why = "it was stopped"
         self._channel.say(Stop())
         try:
             async with asyncio.timeout(_STOP_SECONDS):

@@ -25,36 +25,37 @@ from edged.container._process import Child, InUnit, Process, Refused, Started, s
 from edged.errors import ContainerError, DeadlineError
 from edged.faults import fault_point
 
-__all__ = ["ProcessLauncher", "SystemdLauncher"]
+__all__ = ["ContainerLimits", "ProcessLauncher", "SystemdLauncher"]
 
 _log = logging.getLogger(__name__)
 
-ARENA_BYTES: Final = 128 << 20
 
+@dataclass(frozen=True, slots=True)
+class ContainerLimits:
+    """Bounds of each container.
 
-class _Starting(ABC):
-    """What launchers have in common: the channel, and the wait until the model is loaded.
-
-    Args:
-        memory_bytes: bound on the memory of a process, shared memory aside.
+    Attributes:
+        memory_bytes: on its memory, shared memory aside; a unit of systemd's has another.
         start_seconds: how long it may take to load its model.
         call_seconds: how long it may work on one call; one that takes longer is ended.
         arena_bytes: shared memory for requests, and as much for responses; bounds each of them.
             It takes memory only while it is in use.
     """
 
-    def __init__(
-        self,
-        memory_bytes: int = 2 << 30,
-        start_seconds: float = 30.0,
-        call_seconds: float = 60.0,
-        *,
-        arena_bytes: int = ARENA_BYTES,
-    ) -> None:
-        self._memory_bytes = memory_bytes
-        self._start_seconds = start_seconds
-        self._call_seconds = call_seconds
-        self._arena_bytes = arena_bytes
+    memory_bytes: int = 2 << 30
+    start_seconds: float = 30.0
+    call_seconds: float = 60.0
+    arena_bytes: int = 128 << 20
+
+
+_LIMITS: Final = ContainerLimits()
+
+
+class _Starting(ABC):
+    """What launchers have in common: the channel, and the wait until the model is loaded."""
+
+    def __init__(self, limits: ContainerLimits) -> None:
+        self._limits = limits
 
     async def start(self, folder: Path) -> Container:
         """Start a process that holds the model in *folder*, and wait until it is loaded.
@@ -72,7 +73,7 @@ class _Starting(ABC):
         container = await self._spawn(folder)
         try:
             fault_point("container.spawned")
-            async with asyncio.timeout(self._start_seconds):
+            async with asyncio.timeout(self._limits.start_seconds):
                 ready = await container.ready()
         except TimeoutError as error:
             await container.stop()
@@ -93,18 +94,22 @@ class _Starting(ABC):
         return container
 
     async def _spawn(self, folder: Path) -> Container:
-        with _channel(self._arena_bytes) as channel:
+        with _channel(self._limits.arena_bytes) as channel:
             process = await self._process(
                 folder, (channel.worker.fileno(), channel.requests.fd, channel.responses.fd)
             )
             return Container(
-                process, channel.front, channel.requests, channel.responses, self._call_seconds
+                process,
+                channel.front,
+                channel.requests,
+                channel.responses,
+                self._limits.call_seconds,
             )
 
     def _too_late(self) -> DeadlineError:
         return DeadlineError(
-            f"cannot start the container: not ready after {self._start_seconds:g} s, the limit of"
-            " container.start_seconds"
+            f"cannot start the container: not ready after {self._limits.start_seconds:g} s, the"
+            " limit of container.start_seconds"
         )
 
     @abstractmethod
@@ -116,23 +121,11 @@ class ProcessLauncher(_Starting):
     """Starts confined processes, each in bubblewrap where that works.
 
     Args:
-        memory_bytes: bound on the memory of a process, shared memory aside.
-        start_seconds: how long it may take to load its model.
-        call_seconds: how long it may work on one call; one that takes longer is ended.
         bubblewrap: as `edged.sandbox.command` takes it.
-        arena_bytes: shared memory for requests, and as much for responses; bounds each of them.
-            It takes memory only while it is in use.
     """
 
-    def __init__(
-        self,
-        memory_bytes: int = 2 << 30,
-        start_seconds: float = 30.0,
-        call_seconds: float = 60.0,
-        bubblewrap: str = "auto",
-        arena_bytes: int = ARENA_BYTES,
-    ) -> None:
-        super().__init__(memory_bytes, start_seconds, call_seconds, arena_bytes=arena_bytes)
+    def __init__(self, limits: ContainerLimits = _LIMITS, bubblewrap: str = "auto") -> None:
+        super().__init__(limits)
         self._bubblewrap = bubblewrap
 
     async def _process(self, folder: Path, theirs: tuple[int, int, int]) -> Process:
@@ -153,7 +146,7 @@ class ProcessLauncher(_Starting):
     def _words(self, folder: Path, descriptors: tuple[int, ...]) -> list[str]:
         folder = folder.absolute()
         argv = [sys.executable, "-P", "-m", "edged.container.worker", str(folder)]
-        argv += [str(self._memory_bytes), str(self._call_seconds)]
+        argv += [str(self._limits.memory_bytes), str(self._limits.call_seconds)]
         argv += [str(fd) for fd in descriptors]
         confinement = sandbox.Confinement(read_only=(folder,))
         return sandbox.command(argv, confinement, descriptors, bubblewrap=self._bubblewrap)
@@ -169,23 +162,15 @@ class SystemdLauncher(_Starting):
         socket: of ``edged-container.socket``.
         otherwise: starts them where nobody listens there, or where systemd cannot set up the unit;
             None if that is an error.
-        memory_bytes: bound on the memory of a process, shared memory aside; the unit has another.
-        start_seconds: how long it may take to load its model.
-        call_seconds: how long it may work on one call; one that takes longer is ended.
-        arena_bytes: as for `ProcessLauncher`.
     """
 
     def __init__(
         self,
         socket: Path,
         otherwise: Launcher | None = None,
-        *,
-        memory_bytes: int = 2 << 30,
-        start_seconds: float = 30.0,
-        call_seconds: float = 60.0,
-        arena_bytes: int = ARENA_BYTES,
+        limits: ContainerLimits = _LIMITS,
     ) -> None:
-        super().__init__(memory_bytes, start_seconds, call_seconds, arena_bytes=arena_bytes)
+        super().__init__(limits)
         self._socket = socket
         self._otherwise = otherwise
 
@@ -228,8 +213,8 @@ class SystemdLauncher(_Starting):
             message = json.encode(
                 {
                     "environment": environment,
-                    "memory_bytes": self._memory_bytes,
-                    "call_seconds": self._call_seconds,
+                    "memory_bytes": self._limits.memory_bytes,
+                    "call_seconds": self._limits.call_seconds,
                     "files": list(files),
                 }
             )
@@ -238,7 +223,7 @@ class SystemdLauncher(_Starting):
                 socket.send_fds(connection, [message], [writing, *theirs, *files.values()])
             sent.close()
             try:
-                async with asyncio.timeout(self._start_seconds):
+                async with asyncio.timeout(self._limits.start_seconds):
                     answer = await said(connection)
             except TimeoutError as error:
                 raise self._too_late() from error

@@ -122,11 +122,11 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
 
 
 @pytest.fixture(scope="session")
-def emulate(sample: Sample) -> Callable[[Path], AbstractContextManager[Emulator]]:
-    """Starts an emulator in a folder, with the sample's program active; ends it afterwards."""
+def emulate(sample: Sample) -> Callable[..., AbstractContextManager[Emulator]]:
+    """Starts an emulator in a folder, with the program of a model active; ends it afterwards."""
 
     @contextmanager
-    def start(place: Path) -> Iterator[Emulator]:
+    def start(place: Path, model: Path = sample.folder) -> Iterator[Emulator]:
         socket = place / "device.sock"
         argv = [sys.executable, "-m", "edged.emulator", "--socket", str(socket), "--dram", "64"]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
@@ -134,7 +134,7 @@ def emulate(sample: Sample) -> Callable[[Path], AbstractContextManager[Emulator]
             assert process.stdout.readline()
             device = Device.open(vfio_user.VfioUserTransport(vfio_user.connect(socket)))
             try:
-                device.load((sample.folder / "program.img").read_bytes(), 0)
+                device.load((model / "program.img").read_bytes(), 0)
                 device.activate(0)
                 yield Emulator(process, socket)
             finally:

@@ -17,7 +17,13 @@ import numpy as np
 import pytest
 
 from edged import wire
-from edged.container import Container, Launcher, ProcessLauncher, SystemdLauncher
+from edged.container import (
+    Container,
+    ContainerLimits,
+    Launcher,
+    ProcessLauncher,
+    SystemdLauncher,
+)
 from edged.container._launcher import _channel
 from edged.container._process import Child
 from edged.device import vfio_user
@@ -89,6 +95,19 @@ async def test_killing_the_worker_fails_every_call_at_once(
         assert "SIGKILL" in reason and container.lost
     finally:
         await container.stop()
+
+
+async def test_of_one_that_is_killed_while_it_starts_it_is_said(sample: Any) -> None:
+    def children() -> set[str]:
+        return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+    others = children()
+    starting = asyncio.create_task(ProcessLauncher().start(sample.folder))
+    await until(lambda: bool(children() - others))
+    (child,) = children() - others
+    os.kill(int(child), signal.SIGKILL)
+    with pytest.raises(ContainerError, match=r"cannot start the container: it was killed \(SIGK"):
+        await starting
 
 
 async def test_killing_what_started_it_takes_the_worker_along(sample: Any, launch: Launch) -> None:
@@ -194,19 +213,19 @@ async def test_a_start_has_a_bound_on_time(
 ) -> None:
     before = open_descriptors()
     with pytest.raises(DeadlineError, match=r"not ready after 0\.001 s"):
-        await launch(start_seconds=0.001).start(sample.folder)
+        await launch(limits=ContainerLimits(start_seconds=0.001)).start(sample.folder)
     assert open_descriptors() <= before
 
 
 async def test_a_model_that_fits_into_no_memory_says_so(sample: Any) -> None:
     with pytest.raises(EdgedError, match=r"more memory than the limit of container\.memory_bytes"):
-        await ProcessLauncher(memory_bytes=48 << 20).start(sample.folder)
+        await ProcessLauncher(ContainerLimits(memory_bytes=48 << 20)).start(sample.folder)
 
 
 async def test_memory_has_a_bound_and_the_container_survives_it(
     sample: Any, emulator: Any, photo: Callable[..., bytes]
 ) -> None:
-    container = await ProcessLauncher(memory_bytes=192 << 20).start(sample.folder)
+    container = await ProcessLauncher(ContainerLimits(memory_bytes=192 << 20)).start(sample.folder)
     try:
         await container.attach(vfio_user.connect(emulator.socket))
         message = wire.PredictRequest()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from edged import wire
-from edged.container import CalledBack, Container, ProcessLauncher
+from edged.container import CalledBack, Container, ContainerLimits, ProcessLauncher
 from edged.container._launcher import _channel
 from edged.container._process import Child
 from edged.device import vfio_user
@@ -41,7 +41,7 @@ def worker_of(container: Container) -> int:
 @asynccontextmanager
 async def serving(sample: Any, emulator: Any, **options: Any) -> AsyncIterator[Container]:
     """A container with the device."""
-    container = await ProcessLauncher(**options).start(sample.folder)
+    container = await ProcessLauncher(ContainerLimits(**options)).start(sample.folder)
     try:
         await container.attach(vfio_user.connect(emulator.socket))
         yield container

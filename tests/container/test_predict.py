@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import pytest_asyncio
+from onnx import TensorProto, helper, numpy_helper
 
 from edged import wire
+from edged.bundle import pack, verify_bundle
+from edged.compiler import compile_model
 from edged.container import Container, ProcessLauncher
 from edged.device import vfio_user
 from edged.errors import EdgedError, LimitError, NotFoundError, RequestError
 from edged.preprocess import image_to_array
+from edged.wire import rest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -281,3 +287,59 @@ def sample_spec(sample: Any) -> Any:
     from edged.bundle import Manifest
 
     return Manifest.parse((sample.folder / "manifest.json").read_bytes()).preprocess
+
+
+def make_ages() -> bytes:
+    """float32 [N, 4] → ``age:0`` [N, 1], 2 x0 - x3."""
+    weights = np.array([[2], [0], [0], [-1]], np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["input", "weights"], ["age:0"])],
+        "ages",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("age:0", TensorProto.FLOAT, ["N", 1])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+async def test_a_number_for_each_example_is_a_regression(
+    tmp_path: Path, emulate: Callable[..., Any]
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "ages.onnx").write_bytes(make_ages())
+    values = np.random.default_rng(2).uniform(-1, 1, (32, 4)).astype(np.float32)
+    np.savez(tmp_path / "calibration.npz", input=values)
+    pack(
+        tmp_path / "ages.onnx",
+        name="ages",
+        version="1.0.0",
+        calibration=tmp_path / "calibration.npz",
+        output=tmp_path / "ages.edgemodel",
+    )
+    verify_bundle(tmp_path / "ages.edgemodel", folder)
+    model = (folder / "model.onnx").read_bytes()
+    compile_model(model, calibration={"input": values}).write(folder)
+    container = await ProcessLauncher().start(folder)
+    try:
+        with emulate(tmp_path, folder) as emulator:
+            await container.attach(vfio_user.connect(emulator.socket))
+            message = request(values[:3])
+            asked = wire.RegressionRequest()
+            for row in values[:3]:
+                feature = asked.input.example_list.examples.add().features.feature["input"]
+                feature.float_list.value.extend(row)
+            predicted = (await outputs(container, message))["age:0"]
+            answer = await container.call(wire.REGRESS, asked.SerializeToString(), 30)
+            response = wire.RegressionResponse.FromString(answer)
+            assert response.model_spec.name == "ages"
+            found = [each.value for each in response.result.regressions]
+            assert found == predicted[:, 0].tolist()
+            np.testing.assert_allclose(found, 2 * values[:3, 0] - values[:3, 3], atol=0.1)
+            examples = [{"input": row.tolist()} for row in values[:3]]
+            body = json.dumps({"examples": examples}).encode()
+            said, _ = rest.unframe(await container.call(rest.REGRESS, body, 30))
+            assert json.loads(bytes(said)) == {"result": pytest.approx(found)}
+    finally:
+        await container.stop()
