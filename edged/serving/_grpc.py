@@ -127,7 +127,7 @@ class GrpcFront:
         ports = []
         for listener in self._listeners:
             server = grpc.aio.server(
-                interceptors=(_Described(listener),),
+                interceptors=(_Admitted(listener),),
                 maximum_concurrent_rpcs=self._limits.concurrent_calls + _OTHER_CALLS,
                 options=[
                     ("grpc.max_receive_message_length", self._limits.message_bytes),
@@ -309,8 +309,11 @@ def _bound(call: _Call, listener: Listener, method: str) -> Callable[[Any, Any],
     return handle
 
 
-class _Described(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
-    """Has reflection ask for the same as calls. Health checks are for everybody who can connect."""
+class _Admitted(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
+    """Has whoever asks of the server itself, by reflection or channelz, bring what callers bring.
+
+    Calls of :class:`_Methods` see to it themselves; health checks are for all who can connect.
+    """
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -319,23 +322,34 @@ class _Described(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ship
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
         handler = await continuation(details)
-        if handler is None or handler.stream_stream is None:
+        service = details.method.removeprefix("/").rpartition("/")[0]
+        if handler is None or service in (*_SERVICES, HEALTH):
             return handler
+        deserializer, serializer = handler.request_deserializer, handler.response_serializer
+        if handler.stream_stream is not None:
 
-        async def admitted(requests: Any, context: Any) -> None:
-            metadata = dict(context.invocation_metadata() or ())
-            names = _names(self._listener, context)
-            address, request_id = client_of(context.peer()), request_id_of(metadata)
-            try:
-                self._listener.admission.admit(address, metadata, names, request_id)
-            except EdgedError as error:
-                await _abort(context, error, request_id)
-            async for answer in handler.stream_stream(requests, context):
-                await context.write(answer)
+            async def streams(requests: Any, context: Any) -> None:
+                await self._admit(context)
+                async for answer in handler.stream_stream(requests, context):
+                    await context.write(answer)
 
-        return grpc.stream_stream_rpc_method_handler(
-            admitted, handler.request_deserializer, handler.response_serializer
-        )
+            return grpc.stream_stream_rpc_method_handler(streams, deserializer, serializer)
+
+        async def answers(request: Any, context: Any) -> Any:
+            await self._admit(context)
+            return await handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(answers, deserializer, serializer)
+
+    async def _admit(self, context: Any) -> None:
+        """Abort the call of who may not make it."""
+        metadata = dict(context.invocation_metadata() or ())
+        names = _names(self._listener, context)
+        address, request_id = client_of(context.peer()), request_id_of(metadata)
+        try:
+            self._listener.admission.admit(address, metadata, names, request_id)
+        except EdgedError as error:
+            await _abort(context, error, request_id)
 
 
 def _bind(server: grpc.aio.Server, listener: Listener) -> int:

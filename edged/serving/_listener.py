@@ -242,7 +242,7 @@ class InFlight:
         return len(self._tasks) + self._unread.total()
 
     @contextlib.contextmanager
-    def one_more(self, client: str = "") -> Iterator[None]:
+    def one_more(self, client: str) -> Iterator[None]:
         """While the task that enters this answers a call of *client*.
 
         Raises:
@@ -300,18 +300,12 @@ class InFlight:
     async def receiving(self, client: str) -> AsyncIterator[None]:
         """While a message of *client* is taken in, which takes memory before its size is known."""
         turns = self._receiving.setdefault(client, asyncio.Semaphore(_RECEIVED_AT_ONCE))
-        with self.taking_in():
-            async with turns:
-                yield
-
-    @contextlib.contextmanager
-    def taking_in(self) -> Iterator[None]:
-        """While the task that enters this waits for the message of its call."""
         task = asyncio.current_task()
         assert task is not None
         self._taking_in.add(task)
         try:
-            yield
+            async with turns:
+                yield
         finally:
             self._taking_in.discard(task)
 

@@ -25,6 +25,7 @@ from edged.errors import (
     LimitError,
     OverloadError,
     RequestError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from edged.notices import Notice, about
@@ -154,16 +155,17 @@ class RestFront:
         metadata = _metadata(request)
         request_id = request["id"] = request_id_of(metadata)
         listener = request.app[_LISTENER]
+        client = None
         try:
             response: web.StreamResponse
             if handler in (self._live, self._ready):  # for everybody who can connect
                 response = await handler(request)
             else:
-                with self._in_flight.one_more():
-                    names = names_in_certificate(request.transport) if listener.tls else ()
-                    request["client"] = listener.admission.admit(
-                        _address(request), metadata, names, request_id
-                    )
+                names = names_in_certificate(request.transport) if listener.tls else ()
+                client = request["client"] = listener.admission.admit(
+                    _address(request), metadata, names, request_id
+                )
+                with self._in_flight.one_more(client):
                     response = await handler(request)
         except EdgedError as error:
             response = _failed(error)
@@ -188,7 +190,23 @@ class RestFront:
             )
             response = _json({"error": "cannot answer: an error inside edged; see its log"}, 500)
         response.headers[REQUEST_ID] = request_id
+        if client is not None:
+            await self._send(request, response, client)
         return response
+
+    async def _send(self, request: web.Request, response: web.StreamResponse, client: str) -> None:
+        """Count the answer to *client* until it is read, which it has to be in time."""
+        read = self._in_flight.unread(client)
+        try:
+            async with asyncio.timeout(self._limits.call_seconds):
+                await response.prepare(request)
+                await response.write_eof()
+        except (TimeoutError, ConnectionError):
+            # aiohttp, which goes on from here, is content with a connection that is closed.
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            read(None)
 
     def _calls(self, method: str) -> Callable[[web.Request], Awaitable[web.Response]]:
         """What answers by a call about the model."""
@@ -223,9 +241,8 @@ class RestFront:
         """What is sent, which has to be here in time."""
         seconds = self._limits.call_seconds
         try:
-            with self._in_flight.taking_in():
-                async with asyncio.timeout(seconds):
-                    return await request.read()
+            async with asyncio.timeout(seconds), self._in_flight.receiving(request["client"]):
+                return await request.read()
         except TimeoutError as error:
             raise DeadlineError(
                 f"cannot take the request: its body was not here within {seconds:g} s, which is"
@@ -360,6 +377,8 @@ def _failed(error: EdgedError) -> web.Response:
     response = _json({"error": str(error)}, error.http_status)
     if isinstance(error, UnavailableError | OverloadError):
         response.headers["Retry-After"] = _RETRY_SECONDS
+    if isinstance(error, UnauthenticatedError):
+        response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 wants it, RFC 6750 says how
     return response
 
 

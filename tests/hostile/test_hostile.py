@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+import aiohttp
 import grpc.aio
 import pytest
 from hostile import attacks
 
-from edged.calls import Call
+from edged.calls import Answer, Call
 from edged.serving import (
     Admission,
     GrpcFront,
@@ -25,7 +28,11 @@ from edged.serving import (
     RestFront,
     ServingLimits,
 )
+from edged.wire.rest import frame
 
+POST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: "
+# Keys of a request's own type came with a later aiohttp than is needed.
+WITHOUT_KEYS = pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning")
 LIMITS = ServingLimits(message_bytes=1 << 20, concurrent_calls=20, call_seconds=0.5)
 
 
@@ -96,18 +103,87 @@ async def test_guesses_are_refused_without_a_place(tmp_path: Path, in_flight: In
     assert not in_flight.calls
 
 
-# Keys of a request's own type came with a later aiohttp than is needed.
-@pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning")
+@asynccontextmanager
+async def rest(
+    folder: Path, in_flight: InFlight, admission: Admission, answer: Answer = answer
+) -> AsyncIterator[str]:
+    """A REST listener, at the address that is given."""
+    # It is asked about models only, and this is not about them.
+    models = cast(Models, None)
+    listener = Listener("rest", f"unix:{folder}/rest", admission)
+    front = RestFront(answer, models, [listener], LIMITS, lambda _: True, in_flight)
+    await front.start()
+    yield f"unix:{folder}/rest"
+    async with asyncio.timeout(10):
+        await front.stop(5)
+
+
+@WITHOUT_KEYS
 async def test_a_body_that_never_comes_is_not_waited_for(
     tmp_path: Path, in_flight: InFlight
 ) -> None:
-    listener = Listener("rest", f"unix:{tmp_path}/rest", Admission("rest"))
-    # It is asked about models only, and this is not about them.
-    models = cast(Models, None)
-    front = RestFront(answer, models, [listener], LIMITS, lambda _: True, in_flight)
-    await front.start()
-    async with attacks.raw(f"unix:{tmp_path}/rest") as (reader, writer):
-        writer.write(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+    async with (
+        rest(tmp_path, in_flight, Admission("rest")) as address,
+        attacks.raw(address) as (reader, writer),
+    ):
+        writer.write(POST + b"9\r\n\r\n{")
         async with asyncio.timeout(10):
             assert b" 504 " in await reader.readline()
-    await front.stop(1)
+
+
+@WITHOUT_KEYS
+async def test_an_answer_that_is_not_read_takes_a_place_for_a_while(
+    tmp_path: Path, in_flight: InFlight
+) -> None:
+    async def much(call: Call) -> bytes:
+        return frame(b"", (bytes(1 << 20),))
+
+    async with (
+        rest(tmp_path, in_flight, Admission("rest"), much) as address,
+        attacks.raw(address) as (reader, writer),
+    ):
+        writer.write(POST + b"0\r\n\r\n")
+        async with asyncio.timeout(10):
+            while not in_flight.calls:
+                await asyncio.sleep(0.01)
+            # It is not read, and after call_seconds there is nobody to read it.
+            while in_flight.calls:
+                await asyncio.sleep(0.01)
+        with pytest.raises(asyncio.IncompleteReadError):
+            await reader.readexactly(1 << 20)
+
+
+@WITHOUT_KEYS
+async def test_one_client_of_rest_leaves_places_for_others(
+    tmp_path: Path, in_flight: InFlight
+) -> None:
+    tokens = {"a": "greedy", "b": "modest"}
+    leave = asyncio.Event()
+
+    async def slow(call: Call) -> bytes:
+        await leave.wait()
+        return frame(b"{}")
+
+    async def status(token: str) -> tuple[int, str | None]:
+        headers = {"Authorization": f"Bearer {token}"}
+        async with session.post("http://edge/v1/models/m:predict", headers=headers) as response:
+            return response.status, response.headers.get("WWW-Authenticate")
+
+    admission = Admission("rest", tokens.get, needs_token=True)
+    async with (
+        rest(tmp_path, in_flight, admission, slow),
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(f"{tmp_path}/rest")) as session,
+    ):
+        assert await status("c") == (401, "Bearer")
+        greedy = [asyncio.create_task(status("a")) for _ in range(LIMITS.concurrent_calls)]
+        async with asyncio.timeout(10):
+            while sum(task.done() for task in greedy) < LIMITS.concurrent_calls // 4:
+                await asyncio.sleep(0.01)
+        modest = asyncio.create_task(status("b"))
+        async with asyncio.timeout(10):
+            while in_flight.calls <= LIMITS.concurrent_calls * 3 // 4:
+                await asyncio.sleep(0.01)
+        leave.set()
+        assert await modest == (200, None)
+        counted = Counter([code for code, _ in await asyncio.gather(*greedy)])
+        assert counted == {200: 15, 429: 5}

@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 import pytest
 import trustme
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -146,6 +147,25 @@ async def test_each_listener_has_its_own_rule(files: Files, token_file: TokenFil
             iter([question]), metadata=(("authorization", f"Bearer {secret}"),), timeout=10
         ).read()
         assert answer.list_services_response.service
+
+
+async def test_connections_are_told_of_to_who_may_call(
+    tmp_path: Path, token_file: TokenFile
+) -> None:
+    secret = token_file.add("line-3")
+    admission = Admission("socket", Tokens(token_file).owner, needs_token=True)
+    listener = Listener("x", f"unix:{tmp_path}/s", admission)
+    front = GrpcFront(who, [listener], channelz=True)
+    await front.start()
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
+        connections = channelz_pb2_grpc.ChannelzStub(channel)
+        question = channelz_pb2.GetServersRequest()
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await connections.GetServers(question, timeout=10)
+        assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        token = (("authorization", f"Bearer {secret}"),)
+        assert (await connections.GetServers(question, metadata=token, timeout=10)).server
+    await front.stop(5)
 
 
 async def test_a_token_that_is_revoked_is_of_no_use_from_then_on(
