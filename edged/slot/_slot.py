@@ -421,7 +421,7 @@ class Slot:
         while True:
             device = await self._link.opened(self._unusable)
             self._device = device
-            self._problem = ""
+            self._problem = "the device is there, and the model for it is looked up"
             self._move(Event.DEVICE_FOUND)
             _log.info(
                 "found device %s",

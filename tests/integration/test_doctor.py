@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import Any
 
-from integration.appliance import Appliance
+from integration.appliance import Appliance, eventually
 
 
 def examine(appliance: Appliance) -> tuple[int, dict[str, Any]]:
@@ -23,11 +23,18 @@ def examine(appliance: Appliance) -> tuple[int, dict[str, Any]]:
     return done.returncode, {finding["subject"]: finding for finding in json.loads(done.stdout)}
 
 
+def wait_for_the_device(appliance: Appliance) -> None:
+    eventually(
+        lambda: "copy a bundle into the drop folder" in examine(appliance)[1]["daemon"]["text"],
+        "the daemon to have found its device, and no model",
+    )
+
+
 def test_what_was_broken_is_found(appliance: Appliance) -> None:
+    wait_for_the_device(appliance)
     code, found = examine(appliance)
     assert code == 0, found
     assert found["daemon"]["verdict"] == "warn"
-    assert "copy a bundle into the drop folder" in found["daemon"]["text"]
     whole = ("configuration", "device", "drop folder", "sandbox", "port")
     assert {found[subject]["verdict"] for subject in whole} == {"ok"}
     assert found["clock"]["verdict"] != "fail"
@@ -63,6 +70,7 @@ def test_a_port_that_another_has_is_found(appliance: Appliance) -> None:
 
 
 def test_for_people_each_trouble_has_its_cure_below_it(appliance: Appliance) -> None:
+    wait_for_the_device(appliance)
     done = subprocess.run(
         [sys.executable, "-m", "edged.cli", "doctor", "--config", appliance.config],
         capture_output=True,
