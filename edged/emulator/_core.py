@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from edged.emulator._flash import FlashChip, FlashRefusal
 from edged.emulator._memory import DmaFault, Dram, HostMemory
 from edged.emulator._thermal import TRIP, Thermal
 from edged.emulator._timing import CLOCK_KHZ, Cost, cost_of
+from edged.emulator._watchdog import Watchdog
 from edged.errors import DeviceError, ImageError
 from edged.faults import fault_point
 from edged.npu import (
@@ -169,8 +169,13 @@ class Cancellation:
         self.options.terminate = True
         self._ended.set()
 
+    def expire(self) -> None:
+        """End the run under way because it takes too long."""
+        self.end_run()
+        self.push(Push.WATCHDOG)
+
     def rearm(self) -> None:
-        """After :meth:`end_run`."""
+        """After a run, which may have been ended."""
         self.options.terminate = False
         self._hardest = -1
         self._ended.clear()
@@ -235,6 +240,7 @@ class Core:
         self._pace = pace
         self._on_fault = on_fault
         self._run_lock = threading.Lock()
+        self._watchdog = Watchdog()
 
     @property
     def loading(self) -> bool:
@@ -421,11 +427,12 @@ class Core:
             self.faults.run_begins()
             self._check_sound(bank)
             self.running = True
+            watching = self._watchdog.watching(self.watchdog_ms / 1000, cancellation.expire)
             try:
-                with _watchdog(self.watchdog_ms, cancellation) as expired:
+                with watching as watched:
                     self._run_program(bank, program, cancellation)
             except DeviceError as error:
-                if expired.is_set():
+                if watched.expired:
                     self.counters.timeouts += 1
                     self._record_fault(Fault.WATCHDOG, bank.base)
                     raise _Refused(Status.TIMEOUT, f"over {self.watchdog_ms} ms") from error
@@ -435,6 +442,7 @@ class Core:
                 raise _Refused(Status.FAULT, str(error)) from error
             finally:
                 self.running = False
+                cancellation.rearm()
             cost = program.cost
             self.counters.busy += cost.cycles
             self.counters.stalls += cost.stalls
@@ -483,29 +491,6 @@ class Core:
     def _record_fault(self, fault: Fault, address: int) -> None:
         self.fault, self.fault_address = fault, address
         self._on_fault()
-
-
-@contextlib.contextmanager
-def _watchdog(milliseconds: int, cancellation: Cancellation) -> Iterator[threading.Event]:
-    """End a run that takes too long, and say so; 0 ms is never."""
-    expired = threading.Event()
-    if not milliseconds:
-        yield expired
-        return
-
-    def expire() -> None:
-        expired.set()
-        cancellation.end_run()
-        cancellation.push(Push.WATCHDOG)
-
-    timer = threading.Timer(milliseconds / 1000, expire)
-    timer.start()
-    try:
-        yield expired
-    finally:
-        timer.cancel()
-        timer.join()
-        cancellation.rearm()
 
 
 def _check_crc(descriptor: Descriptor, data: memoryview) -> None:
