@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import mmap
 import os
 import select
-import socket
-import threading
 from pathlib import Path
 from typing import Final
 
-from edged.device._bus import PciBus
-from edged.device._events import Event, Listeners
 from edged.device._hugepages import HugePages
-from edged.device._ladder import Step
+from edged.device._kernel import ALL_INTERRUPTS, KernelTransport
 from edged.device._transport import GivenMemory
 from edged.errors import DeviceError, DeviceLostError, IncompatibleError
-from edged.npu.registers import BAR0_SIZE, QUEUES, Reg
+from edged.npu.registers import BAR0_SIZE, Reg
 
 __all__ = ["UioTransport"]
 
@@ -34,14 +29,11 @@ _MASTER: Final = 0x04
 _COMMAND_HIGH: Final = 0x05
 _NO_INTX: Final = 0x04
 _INTERRUPT_PIN: Final = 0x3D
-_VECTORS: Final = 1 + QUEUES
-_ALL_INTERRUPTS: Final = (1 << _VECTORS) - 1
-_GONE: Final = (errno.EIO, errno.ENODEV, errno.ENXIO)
 _COUNT: Final = 4
 """Bytes of a read of ``/dev/uioN``: how many interrupts there were."""
 
 
-class UioTransport:
+class UioTransport(KernelTransport):
     """A :class:`~edged.device.Transport` to a PCI function that is bound to uio_pci_generic.
 
     Registers are read and written through ``/proc/self/mem``: of a card that goes away that is an
@@ -58,19 +50,9 @@ class UioTransport:
     """
 
     def __init__(self, folder: Path, devices: Path = Path("/dev")) -> None:
-        self._name = folder.name
-        self._folder = folder
-        self._bus = PciBus(folder)
-        self._lock = threading.Lock()
-        self._access = threading.Lock()
-        self._lost = ""
-        self._closed = False
+        super().__init__(folder)
         self._given: dict[int, HugePages] = {}
-        self._listeners = Listeners()
-        self._hangup, self._far_end = socket.socketpair()
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._hangup.close)
-            stack.callback(self._far_end.close)
+        with self._opening() as stack:
             try:
                 self._open(devices, stack)
             except OSError as error:
@@ -81,25 +63,23 @@ class UioTransport:
                     f" {error.strerror}; with Secure Boot the kernel lets nobody at a card without"
                     " an IOMMU"
                 ) from error
-            self._stop = stack.enter_context(Event())
-            self._thread = threading.Thread(target=self._attend, name="uio", daemon=True)
-            self._thread.start()
-            self._resources = stack.pop_all()
 
     def region_read(self, offset: int, size: int = 4) -> int:
-        data = b"".join(self._read(self._memory, self._bar0 + offset + at) for at in _words(size))
-        return int.from_bytes(data, "little")
+        at = self._bar0 + offset
+        low = self._read(self._memory, at, 4)
+        return low if size == 4 else low | self._read(self._memory, at + 4, 4) << 32
 
     def region_write(self, offset: int, value: int, size: int = 4, *, posted: bool = False) -> None:
-        data = value.to_bytes(size, "little")
-        for at in _words(size):
-            self._write(self._memory, self._bar0 + offset + at, data[at : at + 4])
+        # A register of 64 bits is two of 32, on any processor.
+        for at in range(0, size, 4):
+            word = value >> 8 * at & 0xFFFF_FFFF
+            self._write(self._memory, self._bar0 + offset + at, word, 4)
 
     def config_read(self, offset: int, size: int) -> int:
-        return int.from_bytes(self._read(self._config, offset, size), "little")
+        return self._read(self._config, offset, size)
 
     def config_write(self, offset: int, value: int, size: int) -> None:
-        self._write(self._config, offset, value.to_bytes(size, "little"))
+        self._write(self._config, offset, value, size)
 
     def dma_map(self, iova: int, fd: int, offset: int, size: int) -> None:
         raise DeviceError(
@@ -120,11 +100,6 @@ class UioTransport:
             raise DeviceError(f"cannot take memory from card {self._name}: {iova:#x} is not given")
         pages.close()
 
-    def set_interrupt(self, vector: int, eventfd: int | None) -> None:
-        if not 0 <= vector < _VECTORS:
-            raise DeviceError(f"cannot have interrupt {vector} of a card: it has {_VECTORS}")
-        self._listeners.set(vector, eventfd)
-
     def reset(self) -> None:
         self._check()
         try:
@@ -133,33 +108,14 @@ class UioTransport:
             raise self._refused(error, "reset it") from error
         self._switch_on()
 
-    @property
-    def bus_steps(self) -> frozenset[Step]:
-        return self._bus.offers
+    def _quiesce(self) -> None:
+        # It must not write to what is somebody else's next.
+        self._switch(_COMMAND, off=_MASTER)
+        self._switch(_COMMAND_HIGH, on=_NO_INTX)
 
-    def reset_bus(self, step: Step) -> None:
-        self._bus.take(step)
-
-    def fileno(self) -> int:
-        return self._hangup.fileno()
-
-    def close(self) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        with contextlib.suppress(DeviceError, DeviceLostError):
-            # It must not write to what is somebody else's next.
-            self._switch(_COMMAND, off=_MASTER)
-            self._switch(_COMMAND_HIGH, on=_NO_INTX)
-        self._lose("it was closed")
-        self._stop.signal()
-        self._thread.join()
-        with self._access:
-            self._resources.close()
+    def _let_go(self) -> None:
         for pages in self._given.values():
             pages.close()
-        self._listeners.close()
 
     def _open(self, devices: Path, stack: contextlib.ExitStack) -> None:
         def opened(path: Path, flags: int = os.O_RDWR) -> int:
@@ -210,46 +166,6 @@ class UioTransport:
                 self._lose(f"it is being removed ({error.strerror})")
                 return
             with contextlib.suppress(DeviceLostError, DeviceError):
-                self.region_write(Reg.INTERRUPT_ACK, _ALL_INTERRUPTS)
+                self.region_write(Reg.INTERRUPT_ACK, ALL_INTERRUPTS)
                 self._switch(_COMMAND_HIGH, off=_NO_INTX)
             self._listeners.tell()
-
-    def _read(self, fd: int, at: int, size: int = 4) -> bytes:
-        try:
-            with self._access:  # or close() lets go of the descriptor in between
-                self._check()
-                data = os.pread(fd, size, at)
-        except OSError as error:
-            raise self._refused(error, "read it") from error
-        if len(data) != size:
-            raise self._lose(f"it answered {len(data)} bytes of {size}")
-        return data
-
-    def _write(self, fd: int, at: int, data: bytes) -> None:
-        try:
-            with self._access:
-                self._check()
-                os.pwrite(fd, data, at)
-        except OSError as error:
-            raise self._refused(error, "write to it") from error
-
-    def _check(self) -> None:
-        if self._lost:
-            raise DeviceLostError(f"cannot reach card {self._name}: {self._lost}")
-
-    def _refused(self, error: OSError, what: str) -> DeviceError | DeviceLostError:
-        if not self._folder.exists() or error.errno in _GONE:
-            return self._lose(error.strerror or str(error))
-        return DeviceError(f"cannot {what}: card {self._name}: {error.strerror or error}")
-
-    def _lose(self, why: str) -> DeviceLostError:
-        if not self._lost:
-            self._lost = why
-            with contextlib.suppress(OSError):
-                self._far_end.shutdown(socket.SHUT_RDWR)
-        return DeviceLostError(f"cannot reach card {self._name}: {self._lost}")
-
-
-def _words(size: int) -> range:
-    """A register of 64 bits is two of 32, on any processor."""
-    return range(0, size, 4)

@@ -14,9 +14,7 @@ import fcntl
 import mmap
 import os
 import select
-import socket
 import struct
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,12 +29,11 @@ from edged._vfio_user import (
     IrqIndex,
     IrqSetFlag,
 )
-from edged.device._bus import PciBus
-from edged.device._events import Event, Listeners
-from edged.device._ladder import Step
+from edged.device._events import Event
+from edged.device._kernel import ALL_INTERRUPTS, GONE, VECTORS, KernelTransport
 from edged.device._transport import GivenMemory
-from edged.errors import DeviceError, DeviceLostError, IncompatibleError, LimitError
-from edged.npu.registers import BAR0_SIZE, QUEUES, Reg
+from edged.errors import DeviceError, DeviceLostError, EdgedError, IncompatibleError, LimitError
+from edged.npu.registers import BAR0_SIZE, Reg
 
 __all__ = ["VfioTransport"]
 
@@ -69,9 +66,6 @@ _NONE: Final = _DESCRIPTOR.pack(-1)
 
 _COMMAND_AT: Final = 0x04
 _COMMAND_MEMORY_AND_MASTER: Final = 0x0006
-_VECTORS: Final = 1 + QUEUES
-_ALL_INTERRUPTS: Final = (1 << _VECTORS) - 1
-_GONE: Final = (errno.EIO, errno.ENODEV, errno.ENXIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +74,7 @@ class _Region:
     size: int
 
 
-class VfioTransport:
+class VfioTransport(KernelTransport):
     """A :class:`~edged.device.Transport` to a PCI function.
 
     Registers are read and written by system call and not through a mapping: it costs a microsecond,
@@ -96,18 +90,9 @@ class VfioTransport:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._name = folder.name
-        self._bus = PciBus(folder)
-        self._lock = threading.Lock()
-        self._access = threading.Lock()
-        self._lost = ""
-        self._closed = False
+        super().__init__(folder)
         self._maps: dict[tuple[int, int], mmap.mmap] = {}
-        self._listeners = Listeners()
-        self._hangup, self._far_end = socket.socketpair()
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._hangup.close)
-            stack.callback(self._far_end.close)
+        with self._opening() as stack:
             self._container, self._device = _open(folder, stack)
             self._bar0 = self._region(REGION_BAR0)
             self._config = self._region(REGION_CONFIG)
@@ -119,7 +104,6 @@ class VfioTransport:
             # Not a card that answers only half: its DMA is what it is for.
             command = self.config_read(_COMMAND_AT, 2)
             self.config_write(_COMMAND_AT, command | _COMMAND_MEMORY_AND_MASTER, 2)
-            self._stop = stack.enter_context(Event())
             self._unplug = stack.enter_context(Event())
             self._error = stack.enter_context(Event())
             self._interrupt = stack.enter_context(Event())
@@ -127,23 +111,20 @@ class VfioTransport:
             for index, event in ((IrqIndex.REQUEST, self._unplug), (IrqIndex.ERROR, self._error)):
                 if self._vectors(index):
                     self._set_irqs(index, IrqSetFlag.CONNECT, _DESCRIPTOR.pack(event.fd))
-            self._thread = threading.Thread(target=self._attend, name="vfio", daemon=True)
-            self._thread.start()
-            self._resources = stack.pop_all()
 
     def region_read(self, offset: int, size: int = 4) -> int:
-        return self._read(self._bar0, offset, size)
+        return self._read(self._device, self._bar0.offset + offset, size)
 
     def region_write(self, offset: int, value: int, size: int = 4, *, posted: bool = False) -> None:
-        self._write(self._bar0, offset, value, size)
+        self._write(self._device, self._bar0.offset + offset, value, size)
 
     def config_read(self, offset: int, size: int) -> int:
         if offset + size > self._config.size:
             return 0  # Where the kernel does not reach the extended space, nothing is in it.
-        return self._read(self._config, offset, size)
+        return self._read(self._device, self._config.offset + offset, size)
 
     def config_write(self, offset: int, value: int, size: int) -> None:
-        self._write(self._config, offset, value, size)
+        self._write(self._device, self._config.offset + offset, value, size)
 
     def dma_map(self, iova: int, fd: int, offset: int, size: int) -> None:
         memory = mmap.mmap(fd, size, flags=mmap.MAP_SHARED, offset=offset)
@@ -172,48 +153,26 @@ class VfioTransport:
         finally:
             memory.close()
 
-    def set_interrupt(self, vector: int, eventfd: int | None) -> None:
-        if not 0 <= vector < _VECTORS:
-            raise DeviceError(f"cannot have interrupt {vector} of a card: it has {_VECTORS}")
-        if not self._is_shared:
-            data = _NONE if eventfd is None else _DESCRIPTOR.pack(eventfd)
-            self._set_irqs(self._index, IrqSetFlag.CONNECT, data, vector)
-            return
-        self._listeners.set(vector, eventfd)
-
     def reset(self) -> None:
         self._ioctl(self._device, _DEVICE_RESET, 0, "reset it")
 
-    @property
-    def bus_steps(self) -> frozenset[Step]:
-        return self._bus.offers
-
-    def reset_bus(self, step: Step) -> None:
-        self._bus.take(step)
-
-    def fileno(self) -> int:
-        return self._hangup.fileno()
-
-    def close(self) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        self._lose("it was closed")
-        self._stop.signal()
-        self._thread.join()
-        # The kernel unmaps what is mapped for DMA with the last descriptor, before the memory goes.
-        with self._access:
-            self._resources.close()
+    def _let_go(self) -> None:
+        # The kernel has unmapped what was mapped for DMA with the last descriptor.
         for memory in self._maps.values():
             memory.close()
-        self._listeners.close()
 
     # Interrupts.
 
+    def _connect(self, vector: int, eventfd: int | None) -> None:
+        if self._is_shared:
+            super()._connect(vector, eventfd)
+            return
+        data = _NONE if eventfd is None else _DESCRIPTOR.pack(eventfd)
+        self._set_irqs(self._index, IrqSetFlag.CONNECT, data, vector)
+
     def _enable_interrupts(self) -> tuple[IrqIndex, bool]:
         """One MSI for each of ours, or one for all, or a line; which, and whether it is shared."""
-        if self._vectors(IrqIndex.MSI) >= _VECTORS and self._enable_msi(_NONE * _VECTORS):
+        if self._vectors(IrqIndex.MSI) >= VECTORS and self._enable_msi(_NONE * VECTORS):
             return IrqIndex.MSI, False
         ours = _DESCRIPTOR.pack(self._interrupt.fd)
         if self._vectors(IrqIndex.MSI) and self._enable_msi(ours):
@@ -267,29 +226,11 @@ class VfioTransport:
         with contextlib.suppress(DeviceLostError, DeviceError):
             if self._index is IrqIndex.INTX:
                 # A line stays up until it is acknowledged, and the kernel masks it until then.
-                self.region_write(Reg.INTERRUPT_ACK, _ALL_INTERRUPTS)
+                self.region_write(Reg.INTERRUPT_ACK, ALL_INTERRUPTS)
                 self._set_irqs(IrqIndex.INTX, IrqSetFlag.UNMASK, b"")
         self._listeners.tell()
 
     # The kernel.
-
-    def _read(self, region: _Region, offset: int, size: int) -> int:
-        try:
-            with self._access:  # or close() lets go of the descriptor in between
-                data = os.pread(self._descriptor(), size, region.offset + offset)
-        except OSError as error:
-            raise self._refused(error, f"read {offset:#x}") from error
-        if len(data) != size:
-            raise self._lose(f"it answered {len(data)} bytes of {size}")
-        return int.from_bytes(data, "little")
-
-    def _write(self, region: _Region, offset: int, value: int, size: int) -> None:
-        data = value.to_bytes(size, "little")
-        try:
-            with self._access:
-                os.pwrite(self._descriptor(), data, region.offset + offset)
-        except OSError as error:
-            raise self._refused(error, f"write {offset:#x}") from error
 
     def _region(self, index: int) -> _Region:
         request = bytearray(REGION_INFO.pack(REGION_INFO.size, 0, index, 0, 0, 0))
@@ -298,33 +239,19 @@ class VfioTransport:
         return _Region(offset, size)
 
     def _ioctl(self, fd: int, request: int, argument: bytearray | int, what: str) -> int:
-        self._descriptor()
+        self._check()
         try:
             return fcntl.ioctl(fd, request, argument)
         except OSError as error:
             raise self._refused(error, what) from error
 
-    def _descriptor(self) -> int:
-        if self._lost:
-            raise DeviceLostError(f"cannot reach card {self._name}: {self._lost}")
-        return self._device
-
-    def _refused(self, error: OSError, what: str) -> DeviceError | DeviceLostError | LimitError:
-        if error.errno in _GONE:
-            return self._lose(error.strerror or str(error))
+    def _refused(self, error: OSError, what: str) -> EdgedError:
         if error.errno == errno.ENOMEM:
             return LimitError(
                 f"cannot {what}: card {self._name}: the kernel locks no more memory for this"
                 " process; raise LimitMEMLOCK of the unit, or `ulimit -l`"
             )
-        return DeviceError(f"cannot {what}: card {self._name}: {error.strerror or error}")
-
-    def _lose(self, why: str) -> DeviceLostError:
-        if not self._lost:
-            self._lost = why
-            with contextlib.suppress(OSError):
-                self._far_end.shutdown(socket.SHUT_RDWR)
-        return DeviceLostError(f"cannot reach card {self._name}: {self._lost}")
+        return super()._refused(error, what)
 
 
 def _open(folder: Path, stack: contextlib.ExitStack) -> tuple[int, int]:
@@ -388,7 +315,7 @@ def _not_opened(name: str, path: str, error: OSError) -> DeviceError:
         return DeviceError(f"cannot open card {name}: another process has it ({path} is busy)")
     if error.errno in (errno.EACCES, errno.EPERM):
         return DeviceError(f"cannot open card {name}: we may not use {path}: {error.strerror}")
-    if error.errno in (errno.ENOENT, *_GONE):
+    if error.errno in (errno.ENOENT, *GONE):
         return DeviceError(
             f"cannot open card {name}: {path}: {error.strerror}; is it bound to vfio-pci, and is"
             " that driver loaded?"
