@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from edged import __version__, compiler
-from edged.calls import Answer, Call
+from edged.calls import Answer, Call, Observed
 from edged.card import Places, Way
 from edged.config import Activation, Config, DeviceUse, LauncherUse, Protocol, Whose, reloaded
 from edged.console import Console
@@ -29,7 +29,7 @@ from edged.container import (
 from edged.deploy import Deployer
 from edged.device import Bound, Device, Monitor, Thresholds, vfio_user
 from edged.errors import ConfigError
-from edged.host import AccessLog, CallRate, LoadMeter, Notifier, set_level, sockets_given
+from edged.host import AccessLog, LoadMeter, Notifier, set_level, sockets_given
 from edged.intake import Intake
 from edged.listening import Listening
 from edged.management import DeviceBank, DeviceReading, DeviceReport
@@ -131,13 +131,18 @@ async def _serve(
         slot.slow_down(interval if throttled else 0.0)
 
     monitor.on_throttle = slow_down
-    rate = CallRate()
+    limits = ServingLimits(
+        config.serving.max_message_bytes,
+        config.serving.max_concurrent_calls,
+        config.serving.call_seconds,
+    )
+    in_flight = InFlight(limits.concurrent_calls)
     access = AccessLog(config.log.access_lines_per_second)
 
     def device_report() -> DeviceReport:
         return _device_report(monitor, slot.status.problem, str(way))
 
-    metrics = Metrics(__version__, lambda: slot.queued, device_report)
+    metrics = Metrics(__version__, lambda: in_flight.calls, lambda: slot.queued, device_report)
     slot.on_event(metrics.slot_event)
     deployer = Deployer(
         store,
@@ -159,20 +164,17 @@ async def _serve(
     )
     listening = await asyncio.to_thread(Listening, config)
     meter = LoadMeter(
-        lambda: slot.queued, lambda: monitor.report.busy if monitor.report is not None else None
+        lambda: in_flight.calls,
+        lambda: slot.queued,
+        lambda: monitor.report.busy if monitor.report is not None else None,
     )
-    answer = rate.counting(meter.measuring(access.logging(metrics.timed(reception.answer))))
+    observers = [metrics.observe, access.observe, meter.observe]
     tracing = (
         Tracing(config.tracing.endpoint, config.tracing.part) if config.tracing.endpoint else None
     )
     if tracing is not None:
-        answer = tracing.tracing(answer)
-    limits = ServingLimits(
-        config.serving.max_message_bytes,
-        config.serving.max_concurrent_calls,
-        config.serving.call_seconds,
-    )
-    in_flight = InFlight(limits.concurrent_calls)
+        observers.append(tracing.observe)
+    answer = Observed(reception.answer, observers)
     rest = RestFront(
         answer,
         models,
@@ -196,7 +198,7 @@ async def _serve(
         config.console.socket,
         config.console.mode.bits,
         device_report,
-        rate.figures,
+        meter.figures,
         meter.load,
         FirmwareUpdate(
             slot,
@@ -214,7 +216,7 @@ async def _serve(
     notifier = Notifier()
 
     def tell_manager() -> None:
-        figures = [f"{rate.per_minute():.0f} requests/min"]
+        figures = [f"{meter.figures().per_minute:.0f} requests/min"]
         if monitor.report is not None:
             figures += [
                 f"{reading.value:.0f} {reading.unit}"

@@ -1,19 +1,31 @@
 """A call on its way through the daemon, from whichever protocol it came by.
 
-What stands on the way (counts, times, logs, holds) takes an `Answer` and is one.
+What stands on the way takes an `Answer` and is one; what counts, times or logs calls observes how
+they ended.
 """
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edged.errors import EdgedError
 from edged.wire import RequestedModel
 
-__all__ = ["Answer", "Call", "Priority", "Stopwatch", "TraceParent"]
+__all__ = [
+    "Answer",
+    "Call",
+    "Observed",
+    "Observer",
+    "Outcome",
+    "Priority",
+    "Stopwatch",
+    "TraceParent",
+]
 
 
 class Priority(enum.IntEnum):
@@ -167,3 +179,56 @@ class Call:
 
 Answer = Callable[[Call], Awaitable[bytes]]
 """The bytes of the response to a call; raises EdgedError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended.
+
+    Attributes:
+        code: by its name in gRPC, OK among them.
+        response_bytes: of the answer; 0 where there is none.
+        seconds: what it took to answer, once the request was here.
+        elapsed: what it took in all.
+    """
+
+    code: str
+    response_bytes: int
+    seconds: float
+    elapsed: float
+
+    @property
+    def failed(self) -> bool:
+        return self.code != "OK"
+
+
+Observer = Callable[[Call, Outcome], None]
+
+
+class Observed:
+    """An `Answer` that has others told how each call ended, after its caller has been."""
+
+    def __init__(self, answer: Answer, observers: Sequence[Observer]) -> None:
+        self._answer = answer
+        self._observers = tuple(observers)
+
+    async def __call__(self, call: Call) -> bytes:
+        code, size, began = "INTERNAL", 0, time.monotonic()
+        try:
+            response = await self._answer(call)
+            code, size = "OK", len(response)
+            return response
+        except EdgedError as error:
+            code = error.grpc_status
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        finally:
+            outcome = Outcome(code, size, time.monotonic() - began, call.watch.elapsed)
+            # Nobody waits for them: the answer goes out first.
+            asyncio.get_running_loop().call_soon(self._tell, call, outcome)
+
+    def _tell(self, call: Call, outcome: Outcome) -> None:
+        for observer in self._observers:
+            observer(call, outcome)

@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from edged import __version__
-from edged.calls import Answer, Call, TraceParent
-from edged.errors import ConfigError, EdgedError
+from edged.calls import Call, Outcome, TraceParent
+from edged.errors import ConfigError
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -60,35 +60,16 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer(_SERVICE, __version__)
 
-    def tracing(self, answer: Answer) -> Answer:
-        """*answer*, with a span for each call once it is over."""
-
-        async def traced(call: Call) -> bytes:
-            code, size = "INTERNAL", 0
-            try:
-                response = await answer(call)
-                code, size = "OK", len(response)
-                return response
-            except EdgedError as error:
-                code = error.grpc_status
-                raise
-            except BaseException as error:
-                code = "INTERNAL" if isinstance(error, Exception) else "CANCELLED"
-                raise
-            finally:
-                self._record(call, code, size)
-
-        return traced
-
     def stop(self) -> None:
         """Send what is left; blocking, for some seconds at most."""
         self._provider.shutdown()
 
-    def _record(self, call: Call, code: str, size: int) -> None:
+    def observe(self, call: Call, outcome: Outcome) -> None:
+        """Record its span."""
         from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
         end = time.time_ns()
-        began = end - int(call.watch.elapsed * 1e9)
+        began = end - int(outcome.elapsed * 1e9)
         service, _, method = call.method.rpartition("/")
         span = self._tracer.start_span(
             call.method,
@@ -99,12 +80,12 @@ class Tracing:
                 "rpc.system": "grpc",
                 "rpc.service": service,
                 "rpc.method": method,
-                "rpc.response.status_code": code,
+                "rpc.response.status_code": outcome.code,
                 "client.address": call.client,
                 "edged.model": call.served_by,
                 "edged.request_id": call.request_id,
                 "edged.request_bytes": len(call.payload),
-                "edged.response_bytes": size,
+                "edged.response_bytes": outcome.response_bytes,
             },
         )
         if span.is_recording():
@@ -114,7 +95,7 @@ class Tracing:
                 part = self._tracer.start_span(stage, context=below, start_time=at)
                 at += int(seconds * 1e9)
                 part.end(at)
-            if code in _SERVER_FAULTS:
+            if outcome.code in _SERVER_FAULTS:
                 span.set_status(StatusCode.ERROR)
         span.end(end)
 

@@ -15,7 +15,7 @@ pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from edged.calls import Call, TraceParent
+from edged.calls import Call, Observed, TraceParent
 from edged.errors import DeadlineError
 from edged.tracing import Tracing
 
@@ -83,7 +83,7 @@ async def test_a_call_is_a_span_of_its_callers_trace_with_its_stages_below(
     collector: Collector,
 ) -> None:
     tracing = Tracing(f"http://127.0.0.1:{collector.server_port}/v1/traces", 0.0)
-    traced = tracing.tracing(answer)
+    traced = Observed(answer, [tracing.observe])
     assert await traced(call(b"now", sampled=True)) == b"yes"
     with pytest.raises(DeadlineError):
         await traced(call(b"late", sampled=True))

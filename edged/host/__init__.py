@@ -6,11 +6,9 @@ from edged.host._load import LoadMeter
 from edged.host._log import log_failure, set_level, set_up_logging
 from edged.host._memory import keep_large_buffers
 from edged.host._notify import Notifier
-from edged.host._rate import CallRate
 
 __all__ = [
     "AccessLog",
-    "CallRate",
     "LoadMeter",
     "Notifier",
     "keep_large_buffers",

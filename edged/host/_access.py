@@ -7,8 +7,7 @@ import json
 import logging
 from typing import Final
 
-from edged.calls import Answer, Call
-from edged.errors import EdgedError
+from edged.calls import Call, Outcome
 from edged.notices import Notice, about
 
 __all__ = ["AccessLog"]
@@ -33,37 +32,18 @@ class AccessLog:
         self._left_out = {True: 0, False: 0}
         self._window: asyncio.TimerHandle | None = None
 
-    def logging(self, answer: Answer) -> Answer:
-        """*answer*, with each call logged."""
-
-        async def logged(call: Call) -> bytes:
-            code, size = "INTERNAL", 0
-            try:
-                response = await answer(call)
-                code, size = "OK", len(response)
-                return response
-            except EdgedError as error:
-                code = error.grpc_status
-                raise
-            except asyncio.CancelledError:
-                code = "CANCELLED"
-                raise
-            finally:
-                self._log(call, code, size)
-
-        return logged
-
-    def _log(self, call: Call, code: str, size: int) -> None:
+    def observe(self, call: Call, outcome: Outcome) -> None:
+        """Log it, if that is not one too many."""
         if not self.lines_per_second or not _log.isEnabledFor(logging.INFO):
             return
         if self._window is None:
             self._window = asyncio.get_running_loop().call_later(_WINDOW, self._next_window)
-        well = code == "OK"
+        well = not outcome.failed
         if self._lines[well] >= self.lines_per_second:
             self._left_out[well] += 1
             return
         self._lines[well] += 1
-        fields = _fields(call, code, size)
+        fields = _fields(call, outcome)
         line = " ".join(f"{key}={_quoted(value)}" for key, value in fields.items())
         extra = {key.upper(): str(value) for key, value in fields.items()}
         if call.digest:
@@ -85,16 +65,16 @@ class AccessLog:
         self._left_out = {True: 0, False: 0}
 
 
-def _fields(call: Call, code: str, size: int) -> dict[str, object]:
+def _fields(call: Call, outcome: Outcome) -> dict[str, object]:
     """What a line says; times are in milliseconds."""
     fields: dict[str, object] = {
         "method": call.method,
         "client": call.client,
         "model": call.served_by,
-        "code": code,
+        "code": outcome.code,
         "request_bytes": len(call.payload),
-        "response_bytes": size,
-        "ms": f"{call.watch.elapsed * 1e3:.2f}",
+        "response_bytes": outcome.response_bytes,
+        "ms": f"{outcome.elapsed * 1e3:.2f}",
         "stages": ",".join(
             f"{step}:{seconds * 1e3:.2f}" for step, seconds in call.watch.steps.items()
         ),

@@ -17,8 +17,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from edged.calls import Answer, Call
-from edged.errors import EdgedError
+from edged.calls import Call, Outcome
 from edged.management import DeviceReport
 from edged.metrics._device import DeviceCollector
 from edged.slot import Event, SlotStatus, State
@@ -39,12 +38,17 @@ class Metrics:
 
     Args:
         version: of edged.
-        queued: how many calls wait for their turn now.
+        running: how many calls there are now.
+        queued: how many of them wait for their turn.
         device_report: what is known of the device now.
     """
 
     def __init__(
-        self, version: str, queued: Callable[[], int], device_report: Callable[[], DeviceReport]
+        self,
+        version: str,
+        running: Callable[[], int],
+        queued: Callable[[], int],
+        device_report: Callable[[], DeviceReport],
     ) -> None:
         self._registry = registry = CollectorRegistry()
         registry.register(DeviceCollector(device_report))
@@ -78,7 +82,9 @@ class Metrics:
             ("direction",),
             registry=registry,
         )
-        self._running = Gauge("edged_calls_running", "Calls in the daemon.", registry=registry)
+        Gauge("edged_calls_running", "Calls in the daemon.", registry=registry).set_function(
+            running
+        )
         Gauge(
             "edged_calls_queued", "Those of them that wait for their turn.", registry=registry
         ).set_function(queued)
@@ -117,34 +123,15 @@ class Metrics:
         """All of it, in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def timed(self, answer: Answer) -> Answer:
-        """*answer*, with each call counted, and timed by the stages that its watch was told."""
-
-        async def timed(call: Call) -> bytes:
-            began = time.monotonic()
-            code = "INTERNAL"
-            self._running.inc()
-            self._bytes.labels("request").inc(len(call.payload))
-            try:
-                response = await answer(call)
-                code = "OK"
-            except EdgedError as error:
-                code = error.grpc_status
-                raise
-            except BaseException as error:
-                code = "INTERNAL" if isinstance(error, Exception) else "CANCELLED"
-                raise
-            finally:
-                self._running.dec()
-                short = call.method.rpartition("/")[2]
-                self._calls.labels(short, self._serving, code).inc()
-                self._call_seconds.labels(short).observe(time.monotonic() - began)
-                for stage, took in call.watch.steps.items():
-                    self._stage_seconds.labels(stage).observe(took)
-            self._bytes.labels("response").inc(len(response))
-            return response
-
-        return timed
+    def observe(self, call: Call, outcome: Outcome) -> None:
+        """Count a call, and time it by the stages that its watch was told."""
+        method = call.method.rpartition("/")[2]
+        self._calls.labels(method, self._serving, outcome.code).inc()
+        self._call_seconds.labels(method).observe(outcome.seconds)
+        for stage, took in call.watch.steps.items():
+            self._stage_seconds.labels(stage).observe(took)
+        self._bytes.labels("request").inc(len(call.payload))
+        self._bytes.labels("response").inc(outcome.response_bytes)
 
     def slot_event(self, event: Event, status: SlotStatus) -> None:
         """Note what happened to the slot; see :meth:`edged.slot.Slot.on_event`."""
