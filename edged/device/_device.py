@@ -18,7 +18,7 @@ import numpy as np
 from edged.device._flash import Booted, FlashState, boot, flash_state, write_firmware
 from edged.device._ladder import Resets, Step
 from edged.device._memory import DmaBuffer
-from edged.device._pci import LinkErrors, LinkState, link_state, take_errors
+from edged.device._pci import Link, LinkErrors, LinkState
 from edged.device._ring import ALL_ONES, Ring, disable_queue, link_down, refusal
 from edged.device._transport import BusOwner, Transport
 from edged.errors import (
@@ -160,6 +160,7 @@ class Device:
     def __init__(self, transport: Transport, identity: Identity) -> None:
         self.identity = identity
         self._transport = transport
+        self._link = Link(transport)
         self._lock = threading.Lock()
         self._memory = DmaBuffer(transport, _RING_IOVA, Ring.bytes_for(_LOG2_SIZE))
         self._ring = Ring(transport, QUEUE_MANAGEMENT, self._memory, _LOG2_SIZE, start=False)
@@ -245,30 +246,25 @@ class Device:
             DeviceLostError: the link is down.
         """
         self._check_link()
-
-        def narrow(register: Reg) -> int:
-            return self._transport.region_read(register)
-
-        def wide(register: Reg) -> int:
-            return self._transport.region_read(register, 8)
-
-        temperature = narrow(Reg.TEMPERATURE_MC)
+        health = _Registers(self._transport, Reg.TEMPERATURE_MC, Reg.TIMEOUTS + 4)
+        counters = _Registers(self._transport, Reg.CYCLES, Reg.BYTES_WRITTEN + 8)
+        temperature = health[Reg.TEMPERATURE_MC]
         return Readings(
             temperature=(temperature - ((temperature >> 31) << 32)) / 1000,
-            power=narrow(Reg.POWER_MW) / 1000,
-            ecc_corrected=narrow(Reg.ECC_CORRECTED),
-            ecc_uncorrected=narrow(Reg.ECC_UNCORRECTED),
-            seu_count=narrow(Reg.SEU_COUNT),
-            calibrated=bool(narrow(Reg.DRAM_CALIBRATED)),
-            fault=_known(Fault, narrow(Reg.FAULT_CODE)),
-            fault_address=wide(Reg.FAULT_ADDRESS),
-            timeouts=narrow(Reg.TIMEOUTS),
-            reset_cause=_known(ResetCause, narrow(Reg.RESET_CAUSE)),
-            cycles=wide(Reg.CYCLES),
-            busy_cycles=wide(Reg.BUSY_CYCLES),
-            stall_cycles=wide(Reg.STALL_CYCLES),
-            bytes_read=wide(Reg.BYTES_READ),
-            bytes_written=wide(Reg.BYTES_WRITTEN),
+            power=health[Reg.POWER_MW] / 1000,
+            ecc_corrected=health[Reg.ECC_CORRECTED],
+            ecc_uncorrected=health[Reg.ECC_UNCORRECTED],
+            seu_count=health[Reg.SEU_COUNT],
+            calibrated=bool(health[Reg.DRAM_CALIBRATED]),
+            fault=_known(Fault, health[Reg.FAULT_CODE]),
+            fault_address=health.wide(Reg.FAULT_ADDRESS),
+            timeouts=health[Reg.TIMEOUTS],
+            reset_cause=_known(ResetCause, self._transport.region_read(Reg.RESET_CAUSE)),
+            cycles=counters.wide(Reg.CYCLES),
+            busy_cycles=counters.wide(Reg.BUSY_CYCLES),
+            stall_cycles=counters.wide(Reg.STALL_CYCLES),
+            bytes_read=counters.wide(Reg.BYTES_READ),
+            bytes_written=counters.wide(Reg.BYTES_WRITTEN),
         )
 
     def link(self) -> LinkState:
@@ -278,7 +274,7 @@ class Device:
             DeviceLostError: it is down.
         """
         self._check_link()
-        return link_state(self._transport)
+        return self._link.state()
 
     def link_errors(self) -> LinkErrors:
         """Errors on the link since this was last asked; each is told once.
@@ -287,7 +283,7 @@ class Device:
             DeviceLostError: it is down.
         """
         self._check_link()
-        return take_errors(self._transport)
+        return self._link.take_errors()
 
     def progress(self) -> tuple[int, int]:
         """Descriptors of the data queue that were fetched, and that were produced."""
@@ -553,15 +549,18 @@ class Device:
         return completion.status
 
     def _bank(self, number: int, active: bool) -> BankState:
-        def wide(register: int) -> int:
-            return self._transport.region_read(bank_offset(number, Bank.DIGEST) + register, 8)
+        first = bank_offset(number, Bank.DIGEST)
+        block = _Registers(self._transport, first, bank_offset(number, Bank.OWNER))
 
         def narrow(register: Bank) -> int:
-            return self._transport.region_read(bank_offset(number, register))
+            return block[bank_offset(number, register)]
+
+        def wide(register: Bank) -> int:
+            return block.wide(bank_offset(number, register))
 
         return BankState(
             number,
-            digest=b"".join(wide(at).to_bytes(8, "little") for at in range(0, 32, 8)),
+            digest=block.bytes(first, 32),
             base=wide(Bank.BASE),
             size=wide(Bank.SIZE),
             status=_known(BankStatus, narrow(Bank.STATUS)),
@@ -611,6 +610,26 @@ class Device:
 
 
 _Known = TypeVar("_Known", State, Fault, ResetCause, BankStatus)
+
+
+class _Registers:
+    """Those from *first* up to *end*, read at once: each access is a message to another process."""
+
+    def __init__(self, transport: Transport, first: int, end: int) -> None:
+        self._first = first
+        self._data = transport.region_read(first, end - first).to_bytes(end - first, "little")
+
+    def bytes(self, offset: int, size: int) -> bytes:
+        at = offset - self._first
+        return self._data[at : at + size]
+
+    def __getitem__(self, register: int) -> int:
+        """Of 32 bits."""
+        return int.from_bytes(self.bytes(register, 4), "little")
+
+    def wide(self, register: int) -> int:
+        """Of 64 bits."""
+        return int.from_bytes(self.bytes(register, 8), "little")
 
 
 def _known(kind: type[_Known], value: int) -> _Known:

@@ -12,11 +12,12 @@ from typing import Final
 from edged.device._ring import ALL_ONES
 from edged.device._transport import Transport
 
-__all__ = ["LinkErrors", "LinkState", "link_state", "take_errors"]
+__all__ = ["Link", "LinkErrors", "LinkState"]
 
 _FIRST_CAPABILITY_AT: Final = 0x34
 _EXPRESS: Final = 0x10
 _FIRST_EXTENDED_AT: Final = 0x100
+_CONFIG_BYTES: Final = 4096
 _AER: Final = 0x0001
 _UNCORRECTABLE_AT: Final = 0x04
 _CORRECTABLE_AT: Final = 0x10
@@ -77,41 +78,60 @@ class LinkErrors:
     uncorrectable: tuple[str, ...] = ()
 
 
-def link_state(transport: Transport) -> LinkState:
-    """Speed and width of the link, now and at best; zeros where the device does not say."""
-    at = transport.config_read(_FIRST_CAPABILITY_AT, 1)
-    for _ in range(48):  # as many as fit: a list that goes in circles ends, too
-        if not 0x40 <= at <= 0xF0:
-            break
-        header = transport.config_read(at, 2)
-        if header & 0xFF == _EXPRESS:
-            best = transport.config_read(at + 0x0C, 4)
-            now = transport.config_read(at + 0x12, 2)
-            return LinkState(*_speed_and_width(now), *_speed_and_width(best))
-        at = header >> 8
-    return LinkState(0.0, 0, 0.0, 0)
-
-
-def take_errors(transport: Transport, config_size: int = 4096) -> LinkErrors:
-    """The errors that stand in the registers of Advanced Error Reporting, which are cleared.
+class Link:
+    """The registers of one function's link. Where they are is looked up once.
 
     Args:
-        config_size: bytes of the configuration space; there is no such register in 256.
+        transport: to the function.
     """
-    at = _FIRST_EXTENDED_AT if config_size > _FIRST_EXTENDED_AT else 0
-    for _ in range(64):
-        if not _FIRST_EXTENDED_AT <= at <= config_size - 0x2C:
-            break
-        header = transport.config_read(at, 4)
-        if header in (0, ALL_ONES):
-            break
-        if header & 0xFFFF == _AER:
-            return LinkErrors(
-                _taken(transport, at + _CORRECTABLE_AT, _CORRECTABLE),
-                _taken(transport, at + _UNCORRECTABLE_AT, _UNCORRECTABLE),
-            )
-        at = header >> 20 & 0xFFC
-    return LinkErrors()
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._express_at = 0
+        self._errors_at = 0
+
+    def state(self) -> LinkState:
+        """Speed and width of the link, now and at best; zeros where the device does not say."""
+        if not self._express_at and not self._find_express():
+            return LinkState(0.0, 0, 0.0, 0)
+        best = self._transport.config_read(self._express_at + 0x0C, 4)
+        now = self._transport.config_read(self._express_at + 0x12, 2)
+        return LinkState(*_speed_and_width(now), *_speed_and_width(best))
+
+    def take_errors(self) -> LinkErrors:
+        """The errors that stand in the registers of Advanced Error Reporting, which are cleared."""
+        if not self._errors_at and not self._find_errors():
+            return LinkErrors()
+        return LinkErrors(
+            _taken(self._transport, self._errors_at + _CORRECTABLE_AT, _CORRECTABLE),
+            _taken(self._transport, self._errors_at + _UNCORRECTABLE_AT, _UNCORRECTABLE),
+        )
+
+    def _find_express(self) -> bool:
+        at = self._transport.config_read(_FIRST_CAPABILITY_AT, 1)
+        for _ in range(48):  # as many as fit: a list that goes in circles ends, too
+            if not 0x40 <= at <= 0xF0:
+                break
+            header = self._transport.config_read(at, 2)
+            if header & 0xFF == _EXPRESS:
+                self._express_at = at
+                return True
+            at = header >> 8
+        return False
+
+    def _find_errors(self) -> bool:
+        at = _FIRST_EXTENDED_AT
+        for _ in range(64):
+            if not _FIRST_EXTENDED_AT <= at <= _CONFIG_BYTES - 0x2C:
+                break
+            header = self._transport.config_read(at, 4)
+            if header in (0, ALL_ONES):
+                break
+            if header & 0xFFFF == _AER:
+                self._errors_at = at
+                return True
+            at = header >> 20 & 0xFFC
+        return False
 
 
 def _taken(transport: Transport, at: int, names: Mapping[int, str]) -> tuple[str, ...]:

@@ -31,7 +31,10 @@ class Transport(Protocol):
     """
 
     def region_read(self, offset: int, size: int = 4) -> int:
-        """The value at *offset* of BAR0, 4 or 8 bytes, little endian."""
+        """The value at *offset* of BAR0, little endian.
+
+        Of more than 8 bytes, a multiple of 4, those that come first are read first.
+        """
 
     def region_write(self, offset: int, value: int, size: int = 4, *, posted: bool = False) -> None:
         """Write 4 or 8 bytes to BAR0. *posted* does not wait, and does not hear of a refusal."""

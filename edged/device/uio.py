@@ -65,12 +65,11 @@ class UioTransport(KernelTransport):
                 ) from error
 
     def region_read(self, offset: int, size: int = 4) -> int:
-        at = self._bar0 + offset
-        low = self._read(self._memory, at, 4)
-        return low if size == 4 else low | self._read(self._memory, at + 4, 4) << 32
+        # A register of 64 bits is two of 32, on any processor.
+        words = range(0, size, 4)
+        return sum(self._read(self._memory, self._bar0 + offset + at, 4) << 8 * at for at in words)
 
     def region_write(self, offset: int, value: int, size: int = 4, *, posted: bool = False) -> None:
-        # A register of 64 bits is two of 32, on any processor.
         for at in range(0, size, 4):
             word = value >> 8 * at & 0xFFFF_FFFF
             self._write(self._memory, self._bar0 + offset + at, word, 4)

@@ -78,7 +78,7 @@ class Liar:
         self._heads = dict.fromkeys(range(QUEUES), 0)
 
     def region_read(self, offset: int, size: int = 4) -> int:
-        assert size in (4, 8) and offset % 4 == 0 and 0 <= offset <= 0x10000 - size
+        assert size % 4 == offset % 4 == 0 < size and 0 <= offset <= 0x10000 - size
         value = sum(self.registers.get(offset + at, 0) << 8 * at for at in range(0, size, 4))
         return self._lie(value, size)
 
