@@ -173,7 +173,7 @@ class Monitor:
             loop.remove_reader(event)
 
     def _pause(self) -> float:
-        """Longer while nothing runs and all is well: each look is some fifty reads."""
+        """Longer while nothing runs and all is well: each look is a dozen reads and a fence."""
         assert self.report is not None
         calm = self._at_rest and self.report.level() is Level.OK
         return self._poll_seconds * (_CALM if calm else 1)
