@@ -67,6 +67,7 @@ class Call:
         seconds: how long it waits.
         settled: when all was last quiet with a model serving, -1 if it was not before the call.
         absent: the device is not there, and the slot knows.
+        resets: of the device, before it.
         blocked: while it was under way, as many calls hung as are let in at a time.
     """
 
@@ -78,17 +79,19 @@ class Call:
     absent: bool
     sent: calls.Call
     task: asyncio.Task[bytes]
+    resets: int
     blocked: bool = False
 
 
 @dataclass(eq=False)
 class Deployment:
-    """A deployment under way; *settled* as in `Call`."""
+    """A deployment under way; *settled* and *resets* as in `Call`."""
 
     name: str
     settled: float
     calls_hang: bool
     task: asyncio.Task[Deployed]
+    resets: int
 
 
 class Daemon:
@@ -144,7 +147,7 @@ class SlotMachine(RuleBasedStateMachine):
         self.world.deploying[name] += 1
         hang = any(call.hangs for call in self.calls)
         task = self.daemon.loop.spawn(self.daemon.slot.deploy(record, _tell))
-        deployment = Deployment(name, self.settled, hang, task)
+        deployment = Deployment(name, self.settled, hang, task, self.world.hardware.resets)
         self.deployments.append(deployment)
         task.add_done_callback(lambda _: self.deployed(deployment))
 
@@ -176,7 +179,7 @@ class SlotMachine(RuleBasedStateMachine):
         sent = calls.Call("Predict", payload, now + seconds, asked, client, priority)
         task = self.daemon.loop.spawn(self.daemon.slot.call(sent))
         absent = not hardware.present and hardware.changed + NOTICED < now
-        call = Call(name, seconds, hangs, now, self.settled, absent, sent, task)
+        call = Call(name, seconds, hangs, now, self.settled, absent, sent, task, hardware.resets)
         self.calls.append(call)
         if sum(call.hangs for call in self.calls) >= AT_ONCE:
             for each in self.calls:
@@ -208,6 +211,12 @@ class SlotMachine(RuleBasedStateMachine):
         if self.world.hardware.present:
             return
         self.world.hardware.plug()
+
+    @rule(forgets=st.booleans())
+    def reset(self, forgets: bool) -> None:
+        if not self.world.hardware.present:
+            return
+        self.world.hardware.reset(forgets)
 
     @rule()
     def kill_container(self) -> None:
@@ -317,6 +326,8 @@ class SlotMachine(RuleBasedStateMachine):
             world.violated(f"{error!r} after {took:.3f} s without a device: {call}")
         if error is None or call.hangs or world.troubled >= call.settled:
             return
+        if world.hardware.resets - call.resets > 1:
+            return  # What was not run is tried again once.
         if (call.seconds == HURRIED or call.blocked) and isinstance(error, DeadlineError):
             return
         if call.name:
@@ -344,7 +355,9 @@ class SlotMachine(RuleBasedStateMachine):
             world.violated(f"deployment of {name} ended with {error!r}")
         elif name in UNSOUND or name in world.rotten or world.troubled >= deployment.settled:
             return
-        elif not (deployment.calls_hang and isinstance(error, DeadlineError)):
+        elif world.hardware.resets == deployment.resets and not (
+            deployment.calls_hang and isinstance(error, DeadlineError)
+        ):
             # Only that a call hangs, and so the old model cannot be drained, would be a reason.
             world.violated(f"{error!r} ended the deployment of {name}; nothing had gone wrong")
 

@@ -39,6 +39,7 @@ from edged.errors import (
     LimitError,
     ModelError,
     NotFoundError,
+    NotRunError,
     StoreError,
     UnavailableError,
 )
@@ -177,6 +178,8 @@ class Hardware:
         self.present = True
         self.changed = 0.0
         self.insertion = 0
+        self.resets = 0
+        self.was_reset = False
         self.banks = [Bank(), Bank()]
         self.active: int | None = None
         self.owner: FakeContainer | None = None
@@ -191,6 +194,7 @@ class Hardware:
     def unplug(self, forgets: bool) -> None:
         self._world.trouble()
         self.present, self.changed = False, self._world.clock.now
+        self.was_reset = False
         self.release(DeviceLostError("cannot answer: the device is gone"))
         if forgets:
             self.banks, self.active = [Bank(), Bank()], None
@@ -200,6 +204,18 @@ class Hardware:
         self._world.trouble()
         self.present, self.changed = True, self._world.clock.now
         self.insertion += 1
+        self._tell()
+
+    def reset(self, forgets: bool) -> None:
+        """By who watches it: openings of before are of no use, a new one finds it well."""
+        self.resets += 1
+        self.insertion += 1
+        self.was_reset = True
+        if self.owner is not None:
+            self.owner.was_reset = True
+        self.release(NotRunError("cannot run: it is being reset"))
+        if forgets:
+            self.banks, self.active = [Bank(), Bank()], None
         self._tell()
 
     def release(self, error: EdgedError) -> None:
@@ -305,7 +321,8 @@ class FakeLink:
         hardware = self._world.hardware
         while hardware.present and hardware.insertion == device.insertion:
             await hardware.event().wait()
-        return Gone("the device is gone")
+        mended = hardware.present and hardware.was_reset
+        return Gone("it was reset" if mended else "the device is gone", mended)
 
     async def data_connection(self) -> SimpleNamespace:
         await _pause(self._loop, MOMENT)
@@ -329,6 +346,7 @@ class FakeContainer:
         self._pending: dict[asyncio.Future[bytes], None] = {}  # in order
         self._tested = False
         self._prepared: int | None = None
+        self.was_reset = False
         self.lost = False
         world.live.add(self)
 
@@ -357,7 +375,7 @@ class FakeContainer:
             raise DeviceLostError("cannot attach: the device is gone")
         if hardware.owner is not None:
             self._world.violated(f"{self} was attached while {hardware.owner} is")
-        self._tested = False
+        self._tested = self.was_reset = False
         hardware.owner = self
         await _pause(self._loop, MOMENT)
 
@@ -365,6 +383,7 @@ class FakeContainer:
         await self._operate(Part.CONTAINER)
         if self._world.hardware.owner is self:
             self._world.hardware.release(UnavailableError("cannot answer: detached"))
+        self.was_reset = False
         await _pause(self._loop, MOMENT)
 
     async def self_test(self, at_most: float = math.inf) -> None:
@@ -468,6 +487,8 @@ class FakeContainer:
             raise ContainerError("cannot reach the container: it is gone")
 
     def _check_attached(self) -> None:
+        if self.was_reset:
+            raise NotRunError("cannot run: the data queue was taken away")
         if self._world.hardware.owner is not self:
             raise UnavailableError("cannot answer: no device is attached")
 
