@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -16,9 +15,9 @@ from edged.cli._control import Daemon, configuration, socket_path
 from edged.cli._firmware import FLASH_EXAMPLES, IMAGE_EXAMPLES, flash, image
 from edged.cli._options import ConfigOption, JsonOption, SocketOption
 from edged.cli._output import print_json, print_table, stdout
-from edged.config import DeviceUse
+from edged.cli.which import DeviceKind, device_for
 from edged.device import disarm, inject, vfio_user
-from edged.discovery import Card, survey
+from edged.discovery import survey
 from edged.management import DeviceReport
 from edged.npu.registers import Injection
 
@@ -33,13 +32,6 @@ device = typer.Typer(
     invoke_without_command=True,
     add_completion=False,
 )
-
-
-class DeviceKind(enum.StrEnum):
-    """What may be the device."""
-
-    CARD = "card"
-    EMULATOR = "emulator"
 
 
 class _Kind(enum.StrEnum):
@@ -166,23 +158,6 @@ def inject_fault(
         transport.close()
     if as_json:
         print_json({"device": str(path), "injected": None if kind is _Kind.NONE else kind.value})
-
-
-def device_for(use: DeviceUse, cards: Sequence[Card]) -> tuple[DeviceKind, str]:
-    """What is the device of a machine with *cards*, and why.
-
-    Args:
-        cards: those whose ids and class are like ours.
-    """
-    match use:
-        case DeviceUse.CARD:
-            return DeviceKind.CARD, "device.use says so"
-        case DeviceUse.EMULATOR:
-            return DeviceKind.EMULATOR, "device.use says so"
-        case DeviceUse.AUTO if cards:
-            return DeviceKind.CARD, "; ".join(map(str, cards))
-        case DeviceUse.AUTO:
-            return DeviceKind.EMULATOR, "there is no card that could be ours"
 
 
 def _facts(found: DeviceReport) -> list[tuple[str, str]]:

@@ -3,26 +3,32 @@
 Driver, emulator and gateware meet here and nowhere else.
 """
 
-from edged.npu import numerics, registers
-from edged.npu.firmware import (
-    EMULATOR_SHELL,
-    MAX_FIRMWARE_BYTES,
-    Firmware,
-    FirmwareHeader,
-    FirmwareKind,
-    parse_firmware,
-    parse_firmware_header,
-    serialize_firmware,
-)
-from edged.npu.graph import ACCUMULATOR_BOUND, DType, Layer, Op, ProgramImage, Tensor
-from edged.npu.image import (
-    MAX_IMAGE_BYTES,
-    image_digest,
-    parse_image,
-    serialize_image,
-    weights_bytes,
-)
-from edged.npu.registers import ABI, Array
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edged.npu import numerics, registers
+    from edged.npu.firmware import (
+        EMULATOR_SHELL,
+        MAX_FIRMWARE_BYTES,
+        Firmware,
+        FirmwareHeader,
+        FirmwareKind,
+        parse_firmware,
+        parse_firmware_header,
+        serialize_firmware,
+    )
+    from edged.npu.graph import ACCUMULATOR_BOUND, DType, Layer, Op, ProgramImage, Tensor
+    from edged.npu.image import (
+        MAX_IMAGE_BYTES,
+        image_digest,
+        parse_image,
+        serialize_image,
+        weights_bytes,
+    )
+    from edged.npu.registers import ABI, Array
 
 __all__ = [
     "ABI",
@@ -49,3 +55,24 @@ __all__ = [
     "serialize_image",
     "weights_bytes",
 ]
+
+_PLACES = {
+    "ABI": "registers",
+    "Array": "registers",
+    **dict.fromkeys(
+        ("ACCUMULATOR_BOUND", "DType", "Layer", "Op", "ProgramImage", "Tensor"), "graph"
+    ),
+    **dict.fromkeys(
+        ("MAX_IMAGE_BYTES", "image_digest", "parse_image", "serialize_image", "weights_bytes"),
+        "image",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import on first use: who wants the registers alone need not wait for NumPy, 100 ms."""
+    if name not in __all__:
+        raise AttributeError(name)
+    if name in ("numerics", "registers"):
+        return import_module(f"edged.npu.{name}")
+    return getattr(import_module(f"edged.npu.{_PLACES.get(name, 'firmware')}"), name)

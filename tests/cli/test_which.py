@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.cli._device import DeviceKind, device_for
+from edged.cli.which import DeviceKind, device_for
 from edged.config import DeviceUse
 from edged.discovery import Card, PciAddress
 
@@ -49,3 +49,23 @@ def test_its_exit_status_is_for_scripts(tmp_path: Path) -> None:
         check=True,
     )
     assert json.loads(done.stdout) == {"device": "card", "why": "device.use says so"}
+
+
+def test_systemd_asks_by_the_exit_status_of_less(tmp_path: Path) -> None:
+    config = tmp_path / "edged.toml"
+    for text, emulator, card in (
+        ('[device]\nuse = "card"\n', 1, 0),
+        ('[device]\nuse = "emulator"\n', 0, 1),
+        ('[device]\nuse = "no"\n', 78, 78),
+    ):
+        config.write_text(text)
+        for wanted, status in (("emulator", emulator), ("card", card)):
+            command = [sys.executable, "-m", "edged.cli.which", wanted, "--config", config]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == status, done
+            assert ("device.use" in done.stderr) == (status == 78)
+    program = "import sys, edged.cli.which; print(*sys.modules)"
+    known = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not {"numpy", "typer", "rich", "asyncio", "pyudev"} & set(known.stdout.split())
