@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import random
 import struct
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc.aio
 
 from edged import wire
+from edged.wire import inference
 
 PREDICT = f"/{wire.PREDICT}"
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -51,11 +53,11 @@ def header(name: str, value: str) -> bytes:
     return b"\x00" + b"".join(bytes([len(text)]) + text for text in texts)
 
 
-def call_headers(stream: int) -> bytes:
+def call_headers(stream: int, path: str = PREDICT) -> bytes:
     fields = {
         ":method": "POST",
         ":scheme": "http",
-        ":path": PREDICT,
+        ":path": path,
         ":authority": "edge",
         "te": "trailers",
         "content-type": "application/grpc",
@@ -106,7 +108,8 @@ async def read_nothing(target: str, times: int) -> str:
     async with raw(target) as (reader, writer):
         writer.write(_PREFACE + no_window)
         for stream in range(1, 2 * times, 2):
-            writer.write(call_headers(stream))
+            # An empty message is all that this asks for.
+            writer.write(call_headers(stream, f"/{inference.SERVER_METADATA}"))
             writer.write(frame(_DATA, _END_STREAM, stream, b"\0\0\0\0\0"))
         await writer.drain()
         # Until nothing comes any more.
@@ -180,6 +183,43 @@ async def send_too_much(target: str, times: int) -> str:
         ) as channel:
             for _ in range(times):
                 codes[await code_of(channel, large)] += 1
+    return _counted(codes)
+
+
+def png(width: int, height: int, rows: int) -> bytes:
+    """A black image that says it has that size, and has so many *rows*."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checked = kind + data
+        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    packer = zlib.compressobj(9)
+    row = bytes(1 + 3 * width)
+    packed = b"".join(packer.compress(row) for _ in range(rows)) + packer.flush()
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", head), (b"IDAT", packed), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+async def send_images(target: str, times: int) -> str:
+    """PNGs of a thousand times their size: too large, just not too large, with more than they say.
+
+    The model has to take images.
+    """
+    large = await asyncio.to_thread(
+        lambda: (png(60_000, 60_000, 1), png(6_300, 6_300, 6_300), png(100, 100, 3_000_000))
+    )
+    requests = []
+    for image in large:
+        request = wire.PredictRequest()
+        request.inputs["images"].dtype = wire.DataType.DT_STRING
+        request.inputs["images"].string_val.append(image)
+        request.inputs["images"].tensor_shape.dim.add(size=1)
+        requests.append(request.SerializeToString())
+    codes: Counter[str] = Counter()
+    async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
+        for _ in range(times):
+            codes.update(await asyncio.gather(*(code_of(channel, each) for each in requests)))
     return _counted(codes)
 
 
