@@ -49,6 +49,7 @@ __all__ = [
     "StateConfig",
     "TracingConfig",
     "Whose",
+    "credentials_place",
     "default_file",
     "load_config",
     "reference",
@@ -785,10 +786,7 @@ def settings(path: Path | None, environment: Mapping[str, str] = os.environ) -> 
     places = {"{state}": _state_place(environment)}
     places["{state}"] = _resolved(state, places)
     places["{runtime}"] = _runtime_place(environment, places["{state}"])
-    # Of the unit, for who asks from outside of it; systemd.exec(5).
-    places["{credentials}"] = Path(
-        environment.get("CREDENTIALS_DIRECTORY") or "/run/credentials/edged.service"
-    )
+    places["{credentials}"] = credentials_place(environment)
     all_settings = tuple(
         replace(
             setting, value=places["{state}"] if setting is state else _resolved(setting, places)
@@ -799,6 +797,11 @@ def settings(path: Path | None, environment: Mapping[str, str] = os.environ) -> 
     )
     _check_listeners(all_settings)
     return all_settings
+
+
+def credentials_place(environment: Mapping[str, str]) -> Path:
+    """Where ``{credentials}`` is: of the unit, for who asks from outside of it; systemd.exec(5)."""
+    return Path(environment.get("CREDENTIALS_DIRECTORY") or "/run/credentials/edged.service")
 
 
 @dataclass(frozen=True, slots=True)
@@ -1241,5 +1244,5 @@ _REFERENCE_HEAD = (
     " `/run/credentials/edged.service` |",
     "| `~` | the home directory | | |",
     "",
-    "A relative path starts at the folder of the configuration file.",
+    "A relative path starts at the folder of the file that says it: one in `FILE.d`, there.",
 )

@@ -12,7 +12,8 @@ from rich.markup import escape
 
 from edged.cli._control import SERVICE_FILE, UNDER_SYSTEMD
 from edged.cli._output import print_json, print_table, stdout
-from edged.config import settings
+from edged.config import Config, credentials_place, load_config, settings
+from edged.errors import ConfigError
 
 CHECK_EXAMPLES = "edgectl config check · edgectl config check ./edged.toml"
 SHOW_EXAMPLES = "edgectl config show · edgectl config show --all · edgectl config show --json"
@@ -39,17 +40,44 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")
 def check(file: _File = None, as_json: _Json = False) -> None:
     """Say whether the configuration can be used; if not, exit with status 78.
 
-    Nothing is changed: a running edged goes on with what it has.
+    Certificates, keys and tokens are read as well. Nothing is changed: a running edged goes on with
+    what it has.
     """
     path, environment = _meant(file)
     files = {str(setting.file) for setting in settings(path, environment) if setting.file}
+    unseen = _unseen(load_config(path, environment), environment)
     if as_json:
-        print_json({"usable": True, "files": sorted(files)})
-    elif path is None:
+        print_json({"usable": True, "files": sorted(files), "not_looked_at": unseen})
+        return
+    if path is None:
         stdout().print(f"there is no {SERVICE_FILE}: the defaults are in force")
     else:
         said = ", ".join(sorted(files)) or f"{path} changes nothing"
         stdout().print(escape(f"usable: {said}"))
+    if unseen:
+        stdout().print(escape(f"not looked at: {unseen}"))
+
+
+def _unseen(config: Config, environment: Mapping[str, str]) -> str:
+    """What of the listeners' files cannot be looked at from here, and why; empty if all can.
+
+    Raises:
+        ConfigError: one cannot be used.
+    """
+    # Imported late: gRPC takes a while.
+    from edged.listening import Listening
+
+    try:
+        Listening(config)
+    except ConfigError as error:
+        cause = error.__cause__
+        loaded = str(credentials_place(environment))
+        if isinstance(cause, PermissionError):
+            return f"{cause.filename}, which this user may not read; ask as root"
+        if isinstance(cause, FileNotFoundError) and str(cause.filename).startswith(loaded):
+            return f"{cause.filename}, which systemd puts there when it starts edged"
+        raise
+    return ""
 
 
 @config.command(epilog=SHOW_EXAMPLES)

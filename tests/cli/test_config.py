@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
 
 def edgectl(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -49,3 +50,23 @@ def test_check_says_whether_it_can_be_used(file: Path) -> None:
         f"edgectl: cannot use {folder}/1.toml: slot.attempts is 0, wanted a whole number,"
         " at least 1\n"
     )
+
+
+def test_check_reads_what_the_listeners_need(file: Path) -> None:
+    file.write_text('[listeners.lan]\nlisten = "0.0.0.0:1"\ncertificate = "a.crt"\nkey = "a.key"\n')
+    done = edgectl("check", file)
+    assert done.returncode == 78
+    assert done.stderr.startswith(
+        f"edgectl: cannot use listeners.lan.certificate, {file.parent}/a.crt: No such file"
+    )
+    certificate = trustme.CA().issue_cert("edge")
+    (file.parent / "a.crt").write_bytes(certificate.cert_chain_pems[0].bytes())
+    (file.parent / "a.key").write_bytes(certificate.private_key_pem.bytes())
+    done = edgectl("check", file)
+    assert done.returncode == 0 and done.stdout == f"usable: {file}\n"
+    # Whom it lets in is said as at a start.
+    assert "listeners.lan, 0.0.0.0:1, is open to the network" in done.stderr
+    file.write_text(file.read_text().replace('"a.key"', '"{credentials}/a.key"'))
+    done = edgectl("check", file)
+    assert done.returncode == 0
+    assert "not looked at: /run/credentials/edged.service/a.key, which systemd puts" in done.stdout
