@@ -1,9 +1,9 @@
 """The work of a container without edged: in-process, and as a bare grpc.aio server.
 
-    python bench/bare.py SOCKET int8|float MODEL COMPILED
+    python bench/bare.py SOCKET int8|float|none MODEL COMPILED
 
 The executor is the emulator's own, on the same program image, or ONNX Runtime on the float model;
-each on one thread.
+each on one thread. With none the answer is always the same, and what is left is the server.
 """
 
 from __future__ import annotations
@@ -69,6 +69,16 @@ class Float:
         return np.asarray(self._session.run(None, {self._input: x})[0])
 
 
+class Nothing:
+    """An answer of the same size, without an executor."""
+
+    def __init__(self) -> None:
+        self._answer = np.zeros((1, 1000), np.float32)
+
+    def tensor(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return self._answer
+
+
 def photo(bare: Bare, data: bytes, spec: Preprocess) -> npt.NDArray[np.float32]:
     """The output for an image file, decoded as edged decodes it."""
     return bare.tensor(np.asarray(image_to_array(data, spec), np.float32))
@@ -82,7 +92,12 @@ def session(model: Path) -> InferenceSession:
 
 
 def make(kind: str, model: Path, compiled: Path) -> Bare:
-    return Int8(compiled) if kind == "int8" else Float(model)
+    match kind:
+        case "int8":
+            return Int8(compiled)
+        case "float":
+            return Float(model)
+    return Nothing()
 
 
 async def serve(socket: str, bare: Bare) -> None:

@@ -56,6 +56,11 @@ MARKS = ("<!-- bench/serving.py writes from here -->", "<!-- to here -->")
 # Sides.
 EDGED, AIO, AIO_FLOAT = "edged", "grpc.aio int8", "grpc.aio float32"
 INT8, FLOAT = "in-process int8", "in-process float32"
+# What of it is the machine's: the same after a rest, a server that computes nothing, and a byte to
+# another process and back.
+RESTED, AIO_NOTHING = "in-process int8, after 5 ms of rest", "grpc.aio without an executor"
+PIPE = "a byte through a pipe to another process, and one back"
+REST_SECONDS = 0.005
 # What is sent.
 TENSOR, JPEG, SHARED = "tensor, 602 KB", "JPEG, 105 KB", "shared memory, 602 KB"
 HOPS = ("receive", "queue", "channel", "decode", "device", "epilogue", "encode", "send")
@@ -206,15 +211,32 @@ async def split(socket: Path, ask: Ask, seconds: float) -> Iterator[dict[str, fl
     return iter(found)
 
 
-def alone(run: Callable[[], object], seconds: float) -> tuple[list[float], float]:
-    """Latencies of one caller in this process."""
+def alone(
+    run: Callable[[], object], seconds: float, rest: float = 0.0
+) -> tuple[list[float], float]:
+    """Latencies of one caller in this process, who rests before each call."""
     latencies = []
     run()
     began = time.perf_counter()
-    while (sent := time.perf_counter()) < began + seconds:
+    while time.perf_counter() < began + seconds:
+        if rest:
+            time.sleep(rest)
+        sent = time.perf_counter()
         run()
         latencies.append(time.perf_counter() - sent)
     return latencies, time.perf_counter() - began
+
+
+@contextmanager
+def other_process() -> Iterator[Callable[[], object]]:
+    """What sends a byte to another process and has one back."""
+    script = "import os\nwhile os.read(0, 1): os.write(1, b'x')"
+    words = [sys.executable, "-c", script]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        there, back = process.stdin.fileno(), process.stdout.fileno()
+        yield lambda: (os.write(there, b"x"), os.read(back, 1))
+        process.stdin.close()
 
 
 def compile_model(model: Path, folder: Path) -> Path:
@@ -305,8 +327,11 @@ def measure(
     data = PHOTO.read_bytes()
     spec = Preprocess("images", SIDE, SIDE)
     asks = requests(x)
-    with shared_tensor(sockets[EDGED], x):
+    with shared_tensor(sockets[EDGED], x), other_process() as ping:
         for _ in range(rounds):
+            results.cells[PIPE, TENSOR, 1].add(*alone(ping, seconds / 4))
+            cold = alone(lambda: bares[INT8].tensor(x), seconds, REST_SECONDS)
+            results.cells[RESTED, TENSOR, 1].add(*cold)
             for payload, ask in asks.items():
                 for name, bare in bares.items():
                     if payload != SHARED:
@@ -317,7 +342,9 @@ def measure(
                         )
                         results.cells[name, payload, 1].add(*alone(run, seconds))
                 for name, socket in sockets.items():
-                    if payload == SHARED and name != EDGED:
+                    if (payload == SHARED and name != EDGED) or (
+                        payload != TENSOR and name == AIO_NOTHING
+                    ):
                         continue
                     for clients in CLIENTS:
                         found = asyncio.run(load(socket, ask, clients, seconds))
@@ -360,12 +387,18 @@ def aims(results: Results) -> list[Aim]:
 
 def tables(results: Results) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
     """Each by its title: heads and rows."""
+    cells = results.cells
     found = {
         "Aims": (
             ("", "aim", "found", "met"),
             [(aim.what, aim.wanted, f"{aim.found:.2f}", aim.word) for aim in aims(results)],
         )
     }
+    floors = [(side, cells[side, TENSOR, 1]) for side in (PIPE, AIO_NOTHING, RESTED, INT8)]
+    found["The machine, in this run"] = (
+        ("tensor, 602 KB, one client", "p50, ms", "p99, ms"),
+        [(side, f"{cell.ms(0.5):.2f}", f"{cell.ms(0.99):.2f}") for side, cell in floors],
+    )
     for payload in (TENSOR, JPEG, SHARED):
         rows = []
         for side in (INT8, EDGED, AIO, FLOAT, AIO_FLOAT):
@@ -373,7 +406,9 @@ def tables(results: Results) -> dict[str, tuple[tuple[str, ...], list[tuple[str,
                 if (side, payload, clients) not in results.cells:
                     continue
                 cell = results.cells[side, payload, clients]
-                base = results.cells.get((FLOAT if "float" in side else INT8, payload, 1))
+                # In a process of its own there is nothing to share memory with.
+                like = TENSOR if payload == SHARED else payload
+                base = results.cells.get((FLOAT if "float" in side else INT8, like, 1))
                 over = f"{cell.ms(0.5) / base.ms(0.5):.2f}" if base and clients == 1 else ""
                 rates = f"{cell.rate / base.rate:.2f}" if base else ""
                 rows.append(
@@ -511,7 +546,7 @@ def main() -> int:
         bundle = pack(model, folder / f"{NAME}-1.0.0.edgemodel")
         bares = {INT8: make("int8", model, compiled), FLOAT: make("float", model, compiled)}
         sockets = {EDGED: stack.enter_context(appliance(folder, bundle))}
-        for side, kind in ((AIO, "int8"), (AIO_FLOAT, "float")):
+        for side, kind in ((AIO, "int8"), (AIO_FLOAT, "float"), (AIO_NOTHING, "none")):
             socket = folder / f"{kind}.sock"
             sockets[side] = stack.enter_context(bare_server(socket, kind, model, compiled))
         with Progress(console=console, transient=True) as progress:
