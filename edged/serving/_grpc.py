@@ -50,7 +50,7 @@ _LAST_WORDS = 0.5
 # No call came for so long: none is on its way in, or they come so often that some always are.
 _QUIET = 0.05
 _QUIET_AT_THE_LATEST = 0.3
-# Connections that say nothing, or whose other end is gone, are closed; so are those in excess.
+# Connections that say nothing, or whose other end is gone, are closed.
 _AGAINST_STRANGERS = (
     ("grpc.max_metadata_size", 16 << 10),
     ("grpc.absolute_max_metadata_size", 32 << 10),
@@ -59,7 +59,6 @@ _AGAINST_STRANGERS = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.max_connection_idle_ms", 600_000),
-    ("grpc.max_allowed_incoming_connections", 1024),
 )
 # Health checks and descriptions of services, at the same time, besides the calls.
 _OTHER_CALLS = 128
@@ -73,11 +72,13 @@ class ServingLimits:
         message_bytes: the largest request and response; gRPC's own default is 4 MiB.
         concurrent_calls: calls beyond it are refused with RESOURCE_EXHAUSTED.
         call_seconds: the deadline of a call that brings none.
+        connections: to one address; those beyond it are closed.
     """
 
     message_bytes: int = 64 << 20
     concurrent_calls: int = 512
     call_seconds: float = 60.0
+    connections: int = 1024
 
 
 class GrpcFront:
@@ -136,6 +137,7 @@ class GrpcFront:
                     ("grpc.max_concurrent_streams", 2 * self._limits.concurrent_calls + 1000),
                     # Two servers on one port would share the calls without a word.
                     ("grpc.so_reuseport", 0),
+                    ("grpc.max_allowed_incoming_connections", self._limits.connections),
                     *_AGAINST_STRANGERS,
                 ],
             )

@@ -47,6 +47,8 @@ __all__ = ["RestFront"]
 _log = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = "1"
+# Of a connection between two requests, before the first one, or in the midst of its headers.
+_IDLE_SECONDS: Final = 60.0
 _MOST_SMALL_BODY: Final = 64 << 10
 _JSON_LENGTH: Final = "Inference-Header-Content-Length"
 _ENCODINGS: Final = ("gzip", "deflate")
@@ -97,11 +99,13 @@ class RestFront:
         for listener in self._listeners:
             # Signals belong to the daemon, and a body is inflated where it is parsed. A call is
             # called off with its connection.
-            runner = web.AppRunner(
+            runner = _Runner(
                 self._application(listener),
+                self._limits.connections,
                 access_log=None,
                 auto_decompress=False,
                 handler_cancellation=True,
+                keepalive_timeout=_IDLE_SECONDS,
                 shutdown_timeout=1.0,
             )
             await runner.setup()
@@ -323,6 +327,30 @@ class RestFront:
     async def _unload(self, request: web.Request) -> web.Response:
         await self._models.unload(request.match_info["model"])
         return _json({})
+
+
+class _Runner(web.AppRunner):
+    """One whose connections have a bound: each takes a descriptor before it has said a word."""
+
+    def __init__(self, app: web.Application, connections: int, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._most = connections
+
+    @property
+    def server(self) -> Any:
+        """What makes a protocol for each connection."""
+        server = super().server
+        if server is None:
+            return None
+        return lambda: server() if len(server.connections) < self._most else _TooMany()
+
+
+class _TooMany(asyncio.Protocol):
+    """For a connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
 
 
 _BINARY: Final = "binary_tensor_data"

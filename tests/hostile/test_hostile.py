@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import cast
 
@@ -33,7 +34,7 @@ from edged.wire.rest import frame
 POST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: "
 # Keys of a request's own type came with a later aiohttp than is needed.
 WITHOUT_KEYS = pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning")
-LIMITS = ServingLimits(message_bytes=1 << 20, concurrent_calls=20, call_seconds=0.5)
+LIMITS = ServingLimits(message_bytes=1 << 20, concurrent_calls=20, call_seconds=0.5, connections=30)
 
 
 async def answer(call: Call) -> bytes:
@@ -187,3 +188,19 @@ async def test_one_client_of_rest_leaves_places_for_others(
         assert await modest == (200, None)
         counted = Counter([code for code, _ in await asyncio.gather(*greedy)])
         assert counted == {200: 15, 429: 5}
+
+
+async def test_connections_to_rest_have_a_bound(tmp_path: Path, in_flight: InFlight) -> None:
+    async with rest(tmp_path, in_flight, Admission("rest")) as address, AsyncExitStack() as stack:
+
+        async def alive() -> bool:
+            reader, writer = await stack.enter_async_context(attacks.raw(address))
+            writer.write(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(10):
+                with contextlib.suppress(ConnectionError):
+                    return b" 200 " in await reader.readline()
+            return False
+
+        for _ in range(LIMITS.connections):
+            assert await alive()
+        assert not await alive()
