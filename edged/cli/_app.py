@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import sys
+from collections.abc import Iterator
 from typing import Any, Final
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from edged.errors import EdgedError
 
@@ -20,34 +22,82 @@ _EPILOGUE = (
 )
 
 _COMMANDS: Final = {
-    "pack": "_bundle",
-    "inspect": "_bundle",
-    "verify": "_bundle",
-    "score": "_score",
-    "zoo": "_zoo",
-    "compile": "_compile",
-    "convert": "_convert",
-    "featurize": "_transfer",
-    "head": "_transfer",
-    "push": "_push",
-    "status": "_status",
-    "top": "_top",
-    "models": "_manage",
-    "activate": "_manage",
-    "rollback": "_manage",
-    "cancel": "_manage",
-    "pin": "_manage",
-    "unpin": "_manage",
-    "remove": "_manage",
-    "history": "_manage",
-    "device": "_device",
-    "logs": "_logs",
-    "doctor": "_doctor",
-    "config": "_config",
-    "token": "_token",
+    "pack": ("_bundle", "Pack an ONNX model into a bundle that edged loads."),
+    "inspect": ("_bundle", "Show what a bundle says of its model, after checking all of it."),
+    "verify": (
+        "_bundle",
+        "Check bundles as edged does before it loads one: archive, digests, sizes, manifest.",
+    ),
+    "score": (
+        "_score",
+        "Have photographs scored by the model that a server has loaded, one call each.",
+    ),
+    "zoo": (
+        "_zoo",
+        "Make a classic network, as a bundle or an ONNX file; without a name, list them.",
+    ),
+    "compile": (
+        "_compile",
+        "Compile a model as edged does when it is dropped, and say what became of each operator.",
+    ),
+    "convert": ("_convert", "Convert a TensorFlow model into a bundle."),
+    "featurize": (
+        "_transfer",
+        "Compute the features of photographs with a bundle's network, for a classifier of one's"
+        " own.",
+    ),
+    "head": (
+        "_transfer",
+        "Train a classifier on features, and pack it with the network that they are from.",
+    ),
+    "push": (
+        "_push",
+        "Copy a model into the drop folder, and follow it until it serves or is rejected.",
+    ),
+    "status": (
+        "_status",
+        "Show on one screen what edged is doing, what is wrong, and what to do about it.",
+    ),
+    "top": (
+        "_top",
+        "Show the calls of the last ten seconds, anew every second, until interrupted.",
+    ),
+    "models": ("_manage", "List the models in the store: loaded, available, set aside and why."),
+    "activate": (
+        "_manage",
+        "Make a model in the store serve: pinned or not, older or newer, set aside or not.",
+    ),
+    "rollback": ("_manage", "Make the model serve that did before the present one."),
+    "cancel": (
+        "_manage",
+        "Call off what is on its way into the slot; what serves goes on serving.",
+    ),
+    "pin": ("_manage", "Have what serves stay: what is dropped is stored, and not activated."),
+    "unpin": ("_manage", "Have what is dropped serve again."),
+    "remove": ("_manage", "Remove a model from the store. One that is in use is not removed."),
+    "history": (
+        "_manage",
+        "Show which model began to serve when, who wanted it, and how long calls were held.",
+    ),
+    "device": ("_device", "Show the device: its health, its banks, its resets."),
+    "logs": (
+        "_logs",
+        "Show the log, with an explanation of each message that has one (journalctl -x).",
+    ),
+    "doctor": (
+        "_doctor",
+        "Look for the usual troubles: configuration, daemon, device, folders, disk, sandbox,"
+        " ports.",
+    ),
+    "config": ("_config", "Show what the configuration says, and check whether it can be used."),
+    "token": ("_token", "Make, list and revoke the bearer tokens that clients call with."),
 }
-"""Each command and its module, in the order of ``--help``. The module has a function of the name of
-the command (or a Typer application, for a group of commands) and perhaps ``NAME_EXAMPLES``."""
+"""Each command, its module and its first words of help, in the order of ``--help``.
+
+The module has a function of the name of the command (or a Typer application, for a group of
+commands) and perhaps ``NAME_EXAMPLES``. The words stand there as well; with them here a list of
+commands needs no module.
+"""
 
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
@@ -61,10 +111,15 @@ class _Commands(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_COMMANDS)
 
+    listing = False
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"edged.cli.{_COMMANDS[cmd_name]}")
+        place, words = _COMMANDS[cmd_name]
+        if self.listing:
+            return TyperCommand(cmd_name, help=words)
+        module = importlib.import_module(f"edged.cli.{place}")
         found = getattr(module, cmd_name)
         if not isinstance(found, typer.Typer):
             function = found
@@ -74,6 +129,23 @@ class _Commands(TyperGroup):
         command = typer.main.get_command(found)
         command.name = cmd_name
         return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with self._listing():
+            super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        with self._listing():
+            return super().shell_complete(ctx, incomplete)
+
+    @contextlib.contextmanager
+    def _listing(self) -> Iterator[None]:
+        """While only names and first words of commands are wanted."""
+        self.listing = True
+        try:
+            yield
+        finally:
+            self.listing = False
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         close = difflib.get_close_matches(args[0], _COMMANDS, n=1)

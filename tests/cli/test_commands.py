@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from edged.cli._app import app
+from edged.cli._app import _COMMANDS, app
 from edged.errors import UnavailableError
 
 ROOT: Any = typer.main.get_command(app)
@@ -39,6 +41,18 @@ def test_each_can_speak_json_and_explains_itself(path: tuple[str, ...]) -> None:
     for parameter in command.params:
         if parameter.param_type_name == "option":
             assert parameter.help, f"{' '.join(path)} {parameter.opts[0]} says nothing"
+
+
+def test_a_list_of_commands_says_what_each_says_of_itself_and_imports_none() -> None:
+    context = ROOT.make_context("edgectl", [], resilient_parsing=True)
+    for name, (_, words) in _COMMANDS.items():
+        assert ROOT.get_command(context, name).help.partition("\n")[0] == words
+    program = "import sys; from edged.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    listed = subprocess.run(
+        [sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=False
+    )
+    assert "Check bundles as edged does" in listed.stdout
+    assert not {"numpy", "grpc", "onnx"} & set(listed.stdout.split())
 
 
 ASKING = [
