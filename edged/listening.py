@@ -14,7 +14,7 @@ from edged.notices import Notice, about
 from edged.serving import Admission, Listener, Tls, TlsFiles, Tokens
 from edged.tokens import TokenFile
 
-__all__ = ["Listening"]
+__all__ = ["Listening", "troubles"]
 
 _log = logging.getLogger(__name__)
 
@@ -78,9 +78,8 @@ class Listening:
         )
 
     def _listener(self, name: str, wanted: ListenerConfig) -> Listener:
-        tls = None
-        if wanted.certificate is not None and wanted.key is not None:
-            tls = Tls(TlsFiles(name, wanted.certificate, wanted.key, wanted.client_ca))
+        tls = _tls(name, wanted)
+        if tls is not None:
             _say_until_when(name, tls.until)
         admission = Admission(
             name, self._tokens.owner, needs_token=wanted.tokens, clients=wanted.clients
@@ -88,6 +87,29 @@ class Listening:
         key = "listen" if wanted.listen is not None else "socket"
         setting = name if name.startswith("serving.") else f"{name}.{key}"
         return Listener(setting, _address(wanted), admission, wanted.mode.bits, tls)
+
+
+def troubles(config: Config) -> list[ConfigError]:
+    """What of the listeners' files cannot be used, each by itself; says what is open to all."""
+    found: list[ConfigError] = []
+    try:
+        Tokens(TokenFile(config.serving.tokens))
+    except ConfigError as error:
+        found.append(error)
+    for name, wanted in _wanted(config):
+        try:
+            _tls(name, wanted)
+        except ConfigError as error:
+            found.append(error)
+        else:
+            _say_what_is_open(name, wanted)
+    return found
+
+
+def _tls(name: str, wanted: ListenerConfig) -> Tls | None:
+    if wanted.certificate is None or wanted.key is None:
+        return None
+    return Tls(TlsFiles(name, wanted.certificate, wanted.key, wanted.client_ca))
 
 
 def _wanted(config: Config) -> Iterator[tuple[str, ListenerConfig]]:

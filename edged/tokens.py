@@ -89,7 +89,10 @@ class TokenFile:
         except FileNotFoundError:
             return ()
         except OSError as error:
-            raise ConfigError(f"cannot read the tokens {self.path}: {error.strerror}") from error
+            raise ConfigError(
+                f"cannot read the tokens {self.path}: {error.strerror}; serving.tokens has to be a"
+                " file that edged's user may read"
+            ) from error
         if len(data) > _MAX_FILE_BYTES:
             raise ConfigError(
                 f"cannot read the tokens {self.path}: it is larger than {_MAX_FILE_BYTES} bytes"

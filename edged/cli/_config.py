@@ -13,7 +13,6 @@ from rich.markup import escape
 from edged.cli._control import SERVICE_FILE, UNDER_SYSTEMD
 from edged.cli._output import print_json, print_table, stdout
 from edged.config import Config, credentials_place, load_config, settings
-from edged.errors import ConfigError
 
 CHECK_EXAMPLES = "edgectl config check · edgectl config check ./edged.toml"
 SHOW_EXAMPLES = "edgectl config show · edgectl config show --all · edgectl config show --json"
@@ -54,30 +53,30 @@ def check(file: _File = None, as_json: _Json = False) -> None:
     else:
         said = ", ".join(sorted(files)) or f"{path} changes nothing"
         stdout().print(escape(f"usable: {said}"))
-    if unseen:
-        stdout().print(escape(f"not looked at: {unseen}"))
+    for each in unseen:
+        stdout().print(escape(f"not looked at: {each}"))
 
 
-def _unseen(config: Config, environment: Mapping[str, str]) -> str:
-    """What of the listeners' files cannot be looked at from here, and why; empty if all can.
+def _unseen(config: Config, environment: Mapping[str, str]) -> list[str]:
+    """What of the listeners' files cannot be looked at from here, and why.
 
     Raises:
         ConfigError: one cannot be used.
     """
     # Imported late: gRPC takes a while.
-    from edged.listening import Listening
+    from edged.listening import troubles
 
-    try:
-        Listening(config)
-    except ConfigError as error:
+    unseen = []
+    for error in troubles(config):
         cause = error.__cause__
         loaded = str(credentials_place(environment))
         if isinstance(cause, PermissionError):
-            return f"{cause.filename}, which this user may not read; ask as root"
-        if isinstance(cause, FileNotFoundError) and str(cause.filename).startswith(loaded):
-            return f"{cause.filename}, which systemd puts there when it starts edged"
-        raise
-    return ""
+            unseen.append(f"{cause.filename}, which this user may not read; ask as root")
+        elif isinstance(cause, FileNotFoundError) and str(cause.filename).startswith(loaded):
+            unseen.append(f"{cause.filename}, which systemd puts there when it starts edged")
+        else:
+            raise error
+    return unseen
 
 
 @config.command(epilog=SHOW_EXAMPLES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 import time
@@ -103,10 +105,24 @@ def _copy(file: Path, target: Path) -> None:
             " --config where edged's configuration is"
         ) from error
     except OSError as error:
-        hint = "; its group may write to it" if isinstance(error, PermissionError) else ""
-        raise InputError(f"cannot copy to {target.parent}: {error.strerror}{hint}") from error
+        said = f"cannot copy to {target.parent}: {error.strerror}{_cure(error)}"
+        raise InputError(said) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where it cannot be made, it cannot be removed either
+            part.unlink(missing_ok=True)
+
+
+def _cure(error: OSError) -> str:
+    match error.errno:
+        case errno.EACCES | errno.EPERM:
+            return "; members of its group may: `usermod -aG edged USER` as root, then log in anew"
+        case errno.ENOSPC | errno.EDQUOT:
+            return (
+                "; make room there, `edgectl remove NAME@VERSION` takes a model that is not in use"
+            )
+        case errno.EROFS:
+            return "; mount it for writing"
+    return ""
 
 
 def _statuses(target: Path, before: FileStatus | None, wait: float) -> Iterator[FileStatus]:
@@ -141,5 +157,5 @@ def _status(target: Path) -> FileStatus | None:
         return read_status(target)
     except OSError as error:
         raise InputError(
-            f"cannot read the status of {os.fspath(target)}: {error.strerror}"
+            f"cannot read the status of {os.fspath(target)}: {error.strerror}{_cure(error)}"
         ) from error

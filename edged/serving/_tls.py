@@ -114,7 +114,9 @@ def _read(files: TlsFiles, key: str, path: Path, mark: bytes) -> bytes:
         with path.open("rb") as file:
             content = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{where}: {error.strerror}") from error
+        raise ConfigError(
+            f"{where}: {error.strerror}; it has to be a file that edged's user may read"
+        ) from error
     what = "private key" if mark is _KEY else "certificate"
     if mark not in content or len(content) > _MAX_FILE_BYTES:
         raise ConfigError(

@@ -70,3 +70,8 @@ def test_check_reads_what_the_listeners_need(file: Path) -> None:
     done = edgectl("check", file)
     assert done.returncode == 0
     assert "not looked at: /run/credentials/edged.service/a.key, which systemd puts" in done.stdout
+    # What cannot be looked at hides nothing else.
+    text = file.read_text()
+    file.write_text(text + '[listeners.z]\nlisten = "0.0.0.0:2"\ncertificate = "b"\nkey = "b"\n')
+    done = edgectl("check", file)
+    assert done.returncode == 78 and "cannot use listeners.z.certificate" in done.stderr
