@@ -199,6 +199,58 @@ def test_a_function_level_reset_from_outside(appliance, report) -> None:
     report("FLR under load", f"echo 1 >{SHOWN}/reset", f"{calls}; serves by itself", took)
 
 
+def test_the_card_is_unplugged_while_a_model_is_loaded(appliance, report) -> None:
+    machine = appliance.machine
+    began_at = machine.ask("date", "+@%s")
+    with load(machine.port, KWS) as calls:
+        machine.eventually(lambda: calls.count("OK") > 5, "calls to be answered")
+        swap = time.monotonic()
+        machine.begin("edgectl", "activate", MOBILENET)
+        journal = ("journalctl", "-u", "edged", "-o", "cat", "--since", began_at)
+        machine.eventually(lambda: "is ready after" in machine.ask(*journal), "the container", 300)
+        began = time.monotonic()
+        machine.unplug()
+        machine.eventually(lambda: calls.count("UNAVAILABLE") > 5, "calls to be refused")
+        machine.plug()
+        serving, back = appliance.serves(KWS, MOBILENET)
+        # Whoever is served by now is told so if that takes something else.
+        told = "INVALID_ARGUMENT" if serving == MOBILENET else "UNAVAILABLE"
+    assert all(said.startswith(told) for said in calls.unexpected), calls.unexpected
+    assert calls.slowest < 60
+    store = _store(machine)
+    assert not store["problems"] and store["committed"].startswith(f"{serving} "), store
+    report(
+        "unplug while loading",
+        f"QMP device_del {began - swap:.1f} s into `edgectl activate {MOBILENET}`, then device_add",
+        f"{calls}; {'the old' if serving == KWS else 'the new'} one serves by itself {back:.1f} s"
+        " after; catalogue sound",
+        time.monotonic() - swap,
+    )
+
+
+def test_a_container_that_takes_too_much_memory_is_ended_and_replaced(appliance, report) -> None:
+    """By the bound of its unit, which here is what the model has already."""
+    machine = appliance.machine
+    serving, _ = appliance.serves(KWS, MOBILENET)
+    (unit,) = machine.ask(
+        "systemctl", "list-units", "--plain", "--no-legend", "edged-container@*"
+    ).split()[:1]
+    began_at, began = machine.ask("date", "+@%s"), time.monotonic()
+    machine.run("systemctl", "set-property", "--runtime", unit, "MemoryMax=40M")
+    journal = ("journalctl", "-u", "edged", "-o", "cat", "--since", began_at)
+    machine.eventually(
+        lambda: "for want of memory: MemoryMax" in machine.ask(*journal), "its end", 120
+    )
+    appliance.serves(serving)
+    assert machine.ask("systemctl", "--failed", "--no-legend") == ""
+    report(
+        "container out of memory",
+        "systemctl set-property edged-container@….service MemoryMax=40M",
+        "the kernel ends it, the log says why, the next one serves",
+        time.monotonic() - began,
+    )
+
+
 def test_power_cuts_during_swaps(appliance, twin, report, request: pytest.FixtureRequest) -> None:
     """Two machines share the cuts: most of a boot has work for one processor only."""
     seed = request.config.getoption("--vm-seed")
