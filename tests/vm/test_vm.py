@@ -228,29 +228,6 @@ def test_the_card_is_unplugged_while_a_model_is_loaded(appliance, report) -> Non
     )
 
 
-def test_a_container_that_takes_too_much_memory_is_ended_and_replaced(appliance, report) -> None:
-    """By the bound of its unit, which here is what the model has already."""
-    machine = appliance.machine
-    serving, _ = appliance.serves(KWS, MOBILENET)
-    (unit,) = machine.ask(
-        "systemctl", "list-units", "--plain", "--no-legend", "edged-container@*"
-    ).split()[:1]
-    began_at, began = machine.ask("date", "+@%s"), time.monotonic()
-    machine.run("systemctl", "set-property", "--runtime", unit, "MemoryMax=40M")
-    journal = ("journalctl", "-u", "edged", "-o", "cat", "--since", began_at)
-    machine.eventually(
-        lambda: "for want of memory: MemoryMax" in machine.ask(*journal), "its end", 120
-    )
-    appliance.serves(serving)
-    assert machine.ask("systemctl", "--failed", "--no-legend") == ""
-    report(
-        "container out of memory",
-        "systemctl set-property edged-container@….service MemoryMax=40M",
-        "the kernel ends it, the log says why, the next one serves",
-        time.monotonic() - began,
-    )
-
-
 def test_power_cuts_during_swaps(appliance, twin, report, request: pytest.FixtureRequest) -> None:
     """Two machines share the cuts: most of a boot has work for one processor only."""
     seed = request.config.getoption("--vm-seed")
