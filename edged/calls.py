@@ -199,14 +199,19 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
+        """Whether it was answered with an error, or not at all."""
         return self.code != "OK"
 
 
 Observer = Callable[[Call, Outcome], None]
+"""Is told, on the event loop, of each call that ended; must not block, nor raise."""
 
 
 class Observed:
-    """An `Answer` that has others told how each call ended, after its caller has been."""
+    """An `Answer` that has others told how each call ended, after its caller has been.
+
+    Raises what *answer* does.
+    """
 
     def __init__(self, answer: Answer, observers: Sequence[Observer]) -> None:
         self._answer = answer

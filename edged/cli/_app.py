@@ -108,16 +108,16 @@ class _Commands(TyperGroup):
     Contexts and commands are click's, or those of the copy of click that newer Typers bring along.
     """
 
+    _only_words = False
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_COMMANDS)
-
-    listing = False
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in _COMMANDS:
             return None
         place, words = _COMMANDS[cmd_name]
-        if self.listing:
+        if self._only_words:
             return TyperCommand(cmd_name, help=words)
         module = importlib.import_module(f"edged.cli.{place}")
         found = getattr(module, cmd_name)
@@ -141,11 +141,11 @@ class _Commands(TyperGroup):
     @contextlib.contextmanager
     def _listing(self) -> Iterator[None]:
         """While only names and first words of commands are wanted."""
-        self.listing = True
+        self._only_words = True
         try:
             yield
         finally:
-            self.listing = False
+            self._only_words = False
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         close = difflib.get_close_matches(args[0], _COMMANDS, n=1)

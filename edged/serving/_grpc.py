@@ -43,6 +43,8 @@ __all__ = ["GrpcFront", "ServingLimits"]
 _log = logging.getLogger(__name__)
 
 _SERVICES = tuple(dict.fromkeys(method.rpartition("/")[0] for method in METHODS))
+# Their calls are admitted by themselves, or are for everybody.
+_ADMITTED_ELSEWHERE = frozenset((*_SERVICES, HEALTH))
 _RETRY_MS = 1000
 # What is answered when the last call is over still has to get out; streams that nobody ends do not
 # hold up the end for longer.
@@ -325,7 +327,7 @@ class _Admitted(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships
     ) -> Any:
         handler = await continuation(details)
         service = details.method.removeprefix("/").rpartition("/")[0]
-        if handler is None or service in (*_SERVICES, HEALTH):
+        if handler is None or service in _ADMITTED_ELSEWHERE:
             return handler
         deserializer, serializer = handler.request_deserializer, handler.response_serializer
         if handler.stream_stream is not None:
