@@ -146,7 +146,9 @@ class InUnit:
                     )
                 case Ended(status=status, signal=number):
                     return _ending(status, number)
-        return f"{self.unit or 'its unit'} was stopped"
+        if not self.unit:
+            return "its unit was stopped or killed"
+        return f"{self.unit} was stopped or killed; `journalctl -u {self.unit}` says by whom"
 
 
 def _ending(status: int, number: int) -> str:
