@@ -110,7 +110,9 @@ async def test_of_one_that_is_killed_while_it_starts_it_is_said(sample: Any) -> 
         return found
 
     others = workers()
-    starting = asyncio.create_task(ProcessLauncher().start(sample.folder))
+    # Without a wrapper, which may die before it has told the kernel to take the worker along.
+    launcher = ProcessLauncher(bubblewrap="landlock")
+    starting = asyncio.create_task(launcher.start(sample.folder))
     await until(lambda: bool(workers() - others))
     (child,) = workers() - others
     os.kill(int(child), signal.SIGKILL)
