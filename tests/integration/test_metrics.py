@@ -118,12 +118,16 @@ def test_a_call_is_known_by_its_id(appliance: Appliance, kws: Path) -> None:
     made = dict(refused.value.trailing_metadata())["x-request-id"]
     assert len(made) == 16
 
-    lines = [line for line in appliance.log.read_text().splitlines() if "request_id=" in line]
-    assert len(lines) == 2
-    assert "client=unix " in lines[0]
-    assert 'model="kws 1.0.0" code=INVALID_ARGUMENT request_bytes=0' in lines[0]
-    assert f"request_id=order-66 trace_id={'ab' * 16}" in lines[0]
-    assert f"request_id={made}" in lines[1]
+    def lines() -> list[str]:
+        return [line for line in appliance.log.read_text().splitlines() if "request_id=" in line]
+
+    # The log is written after the caller has its answer.
+    eventually(lambda: len(lines()) >= 2, "two calls in the log")
+    first, second = lines()
+    assert "client=unix " in first
+    assert 'model="kws 1.0.0" code=INVALID_ARGUMENT request_bytes=0' in first
+    assert f"request_id=order-66 trace_id={'ab' * 16}" in first
+    assert f"request_id={made}" in second
 
     with pytest.raises(grpc.RpcError) as refused:
         call(b"", metadata=(("edged-timing", "1"),))
