@@ -356,8 +356,11 @@ class SharedCard:
             # A place in the ring is written again only after the card has read it.
             queue.head = self._transport.region_read(queue.at(Queue.HEAD))
             if (tail - queue.head) & _LOW > size:
-                # While somebody resets the card it reads as ones: nobody's ring is to blame.
-                self._stop(queue, Status.OK if queue.head == _LOW else Status.BAD_LENGTH)
+                # No ring is to blame that somebody else's reset has disabled, nor one of a card
+                # that reads as ones meanwhile.
+                self._refresh(queue)
+                if queue.enabled:
+                    self._stop(queue, Status.OK if queue.head == _LOW else Status.BAD_LENGTH)
                 return
         ring = queue.address(Queue.RING_BASE)
         copies = self._rings.array(queue.number * _RING_BYTES, (size, Descriptor.SIZE))

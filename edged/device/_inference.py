@@ -223,7 +223,10 @@ class InferenceQueue:
                 raise _not_run("cannot run: the data queue was taken away")
             if self._stale:
                 # Abort the run that was given up: nothing may write into the buffers later.
-                self._ring.start()
+                try:
+                    self._ring.start()
+                except QueueTakenError as error:
+                    raise self._taken_away(error) from error
                 self._starts += 1
                 try:
                     self._find_program()
@@ -248,9 +251,7 @@ class InferenceQueue:
         try:
             return self._ring.wait(time.monotonic() + timeout, len(place.packed))
         except QueueTakenError as error:
-            # It is not ours to be enabled again: whoever took it gives it to the next.
-            self._lost = True
-            raise _not_run(str(error)) from error
+            raise self._taken_away(error) from error
         except DeadlineError as error:
             self._stale = True
             raise DeadlineError(
@@ -259,6 +260,11 @@ class InferenceQueue:
         except BaseException:
             self._stale = True
             raise
+
+    def _taken_away(self, error: QueueTakenError) -> NotRunError:
+        """The queue is not ours to be enabled again: whoever took it gives it to the next."""
+        self._lost = True
+        return _not_run(str(error))
 
     def _find_program(self) -> None:
         """Where in DRAM the tensors of the active program are, which has to be ours."""

@@ -41,7 +41,7 @@ _LOST: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
 class QueueTakenError(DeviceError):
-    """The queue was disabled by who manages the device; what was submitted was not begun."""
+    """The queue was disabled from outside, as a reset does; what was submitted was not begun."""
 
 
 class Ring:
@@ -102,6 +102,10 @@ class Ring:
 
         Args:
             seconds: longest wait for the end of that.
+
+        Raises:
+            QueueTakenError: it is disabled again at once, or the device does not hear of it.
+            DeviceError, DeadlineError: as when the ring is made.
         """
         disable_queue(self._transport, self._queue, seconds)
         self._completions[:] = 0
@@ -121,9 +125,7 @@ class Ring:
             offset = queue_offset(self._queue, register)
             self._transport.region_write(offset, value, size, posted=posted)
         if not self._enabled():
-            raise DeviceError(
-                f"cannot enable queue {self._queue}: it stopped with {_status_name(self._error())}"
-            )
+            raise self._disabled("enable")
 
     def submit(self, descriptors: Sequence[bytes]) -> None:
         """Queue packed descriptors, at most as many as the ring has, with one doorbell."""
@@ -189,12 +191,7 @@ class Ring:
             elif not self._has_next():
                 raise DeviceLostError("cannot get an answer from the device: it is gone")
         if not events and not self._enabled() and not self._has_next():
-            error = self._error()
-            kind = DeviceError if error else QueueTakenError
-            raise kind(
-                f"cannot use queue {self._queue}: it was disabled, its error register says"
-                f" {_status_name(error)}"
-            )
+            raise self._disabled("use")
 
     def _enabled(self) -> bool:
         control = self._transport.region_read(queue_offset(self._queue, Queue.CONTROL))
@@ -202,8 +199,14 @@ class Ring:
             raise link_down()
         return bool(control & QueueControl.ENABLE)
 
-    def _error(self) -> int:
-        return self._transport.region_read(queue_offset(self._queue, Queue.ERROR))
+    def _disabled(self, what: str) -> DeviceError:
+        """The error for a queue that is not enabled: for its own, or for somebody else's doing."""
+        error = self._transport.region_read(queue_offset(self._queue, Queue.ERROR))
+        kind = DeviceError if error else QueueTakenError
+        return kind(
+            f"cannot {what} queue {self._queue}: it was disabled, its error register says"
+            f" {_status_name(error)}"
+        )
 
 
 def _status_name(status: int) -> str:

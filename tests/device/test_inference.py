@@ -245,6 +245,27 @@ def test_a_run_after_a_reset_by_someone_else_is_not_run(
     device.close()
 
 
+def test_a_run_while_someone_else_resets_the_device_is_not_run(
+    slow_emulator: Any, slow_program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue is taken anew by writes that do not arrive, and it reads as zeros."""
+    device = slow_emulator.device()
+    activate(device, slow_program)
+    transport = slow_emulator.transport()
+    queue = InferenceQueue(transport, slow_program.image)
+    with pytest.raises(DeadlineError):
+        queue.run(slow_program.inputs, timeout=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(transport, "region_read", lambda _offset, _size=4: 0)
+        patch.setattr(transport, "region_write", lambda *_, **__: None)
+        with pytest.raises(NotRunError, match="it was disabled"):
+            queue.run(slow_program.inputs)
+    with pytest.raises(NotRunError, match="taken away"):
+        queue.run(slow_program.inputs)
+    queue.close()
+    device.close()
+
+
 class Runs:
     """Runs in threads of their own, begun one after the other."""
 
