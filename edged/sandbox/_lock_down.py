@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import os
 import resource
@@ -74,7 +75,8 @@ def lock_down(confinement: Confinement) -> str:
     To be called after the imports, while there is one thread, and before any untrusted byte is
     read. Afterwards: no privileges, no core dumps, bounded memory, files, descriptors and processor
     time; only the confinement's paths and the interpreter's can be opened; no socket can be made,
-    no process started, none but itself signalled; and it dies when its parent does.
+    no process started, none but itself signalled; it dies when its parent does, and first
+    where memory is short.
 
     There is no bound on the number of threads, which the kernel counts per user and not per
     process; their stacks count as memory.
@@ -99,6 +101,7 @@ def lock_down(confinement: Confinement) -> str:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _drop_capabilities()
     _limit(confinement)
+    _go_first()
     if _landlock.abi():
         paths = (*interpreter_paths(), *_existing(_DEVICES), *confinement.read_only)
         version = _landlock.restrict(paths, confinement.writable)
@@ -135,6 +138,15 @@ def _limit(confinement: Confinement) -> None:
             hard = resource.getrlimit(kind)[1]
             bound = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             resource.setrlimit(kind, (bound, bound))
+
+
+def _go_first() -> None:
+    """Where memory is short the kernel is to end this process, not those that look after it.
+
+    1000 is the most of proc_pid_oom_score_adj(5); to raise it takes no privilege.
+    """
+    with contextlib.suppress(OSError):  # a host without /proc kills by size alone
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _drop_capabilities() -> None:

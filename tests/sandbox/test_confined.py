@@ -31,6 +31,7 @@ confinement = sandbox.Confinement(
     memory_bytes=int(memory) or None,
     file_bytes=1 << 20,
 )
+score = open("/proc/self/oom_score_adj")
 in_force = sandbox.lock_down(confinement)
 def attempt(what, *arguments, **options):
     try:
@@ -101,6 +102,14 @@ def test_it_can_do_its_work(confined: Confined) -> None:
     said = facts(confined(code))
     assert said["total"] == 64**3 and said["model"] == "weights"
     assert "seccomp" in said["way"]
+
+
+def test_where_memory_is_short_it_goes_first(confined: Confined) -> None:
+    code = """
+    lowered = attempt(pathlib.Path("/proc/self/oom_score_adj").write_text, "0")
+    tell(score=score.read(), lowered=lowered)
+    """
+    assert facts(confined(code)) == {"score": "1000\n", "lowered": "PermissionError"}
 
 
 def test_files_of_others_are_out_of_sight(confined: Confined, tmp_path: Path) -> None:

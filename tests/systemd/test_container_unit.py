@@ -163,26 +163,6 @@ def test_one_that_hangs_is_ended_without_privilege(machine, unit: str, call, rep
     report("a container that hangs (call_seconds = 1) to served", f"{took:.2f} s")
 
 
-def test_memory_beyond_its_bound_is_told(machine, unit: str, call, report: Report) -> None:
-    group = machine.show("ControlGroup", unit)
-    bound = machine.ask("cat", f"/sys/fs/cgroup{group}/memory.max")
-    if not bound:
-        report(
-            "MemoryMax hit", "not tried: this kernel was started with control groups of version 1"
-        )
-        pytest.skip("systemd has no memory controller here (control groups of version 1)")
-    assert int(bound) == 3 << 30
-    # As if the model had grown: the bound comes down to it.
-    machine.run("systemctl", "set-property", "--runtime", unit, "MemoryMax=4M")
-    call()
-    took = machine.eventually(
-        lambda: unit not in units(machine) and call() == "OK", "another container"
-    )
-    said = machine.journal("-u", "edged", "-n", "40")
-    assert "for want of memory: MemoryMax of edged-container@.service" in said, said
-    report("MemoryMax hit to served, and told", f"{took:.2f} s")
-
-
 def test_without_the_socket_edged_goes_on_and_says_so(machine, unit: str, call) -> None:
     machine.run("systemctl", "stop", "edged-container.socket")
     machine.run("kill", "-KILL", str(processes(machine, unit)[1]))

@@ -199,6 +199,38 @@ def test_a_function_level_reset_from_outside(appliance, report) -> None:
     report("FLR under load", f"echo 1 >{SHOWN}/reset", f"{calls}; serves by itself", took)
 
 
+def test_a_model_that_takes_more_memory_than_it_may(appliance, report) -> None:
+    """As if it had grown: the bound comes down to what it has."""
+    machine = appliance.machine
+    list_units = ("systemctl", "list-units", "--plain", "--no-legend", "edged-container@*.service")
+    unit = machine.ask(*list_units).split()[0]
+    group = machine.ask("systemctl", "show", "--value", "-p", "ControlGroup", unit)
+    stat = machine.ask("cat", f"/sys/fs/cgroup{group}/memory.stat")
+    used = {name: int(size) for name, size in map(str.split, stat.splitlines())}
+    # What it shares with edged is still there when it is gone; what was its own is not.
+    assert used["anon"] > 32 << 20, used
+    bound = used["shmem"] + used["anon"] - (16 << 20)
+    journal = ("journalctl", "-u", "edged", "-o", "cat", "--since", machine.ask("date", "+@%s"))
+    with load(machine.port, KWS) as calls:
+        machine.eventually(lambda: calls.count("OK") > 5, "calls to be answered")
+        began = time.monotonic()
+        machine.run("systemctl", "set-property", "--runtime", unit, f"MemoryMax={bound}")
+        machine.eventually(lambda: unit not in machine.ask(*list_units), "the container's end")
+        before = calls.count("OK")
+        machine.eventually(lambda: calls.count("OK") > before + 5, "another to serve", 300)
+    took = time.monotonic() - began
+    appliance.serves(KWS)
+    assert not calls.unexpected
+    said = machine.ask(*journal)
+    assert "for want of memory: MemoryMax of edged-container@.service" in said, said
+    report(
+        "more memory than MemoryMax",
+        f"systemctl set-property {unit.partition('@')[0]}@… MemoryMax={bound >> 20}M",
+        f"the worker is killed and edged's log says why; {calls}; serves by itself",
+        took,
+    )
+
+
 def test_the_card_is_unplugged_while_a_model_is_loaded(appliance, report) -> None:
     machine = appliance.machine
     began_at = machine.ask("date", "+@%s")
