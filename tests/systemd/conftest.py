@@ -175,7 +175,7 @@ def report() -> Callable[[str, str], None]:
 
 
 def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
     if not ROWS:
         return
@@ -183,7 +183,8 @@ def pytest_terminal_summary(
     terminalreporter.section("the appliance on systemd")
     for what, found in ROWS:
         terminalreporter.write_line(f"{what:{width}}  {found}")
-    if page := config.getoption("--systemd-write", None):
+    page = config.getoption("--systemd-write", None)
+    if page and exitstatus == pytest.ExitCode.OK:
         table = [
             "| tried | seen |",
             "|---|---|",

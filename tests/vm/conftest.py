@@ -130,11 +130,12 @@ def report() -> Callable[..., None]:
 
 
 def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
     if TABLE.rows:
         terminalreporter.section("the appliance as a machine")
         for line in TABLE.lines():
             terminalreporter.write_line(line)
-        if written := config.getoption("--vm-write", None):
+        written = config.getoption("--vm-write", None)
+        if written and exitstatus == pytest.ExitCode.OK:
             TABLE.write(written)
