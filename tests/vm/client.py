@@ -48,8 +48,17 @@ class Client:
 
     def ask(self, model: str) -> tuple[str, bytes]:
         """The gRPC status of a call with what *model* takes; its outputs' values, or its words."""
+        return self._ask(self._requests[model])
+
+    def ask_for_much(self, size: int) -> str:
+        """The status of a call with a tensor of *size* bytes, which no model takes."""
+        tensor = wire.from_array(np.zeros(size, np.uint8))
+        request = wire.PredictRequest(inputs={"input_1": tensor})
+        return self._ask(request.SerializeToString())[0]
+
+    def _ask(self, request: bytes) -> tuple[str, bytes]:
         try:
-            answer = self._call(self._requests[model], timeout=_PATIENCE)
+            answer = self._call(request, timeout=_PATIENCE)
         except grpc.RpcError as error:
             return str(error.code().name), str(error.details()).encode()
         outputs = wire.PredictResponse.FromString(answer).outputs
