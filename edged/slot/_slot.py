@@ -295,8 +295,9 @@ class Slot:
         standby = await self._standbys.prepare(record, array, tell)
         try:
             async with self._changing:
-                # What is committed goes first: it is what a failure falls back to.
-                await self._restore(self._present())
+                # What is committed goes first: it is what a failure falls back to, and what serves
+                # if this is called off meanwhile.
+                await to_its_end(self._restore(self._present()))
                 device = self._present()
                 if (already := self._already(record)) is not None:
                     await self._standbys.discard(standby)
@@ -503,7 +504,10 @@ class Slot:
                     await self._load_nothing(device)
                     return
                 await self._load(device, record)
-            except EdgedError as error:
+            except BaseException as error:
+                await self._excuse(record, device, error)
+                if not isinstance(error, EdgedError):
+                    raise
                 if self._device is not device:
                     return
                 which = {} if record is None else {"model": record, "digest": record.digest}
@@ -516,6 +520,15 @@ class Slot:
                 if self.status.state is State.LOADING:
                     self._move(Event.LOAD_FAILED)
                 await asyncio.sleep(0.5)
+
+    async def _excuse(
+        self, record: BundleRecord | None, device: Device, error: BaseException
+    ) -> None:
+        """Forget the attempts to load *record* if it was the device that failed."""
+        devices = isinstance(error, (DeviceLostError, NotRunError))
+        if record is not None and (devices or self._device is not device):
+            with contextlib.suppress(EdgedError):
+                await asyncio.to_thread(self._store.clear_attempts, record.digest)
 
     async def _load_nothing(self, device: Device) -> None:
         if self._loaded is not None:
@@ -581,13 +594,9 @@ class Slot:
             fault_point("slot.load.entered")
             await asyncio.to_thread(self._end_attempts, record)
             self._check_there(device)
-        except BaseException as error:
+        except BaseException:
             self._loaded = None
             await self._standbys.discard(model)
-            if self._device is not device or isinstance(error, DeviceLostError):
-                # Not the model's fault, so no attempt of its own.
-                with contextlib.suppress(EdgedError):
-                    await asyncio.to_thread(self._store.clear_attempts, record.digest)
             raise
         self._serve(model, Event.LOADED)
         _log.info(
@@ -599,8 +608,8 @@ class Slot:
     async def _swap(self, device: Device, new: Model, tell: Tell, cause: str) -> Stopwatch:
         """Put *new* in the place of what is loaded; returns for how long the gate was closed."""
         tell("loading")
-        await asyncio.to_thread(self._store.begin_attempt, new.record.digest)
         try:
+            await asyncio.to_thread(self._store.begin_attempt, new.record.digest)
             new.bank = await asyncio.to_thread(_load_bank, device, new)
             fault_point("slot.preloaded")
             await self._prepare(new)

@@ -14,10 +14,12 @@ import asyncio
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -56,6 +58,8 @@ LATE = 4 * MOMENT
 """What a call may take longer than its caller waits, or than at once."""
 NOTICED = 5 * MOMENT
 """How long the slot may take to notice that the device went."""
+_MOMENTS = 60
+"""More than any deployment takes that is not interrupted."""
 
 
 @dataclass(eq=False)
@@ -419,6 +423,33 @@ class SlotMachine(RuleBasedStateMachine):
             if hasattr(self, "daemon") and not self.daemon.loop.is_closed():
                 self.daemon.loop.kill()
             shutil.rmtree(self.folder)
+
+
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        SlotMachine.call_off,
+        SlotMachine.kill_container,
+        lambda machine: machine.reset(forgets=False),
+        lambda machine: machine.reset(forgets=True),
+        lambda machine: (machine.unplug(forgets=True), machine.plug()),
+    ],
+    ids=["called off", "container killed", "reset", "reset, forgets", "unplugged for a moment"],
+)
+@pytest.mark.parametrize("first", ["", "a"])
+def test_a_deployment_is_interrupted_at_each_moment(
+    interrupt: Callable[[SlotMachine], object], first: str
+) -> None:
+    for moment in range(_MOMENTS):
+        machine = SlotMachine()
+        try:
+            machine.begin(on_demand=False, first=first)
+            machine.deploy("b")
+            machine.daemon.loop.run_for(moment * MOMENT)
+            interrupt(machine)
+            machine.settle()
+        finally:
+            machine.teardown()
 
 
 def _same_line(one: calls.Call, other: calls.Call) -> bool:
