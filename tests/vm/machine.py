@@ -90,6 +90,9 @@ class Machine:
     Args:
         folder: for its disk, its sockets and its console's output.
         shares: each is a 9p file system; see :meth:`mount`.
+
+    Attributes:
+        processors: from the next boot on.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Machine:
         self.folder = folder
         self._disk = Disk(folder, qemu, debian)
         self.console = folder / "console"
+        self.processors = 2
         self.port = _free_port()
         """Of this host, for what the guest listens to on port 50051."""
         self._qemu = qemu
@@ -309,7 +313,7 @@ class Machine:
         kernel += ["no_timer_check"]
         kernel += ["intel_iommu=on"] if self._iommu else []
         words: list[str | Path] = ["-nodefaults", "-no-user-config", "-display", "none"]
-        words += ["-no-reboot", "-accel", "tcg,thread=multi", "-smp", "2"]
+        words += ["-no-reboot", "-accel", "tcg,thread=multi", "-smp", str(self.processors)]
         # A newer one has more to emulate: importing ONNX Runtime took a third longer.
         words += ["-cpu", "Nehalem"]
         # The card reads and writes the guest's memory itself.
