@@ -264,7 +264,7 @@ def test_the_card_is_unplugged_while_a_model_is_loaded(appliance, report) -> Non
 def test_power_cuts_during_swaps(appliance, twin, report, request: pytest.FixtureRequest) -> None:
     """Two machines share the cuts: most of a boot has work for one processor only.
 
-    They have one each then: two cores have no more, and locks would wait for a processor that waits.
+    So they have one each; with two, whoever waits for a lock keeps its holder from running.
     """
     seed = request.config.getoption("--vm-seed")
     left: SimpleQueue[int] = SimpleQueue()
