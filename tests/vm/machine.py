@@ -287,6 +287,16 @@ class Machine:
                 parts.append(path.read_text(errors="replace")[-3000:])
         return "\n".join(parts)
 
+    def aborted(self, saying: str) -> bool:
+        """Whether QEMU has ended itself, with *saying* as the last that it said."""
+        if self._process is None:
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        if self._process.returncode != -signal.SIGABRT:
+            return False
+        return saying in (self.folder / "qemu.log").read_text(errors="replace")[-500:]
+
     def _alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

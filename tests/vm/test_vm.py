@@ -6,6 +6,7 @@ Each test leaves the machine on, the card in it, and a model serving, but for th
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import random
 import re
@@ -16,8 +17,8 @@ from queue import Empty, SimpleQueue
 
 import pytest
 from vm.bundles import LABELS
-from vm.client import KWS, MOBILENET, load
-from vm.machine import SLOT
+from vm.client import KWS, MOBILENET, Calls, load
+from vm.machine import SLOT, Failed
 
 pytestmark = pytest.mark.vm
 
@@ -131,6 +132,29 @@ def test_the_card_is_unplugged_and_plugged_in_under_load(appliance, report) -> N
 
 def test_the_cards_power_fails(appliance, report) -> None:
     """Nobody is asked: it is there, and then it is not."""
+    for attempt in itertools.count(1):
+        try:
+            calls, lost, took = power_fails(appliance)
+            break
+        except Failed:
+            # QEMU 11.1 does not always survive that its card is gone; for what is in there it is
+            # one more power cut.
+            if attempt == 3 or not appliance.machine.aborted("error_setv: Assertion"):
+                raise
+            appliance.cut_power()
+            appliance.power_on()
+            appliance.serves(KWS)
+    aborted = f"; QEMU itself aborted before, times: {attempt - 1}" if attempt > 1 else ""
+    report(
+        "card's power fails under load",
+        "kill -9 of the card, then a new one in the slot",
+        f"{calls}; the first refusal after {lost:.1f} s; serves by itself{aborted}",
+        took,
+    )
+
+
+def power_fails(appliance) -> tuple[Calls, float, float]:
+    """And comes back; the calls meanwhile, the seconds to the first refusal, and all of them."""
     machine = appliance.machine
     with load(machine.port, KWS) as calls:
         machine.eventually(lambda: calls.count("OK") > 5, "calls to be answered")
@@ -146,12 +170,7 @@ def test_the_cards_power_fails(appliance, report) -> None:
         machine.eventually(lambda: calls.count("OK") > before + 5, "it to serve again", 300)
     appliance.serves(KWS)
     assert not calls.unexpected
-    report(
-        "card's power fails under load",
-        "kill -9 of the card, then a new one in the slot",
-        f"{calls}; the first refusal after {lost:.1f} s; serves by itself",
-        time.monotonic() - began,
-    )
+    return calls, lost, time.monotonic() - began
 
 
 @pytest.mark.parametrize(
