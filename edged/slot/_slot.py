@@ -230,13 +230,13 @@ class Slot:
             else:
                 arrival = await self._gate.enter(call, arrival)
             call.watch.lap("queue")
-            lost = self._lost
             try:
                 loaded = self._loaded
                 if loaded is None:
                     raise UnavailableError(
                         "cannot answer: no model is loaded; try again in a second"
                     )
+                lost = loaded.lost
                 call.served_by = str(loaded.record)
                 call.digest = str(loaded.record.digest)
                 return await loaded.container.call(
@@ -247,22 +247,13 @@ class Slot:
                 continue
             except NotRunError:
                 # Once more, by the device that was reset: a run has no effect but its outputs.
-                if again or not await self._is_reset(lost, call.left):
+                if again or not await _is_let_go_of(lost, call.left):
                     raise
                 again = True
             finally:
                 if sys.exception() is not None:
                     call.watch.lap("container")
                 self._gate.leave()
-
-    async def _is_reset(self, lost: asyncio.Event, seconds: float) -> bool:
-        """Whether the device of that time is let go of, soon if not yet."""
-        try:
-            async with asyncio.timeout(min(_NOTICE_SECONDS, seconds)):
-                await lost.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def deploy(self, record: BundleRecord, tell: Tell, cause: str = "") -> Deployed:
         """Make the stored bundle *record* the model that serves.
@@ -764,6 +755,8 @@ class Slot:
         self._loaded = model
         self._problem = ""
         self._move(event)
+        # A call is let in a moment before it looks what is loaded; the device may go in between.
+        model.lost = self._lost
         self._gate.open()
 
     async def _watch(self, model: Model) -> None:
@@ -841,6 +834,16 @@ class Slot:
     def _tell_listeners(self) -> None:
         for listener in self._listeners:
             listener(self.status)
+
+
+async def _is_let_go_of(lost: asyncio.Event, seconds: float) -> bool:
+    """Whether the device of that time is let go of, soon if not yet."""
+    try:
+        async with asyncio.timeout(min(_NOTICE_SECONDS, seconds)):
+            await lost.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _loadable(store: Store, model: RequestedModel) -> BundleRecord | None:

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -45,6 +45,7 @@ class Model:
         bank: the device's bank that holds the image, -1 before it does.
         since: when it began to serve, seconds since the epoch; 0 before it does.
         watch: sees to it when the container dies.
+        lost: set when the device that it serves on is let go of.
     """
 
     record: BundleRecord
@@ -53,6 +54,7 @@ class Model:
     bank: int = -1
     since: float = 0.0
     watch: asyncio.Task[None] | None = None
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Standbys:

@@ -452,6 +452,21 @@ def test_a_deployment_is_interrupted_at_each_moment(
             machine.teardown()
 
 
+def test_a_call_is_let_in_at_the_moment_at_which_the_device_is_reset() -> None:
+    """By one that leaves just then: it is run once more, as those are that were in before."""
+    machine = SlotMachine()
+    try:
+        machine.begin(on_demand=False, first="a")
+        for hangs in [True] * AT_ONCE + [False]:
+            machine.call("", PATIENT, hangs, "ann", Priority.NORMAL)
+        machine.daemon.loop.run_for(MOMENT)
+        machine.hang_up()
+        machine.reset(forgets=False)
+        machine.settle()
+    finally:
+        machine.teardown()
+
+
 def _same_line(one: calls.Call, other: calls.Call) -> bool:
     return (one.client, one.priority) == (other.client, other.priority)
 
