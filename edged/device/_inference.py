@@ -65,6 +65,32 @@ class _Place:
     packed: list[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """How a run failed.
+
+    Attributes:
+        begun: the device may have been at it.
+    """
+
+    operation: Operation
+    status: int
+    begun: bool
+
+    def error(self) -> EdgedError:
+        error = refusal("run", self.operation, self.status)
+        if self.status in (Status.FAULT, Status.NO_IMAGE):
+            # Not the run's doing, or not likely to be: whoever manages the device resets it.
+            return _not_run(str(error))
+        if self.status == Status.ABORTED:
+            # If it was begun, it may have hung, and may again.
+            text = f"{error}; it is being reset, try again in a second"
+            return UnavailableError(text) if self.begun else NotRunError(text)
+        if self.status == Status.TIMEOUT:
+            return DeviceError(f"{error}: the run took longer than the device's watchdog allows")
+        return error
+
+
 class InferenceQueue:
     """Runs the program that is active on the device, over the data queue. Thread-safe.
 
@@ -102,6 +128,7 @@ class InferenceQueue:
         self._last.set()
         self._stale = False
         self._starts = 0
+        self._faulted = -1  # the start in which the device failed, and so ran nothing afterwards
         self._taken = False
         self._lost = False
         self._places: queue.SimpleQueue[_Place] = queue.SimpleQueue()
@@ -172,13 +199,12 @@ class InferenceQueue:
             on_turn()
             for view, value in zip(place.inputs, inputs, strict=True):
                 np.copyto(view, value)
-            operation, status = self._execute(place, timeout)
-            if status == Status.BAD_CRC:
+            failure = self._execute(place, timeout)
+            if failure is not None and failure.status == Status.BAD_CRC:
                 # An error on the link. A run has no effect but its outputs: it is done again.
-                operation, status = self._execute(place, timeout)
-            if status != Status.OK:
-                begun = operation is not place.operations[0]
-                raise _failure(operation, status, begun)
+                failure = self._execute(place, timeout)
+            if failure is not None:
+                raise failure.error()
             return [view.copy() for view in place.outputs]
         finally:
             self._places.put(place)
@@ -194,20 +220,29 @@ class InferenceQueue:
         last.wait()
         self._ring.close()
 
-    def _execute(self, place: _Place, timeout: float) -> tuple[Operation, int]:
-        """Run; the first operation that failed with its status, or the last one."""
-        completions = None
-        while completions is None:
+    def _execute(self, place: _Place, timeout: float) -> _Failure | None:
+        """Run; what failed first, if anything did."""
+        while True:
             before, ours, start = self._submit(place)
             try:
                 before.wait()
                 completions = self._completions(place, start, timeout)
+                if completions is not None:
+                    return self._failure(place, completions, start)
             finally:
                 ours.set()
+
+    def _failure(
+        self, place: _Place, completions: Sequence[Completion], start: int
+    ) -> _Failure | None:
         for operation, completion in zip(place.operations, completions, strict=True):
-            if completion.status != Status.OK:
-                return operation, completion.status
-        return place.operations[-1], Status.OK
+            if completion.status == Status.OK:
+                continue
+            begun = operation is not place.operations[0] and self._faulted != start
+            if completion.status in (Status.TIMEOUT, Status.FAULT):
+                self._faulted = start
+            return _Failure(operation, completion.status, begun)
+        return None
 
     def _submit(self, place: _Place) -> tuple[threading.Event, threading.Event, int]:
         """Queue the run of *place*.
@@ -337,19 +372,6 @@ def _check(tensor: Tensor, value: npt.NDArray[Any]) -> None:
             f"cannot run: input {tensor.name!r} is {value.dtype} {list(value.shape)},"
             f" wanted {tensor.dtype.numpy} {list(shapes[1])}"
         )
-
-
-def _failure(operation: Operation, status: int, begun: bool) -> EdgedError:
-    error = refusal("run", operation, status)
-    if status in (Status.FAULT, Status.NO_IMAGE) or (status == Status.ABORTED and not begun):
-        # Not the run's doing, or not likely to be: whoever manages the device resets it.
-        return _not_run(str(error))
-    if status == Status.ABORTED:
-        # It may have hung, and may again.
-        return UnavailableError(f"{error}; it is being reset, try again in a second")
-    if status == Status.TIMEOUT:
-        return DeviceError(f"{error}: the run took longer than the device's watchdog allows")
-    return error
 
 
 def _not_run(why: str) -> NotRunError:

@@ -10,6 +10,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,28 @@ from edged.device import (
     inject,
     vfio_user,
 )
+from edged.device._ring import Ring
 from edged.errors import (
     DeadlineError,
     DeviceError,
     DeviceLostError,
     EdgedError,
     IncompatibleError,
+    NotRunError,
     UnavailableError,
 )
 from edged.npu import numerics
 from edged.npu.registers import (
     BankStatus,
     Capability,
+    Completion,
     Fault,
     Inject,
     Injection,
     Reg,
     ResetCause,
     State,
+    Status,
 )
 
 WATCHDOG_MS = 50
@@ -148,6 +153,28 @@ def test_the_watchdog_ends_a_hung_run(rig: Rig) -> None:
     queue = rig.emulator.queue(rig.program.image)
     rig.check(queue)
     queue.close()
+
+
+def test_what_is_aborted_after_a_hung_run_was_not_run(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reset may come when the device has the next one's inputs, and has not refused it yet."""
+    queue = rig.load()
+    rig.device.set_watchdog(WATCHDOG_MS)
+    rig.inject(Injection.HANG)
+    with pytest.raises(DeviceError, match="RUN with TIMEOUT"):
+        queue.run(rig.program.inputs)
+    wait = Ring.wait
+
+    def aborted(ring: Ring, deadline: float, count: int | None = None) -> list[Completion]:
+        done = wait(ring, deadline, count)
+        return [replace(each, status=Status.ABORTED if each.status else Status.OK) for each in done]
+
+    monkeypatch.setattr(Ring, "wait", aborted)
+    with pytest.raises(NotRunError, match="RUN with ABORTED; it is being reset"):
+        queue.run(rig.program.inputs)
+    queue.close()
+    rig.recover()
 
 
 @pytest.mark.parametrize(
