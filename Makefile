@@ -77,7 +77,7 @@ deb: $(INSTALLED) ## build/edged_VERSION_amd64.deb, with everything in it that D
 test-systemd: deb ## that package, in a Debian of its own that systemd boots (as root, 5 minutes; see docs/systemd.md)
 	$(BIN)/pytest tests/systemd -m systemd -p no:cacheprovider --timeout 1800 $(SYSTEMD)
 
-test-vm: deb ## that package in a PC in QEMU that has the card, power cuts and all (half an hour; see docs/vm.md)
+test-vm: deb ## that package in a PC in QEMU that has the card, power cuts and all (25 minutes; see docs/vm.md)
 	$(BIN)/pytest tests/vm -m vm -p no:cacheprovider --timeout 3600 $(VM)
 
 clean: ## remove the virtual environment and what tools leave behind
