@@ -220,7 +220,7 @@ class ServingConfig(Struct, frozen=True):
         Path,
         Meta(
             description="The file of bearer tokens, written by `edgectl token`. It has their"
-            " hashes, not the tokens. A change is in force within a second."
+            " hashes, not the tokens. A change is in force at the next call."
         ),
     ] = Path("{state}/tokens")
     max_message_bytes: Annotated[

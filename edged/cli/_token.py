@@ -28,7 +28,7 @@ _Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the client, as th
 def add(name: _Name, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Make a token and print it, once: edged keeps its hash only.
 
-    It is for listeners with tokens = true, and valid within a second.
+    It is for listeners with tokens = true, and valid at once.
     """
     file = _file(config)
     secret = file.add(name)
@@ -53,7 +53,7 @@ def list_tokens(config: ConfigOption = None, as_json: JsonOption = False) -> Non
 
 @token.command(epilog=REVOKE_EXAMPLES)
 def revoke(name: _Name, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Have a token refused from now on, within a second."""
+    """Have a token refused from the next call on."""
     file = _file(config)
     file.revoke(name)
     if as_json:

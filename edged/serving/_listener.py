@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ __all__ = ["Admission", "InFlight", "Listener", "Tokens"]
 _log = logging.getLogger(__name__)
 
 AUTHORIZATION: Final = "authorization"
-_LOOK_AGAIN: Final = 1.0
 _COUNTED_FOR: Final = 10.0
 _RECEIVED_AT_ONCE: Final = 16
 """Messages of one client that are taken in at the same time; the others wait on the wire."""
@@ -54,7 +52,7 @@ class Listener:
 
 
 class Tokens:
-    """The tokens of a file, which is looked at again once a second at most.
+    """The tokens of a file, which is looked at by each call: what that costs is microseconds.
 
     Raises:
         ConfigError: it cannot be read.
@@ -64,20 +62,17 @@ class Tokens:
         self._file = file
         self._tokens: tuple[Token, ...] = ()
         self._seen: object = None
-        self._next_look = 0.0
-        self._looked(strictly=True)
+        self._look(strictly=True)
 
     def __len__(self) -> int:
         return len(self._tokens)
 
     def owner(self, secret: str) -> str | None:
         """The name of the token that *secret* is; None when it is none."""
-        if time.monotonic() >= self._next_look:
-            self._looked()
+        self._look()
         return owner_of(secret, self._tokens)
 
-    def _looked(self, strictly: bool = False) -> None:
-        self._next_look = time.monotonic() + _LOOK_AGAIN
+    def _look(self, strictly: bool = False) -> None:
         try:
             found = self._file.path.stat()
             seen: object = (found.st_ino, found.st_mtime_ns, found.st_size)
