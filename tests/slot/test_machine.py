@@ -204,6 +204,10 @@ class SlotMachine(RuleBasedStateMachine):
     def time_passes(self, moments: int) -> None:
         self.daemon.loop.run_for(moments * MOMENT)
 
+    @rule(times=st.integers(1, 8))
+    def loop_turns(self, times: int) -> None:
+        self.daemon.loop.turn(times)
+
     @rule(forgets=st.booleans())
     def unplug(self, forgets: bool) -> None:
         if not self.world.hardware.present:
