@@ -86,8 +86,8 @@ class Connection:
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 # The attempts of a call are the client's own: see _retry.
                 ("grpc.enable_retries", 0),
+                # Not min_reconnect_backoff_ms: it bounds how long to connect may take.
                 ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
-                ("grpc.min_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
                 ("grpc.max_reconnect_backoff_ms", _MAX_RECONNECT_MS),
                 ("grpc.client_idle_timeout_ms", max(1000, int(idle.total_seconds() * 1000))),
             ),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -50,6 +53,51 @@ class Server:
 
     def stop(self) -> None:
         self._server.stop(None).wait()
+
+
+class Distance:
+    """Between clients and the server at *port*: nothing arrives before *seconds* have passed.
+
+    Attributes:
+        address: where clients connect to instead.
+        connections: how many have.
+    """
+
+    def __init__(self, port: int, seconds: float) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.connections = 0
+        self._port = port
+        self._seconds = seconds
+        self._threads = ThreadPoolExecutor(8)
+        self._threads.submit(self._accept)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                self.connections += 1
+                self._threads.submit(self._connect, near)
+
+    def _connect(self, near: socket.socket) -> None:
+        time.sleep(self._seconds)
+        with near, socket.create_connection(("127.0.0.1", self._port)) as far:
+            back = self._threads.submit(_pass_on, far, near)
+            _pass_on(near, far)
+            back.result()
+
+    def close(self) -> None:
+        """After the clients have."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._threads.shutdown()
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
 
 
 def failing(code: grpc.StatusCode, details: str, *trailers: tuple[str, str]) -> Answer:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import grpc
 import numpy as np
 import pytest
-from client.server import Server, failing
+from client.server import Distance, Server, failing
 
 from edged import wire
 from edged.client import PredictionClient, Score
@@ -90,6 +92,15 @@ def test_unavailable_is_tried_again(server: Server, client: PredictionClient) ->
     (score,) = client.score_images([b"abc"])
     assert score.values[0] == 3
     assert server.calls == 3
+
+
+def test_a_server_far_away_is_given_time_to_connect(server: Server) -> None:
+    server.answer = lengths
+    with contextlib.closing(Distance(server.port, seconds=0.7)) as far:
+        with PredictionClient(far.address, timeout=10, attempts=1) as client:
+            (score,) = client.score_images([b"abc"])
+        assert score.values[0] == 3
+        assert far.connections == 1
 
 
 def test_nobody_there() -> None:

@@ -52,7 +52,7 @@ async def test_a_greedy_client_is_refused_and_a_modest_one_has_its_turns(
             await modest.until(lambda crowd: len(crowd.replies) >= 10)
     assert set(modest.codes) == {"OK"}
     refused = [reply for reply in greedy.replies if reply.code != "OK"]
-    assert {reply.code for reply in refused} == {"RESOURCE_EXHAUSTED"}
+    assert not {reply.details for reply in refused if reply.code != "RESOURCE_EXHAUSTED"}
     assert all(reply.hint for reply in refused)
     assert f"serving.max_queued_calls is {QUEUED}" in refused[0].details
     # It waits for what is being answered and for one more of the other's; never for the line.
