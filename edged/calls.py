@@ -218,7 +218,7 @@ class Observed:
         self._observers = tuple(observers)
 
     async def __call__(self, call: Call) -> bytes:
-        code, size, began = "INTERNAL", 0, time.monotonic()
+        code, size, received = "INTERNAL", 0, call.watch.seconds
         try:
             response = await self._answer(call)
             code, size = "OK", len(response)
@@ -230,7 +230,8 @@ class Observed:
             code = "CANCELLED"
             raise
         finally:
-            outcome = Outcome(code, size, time.monotonic() - began, call.watch.elapsed)
+            elapsed = call.watch.elapsed
+            outcome = Outcome(code, size, elapsed - received, elapsed)
             # Nobody waits for them: the answer goes out first.
             asyncio.get_running_loop().call_soon(self._tell, call, outcome)
 

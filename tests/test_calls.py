@@ -88,3 +88,22 @@ async def test_who_observes_is_told_how_a_call_ended_and_after_its_caller() -> N
     await asyncio.sleep(0)
     ends = [(payload, code) for payload, code, _ in told[2::2]]
     assert ends == [(b"late", "DEADLINE_EXCEEDED"), (b"odd", "INTERNAL"), (b"long", "CANCELLED")]
+
+
+async def test_no_stage_takes_longer_than_the_call_that_it_is_part_of() -> None:
+    outcomes: list[Outcome] = []
+
+    async def answer(call: Call) -> bytes:
+        call.watch.lap("queue")
+        return b""
+
+    watch = Stopwatch()
+    watch.lap("receive")
+    while watch.elapsed < watch.seconds + 0.001:
+        pass  # As where others have the processor.
+    call = Call("m", b"", 0.0, watch=watch)
+    await Observed(answer, [lambda _, outcome: outcomes.append(outcome)])(call)
+    await asyncio.sleep(0)
+    (outcome,) = outcomes
+    assert watch.steps["queue"] <= outcome.seconds
+    assert sum(watch.steps.values()) <= outcome.elapsed
