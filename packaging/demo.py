@@ -6,6 +6,7 @@ Everything here is what a user would do: three processes (emulator, daemon, this
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -43,12 +44,20 @@ class DemoError(Exception):
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description="See it work: a model, photographs, labels.")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=50051,
+        help="for gRPC, %(default)s; any free one where that is taken, or for 0",
+    )
+    wanted = parser.parse_args().port
     console = Console(highlight=False)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
         with tempfile.TemporaryDirectory(prefix="edged-demo-") as folder:
-            return run(console, Path(folder))
+            return run(console, Path(folder), wanted)
     except KeyboardInterrupt:
         console.print("\nStopped. Nothing is left running.")
         return 130 if not sys.stdin.isatty() else 0
@@ -61,14 +70,14 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def run(console: Console, folder: Path) -> int:
-    port = free_port(50051)
+def run(console: Console, folder: Path, wanted: int) -> int:
+    port, http_port = free_port(wanted), free_port(8501 if wanted else 0)
     drop = folder / "drop"
     config = folder / "edged.toml"
     device = folder / "device.sock"
     config.write_text(
         '[metrics]\nlisten = "127.0.0.1:0"\n'
-        f'[serving]\nlisten = "127.0.0.1:{port}"\nhttp_listen = "127.0.0.1:{free_port(8501)}"\n'
+        f'[serving]\nlisten = "127.0.0.1:{port}"\nhttp_listen = "127.0.0.1:{http_port}"\n'
         f'socket = "{folder}/edged.sock"\n'
         f'[state]\ndirectory = "{folder}/state"\n'
         f'[drop]\ndirectory = "{drop}"\nrescan_seconds = 1.0\nsettle_seconds = 0.3\n'

@@ -28,7 +28,8 @@ def left_running(folder: Path) -> list[str]:
 
 def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(DEMO)],
+        # Two that run at a time may find the same port free.
+        [sys.executable, str(DEMO), "--port", "0"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
