@@ -20,6 +20,8 @@ MAX_MESSAGE_BYTES: Final = 256 << 20
 
 _FIRST_RECONNECT_MS: Final = 200
 _MAX_RECONNECT_MS: Final = 2000
+_LONGEST_CONNECT_MS: Final = 5000
+"""TCP, TLS and HTTP/2's hello, over whatever network; of a host that is not there nothing comes."""
 _SCHEMES: Final = ("unix:", "dns:", "ipv4:", "ipv6:")
 
 
@@ -86,8 +88,9 @@ class Connection:
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 # The attempts of a call are the client's own: see _retry.
                 ("grpc.enable_retries", 0),
-                # Not min_reconnect_backoff_ms: it bounds how long to connect may take.
                 ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
+                # In spite of its name; attempts that fail sooner do not wait for it.
+                ("grpc.min_reconnect_backoff_ms", _LONGEST_CONNECT_MS),
                 ("grpc.max_reconnect_backoff_ms", _MAX_RECONNECT_MS),
                 ("grpc.client_idle_timeout_ms", max(1000, int(idle.total_seconds() * 1000))),
             ),
