@@ -31,6 +31,7 @@ from edged.errors import EdgedError
 PROJECT = Path(__file__).resolve().parent.parent
 DATA = PROJECT / "tests" / "data"
 MODEL = DATA / "models" / "mobilenet_v2_imagenet.onnx"
+OTHER_MODEL = DATA / "models" / "kws_dscnn.onnx"
 LABELS = DATA / "imagenet_labels_1001.txt"
 PHOTOS = ("snowleopardgaze.jpg", "elephant.jpg", "schoolbus.jpg", "parrot.jpg")
 PATIENCE = 110.0
@@ -95,11 +96,15 @@ def run(console: Console, folder: Path, wanted: int) -> int:
         seconds = follow(console, drop / f"{bundle.name}.status.txt", edged, log)
         console.print(f"[bold]4.[/bold] It serves, {seconds:.1f} s after it was dropped.")
         score(console, port)
-        explain(console, port, drop)
         if sys.stdin.isatty():
+            explain(console, port, config)
             console.print("\nedged keeps running so that you can try. [bold]Ctrl-C[/bold] ends it.")
             edged.wait()
             raise DemoError(f"the daemon ended by itself, with status {edged.returncode}")
+    console.print(
+        "\nThat was all: nothing is left running. Started from a terminal, the demo keeps edged"
+        " running, and says how to query and manage it."
+    )
     return 0
 
 
@@ -208,15 +213,27 @@ def table(photo: str, scores: Score, labels: list[str], milliseconds: float) -> 
     return result
 
 
-def explain(console: Console, port: int, drop: Path) -> None:
+def explain(console: Console, port: int, config: Path) -> None:
+    """Print what to try while edged runs. Each line that begins with two blanks is a command."""
+    edgectl = Path(sys.executable).parent / "edgectl"
     photo = DATA / "images" / "tiger.jpg"
-    console.print(
-        "\n[bold]Query it yourself[/bold], from another terminal:\n"
-        f"  {Path(sys.executable).parent}/edgectl score --port {port} --labels {LABELS} {photo}\n"
+    lines = [
+        "",
+        "[bold]Query it yourself[/bold], from another terminal:",
+        f"  {edgectl} score --port {port} --labels {LABELS} {photo}",
         "or with any TensorFlow Serving client: PredictionService.Predict, input DT_STRING, on"
-        f" 127.0.0.1:{port}.\nDrop your own bundle or .onnx file into {drop}.",
-        soft_wrap=True,
-    )
+        f" 127.0.0.1:{port}.",
+        "",
+        "[bold]Manage it[/bold]:",
+        f"  {edgectl} status --config {config}",
+        f"  {edgectl} top --config {config}",
+        f"  {edgectl} models --config {config}",
+        "",
+        "[bold]Change the model[/bold], and change it back (a model of your own does as well):",
+        f"  {edgectl} push {OTHER_MODEL} --config {config}",
+        f"  {edgectl} rollback --config {config}",
+    ]
+    console.print("\n".join(lines), soft_wrap=True)
 
 
 if __name__ == "__main__":

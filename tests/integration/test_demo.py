@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import pty
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from integration.appliance import eventually
+
+LONG = 200
+"""Seconds until a demo that hangs is given up."""
 
 DEMO = Path(__file__).parents[2] / "packaging" / "demo.py"
 
@@ -26,11 +31,11 @@ def left_running(folder: Path) -> list[str]:
     return lines
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
     return subprocess.Popen(
         # Two that run at a time may find the same port free.
         [sys.executable, str(DEMO), "--port", "0"],
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -40,11 +45,44 @@ def start(folder: Path) -> subprocess.Popen[str]:
 
 def test_scores(tmp_path: Path) -> None:
     demo = start(tmp_path)
-    output, _ = demo.communicate(timeout=110)
+    output, _ = demo.communicate(timeout=LONG)
     assert demo.returncode == 0, output
     assert "snow leopard" in output
     assert "school bus" in output
-    assert "edgectl score" in output
+    assert "nothing is left running" in output
+    assert "edgectl status" not in output, "what is said to be possible has to be possible now"
+    assert list(tmp_path.iterdir()) == []
+    assert left_running(tmp_path) == []
+
+
+def test_each_command_that_it_prints_can_be_run(tmp_path: Path) -> None:
+    """Started from a terminal, the demo keeps edged running and prints commands, in order."""
+    ours, terminal = pty.openpty()
+    demo = start(tmp_path, stdin=terminal)
+    try:
+        assert demo.stdout is not None
+        lines = []
+        for line in demo.stdout:
+            lines.append(line.rstrip())
+            if "Ctrl-C" in line:
+                break
+        commands = [line.strip() for line in lines if line.startswith("  /")]
+        names = [command.split()[1] for command in commands]
+        assert names == ["score", "status", "top", "models", "push", "rollback"], lines
+        for name, command in zip(names, commands, strict=True):
+            arguments = shlex.split(command) + (["--once"] if name == "top" else [])
+            done = subprocess.run(
+                arguments, capture_output=True, text=True, timeout=LONG, check=False
+            )
+            assert done.returncode == 0, (command, done.stdout, done.stderr)
+            if name == "score":
+                assert "tiger" in done.stdout
+    finally:
+        demo.send_signal(signal.SIGINT)
+        demo.communicate(timeout=LONG)
+        os.close(ours)
+        os.close(terminal)
+    assert demo.returncode == 0, "Ctrl-C is how a demo in a terminal ends"
     assert list(tmp_path.iterdir()) == []
     assert left_running(tmp_path) == []
 
@@ -54,7 +92,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
     try:
         eventually(lambda: len(left_running(tmp_path)) >= 3, "emulator, daemon and packer")
         demo.send_signal(signal.SIGINT)
-        output, _ = demo.communicate(timeout=30)
+        output, _ = demo.communicate(timeout=LONG)
     finally:
         demo.kill()
     assert demo.returncode == 130, output
