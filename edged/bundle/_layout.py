@@ -47,7 +47,15 @@ _CHUNK: Final = 1 << 20
 _LAYOUT: Final = "oci-layout"
 _INDEX: Final = "index.json"
 _BLOB: Final = re.compile(r"blobs/sha256/[0-9a-f]{64}", re.ASCII)
-_DIRECTORIES: Final = ("blobs", "blobs/sha256")
+# ORAS and containerd keep "ingest" in a layout, for blobs that are still on their way.
+_DIRECTORIES: Final = ("", "blobs", "blobs/sha256", "ingest")
+_PACK_IT: Final = "wanted the layout itself: tar -C LAYOUT -cf NAME.edgemodel ."
+_COMPRESSED: Final = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
 _KINDS: Final = {
     tarfile.LNKTYPE: "a hard link",
     tarfile.SYMTYPE: "a symbolic link",
@@ -60,7 +68,11 @@ _KINDS: Final = {
     tarfile.XGLTYPE: "a global extension",
 }
 # Extension records that say nothing of where a member's bytes are.
-_HARMLESS_PAX: Final = ("mtime", "atime", "ctime", "uid", "gid", "uname", "gname", "SCHILY.xattr.")
+_HARMLESS_PAX: Final = (
+    *("mtime", "atime", "ctime", "uid", "gid", "uname", "gname", "comment"),
+    *("SCHILY.xattr.", "SCHILY.acl.", "SCHILY.dev", "SCHILY.ino", "SCHILY.nlink", "SCHILY.fflags"),
+    *("LIBARCHIVE.xattr.", "LIBARCHIVE.creationtime", "RHT.security.selinux"),
+)
 
 
 class Descriptor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -167,7 +179,9 @@ class Archive:
         self._want(_LAYOUT, "imageLayoutVersion", layout.version, "1.0.0")
         index = decode(self._metadata(_INDEX), _Index, self._in(_INDEX))
         self._want(_INDEX, "schemaVersion", index.schema_version, 2)
-        self._want(_INDEX, "number of manifests", len(index.manifests), 1)
+        # ORAS lists a manifest once for each of its tags.
+        digests = {manifest.digest for manifest in index.manifests}
+        self._want(_INDEX, "number of manifests", len(digests), 1)
         entry = index.manifests[0]
         self._want(_INDEX, "manifests[0].mediaType", entry.media_type, MANIFEST_TYPE)
         data = self.read(entry)
@@ -247,6 +261,7 @@ class Archive:
         """Name to offset and size of every plain member, up to the end mark and the file's end."""
         total = self._file.seek(0, os.SEEK_END)
         members: dict[str, tuple[int, int]] = {}
+        root: str | None = None
         offset = count = 0
         while True:
             self._file.seek(offset)
@@ -259,18 +274,29 @@ class Archive:
                 raise LimitError(
                     f"cannot read {self._name}: it has more than {MAX_MEMBERS} members"
                 )
-            self._check_member(header, offset + _BLOCK, members)
-            if header.isreg():
-                members[header.name] = (offset + _BLOCK, header.size)
+            if header.type == tarfile.XHDTYPE:
+                self._check_extension(header, offset + _BLOCK)
+            else:
+                root = _root(header.name) if root is None else root
+                name = self._check_member(header, root, members)
+                if header.isreg():
+                    members[name] = (offset + _BLOCK, header.size)
             offset += _BLOCK + -(-header.size // _BLOCK) * _BLOCK
         self._check_end(offset, total)
         return members
 
     def _header(self, block: bytes, offset: int, total: int) -> tarfile.TarInfo:
         try:
-            header = tarfile.TarInfo.frombuf(block, "ascii", "strict")
+            # Owners may have names of any alphabet; those of members are looked at later.
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except (tarfile.TarError, ValueError) as error:
             if offset == 0:
+                for start, how in _COMPRESSED.items():
+                    if block.startswith(start):
+                        raise self._bad(
+                            f"it is compressed by {how}, which a bundle is not; unpack it first:"
+                            f" {how} -dc {self._name} > NEW.edgemodel"
+                        ) from error
                 found = f"bytes that start with {block[:8].hex(' ')}" if block else "no bytes"
                 raise self._bad(f"found {found}; wanted a tar as 'edgectl pack' writes") from error
             what = "it is cut short" if len(block) < _BLOCK else "it is damaged"
@@ -283,24 +309,25 @@ class Archive:
         return header
 
     def _check_member(
-        self, header: tarfile.TarInfo, data: int, members: dict[str, tuple[int, int]]
-    ) -> None:
-        name = header.name[:120]
-        if header.type == tarfile.XHDTYPE:
-            self._check_extension(header, data)
-        elif header.isdir():
-            if header.name not in _DIRECTORIES or header.size:
-                raise self._bad(f"{name!r} is a directory that no OCI image layout has")
+        self, header: tarfile.TarInfo, root: str, members: dict[str, tuple[int, int]]
+    ) -> str:
+        """The member's name within the layout."""
+        shown = header.name[:120]
+        name = _within(header.name, root)
+        if header.isdir():
+            if name not in _DIRECTORIES or header.size:
+                raise self._bad(f"{shown!r} is a directory that no OCI image layout has")
         elif not (header.isreg() and header.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
             kind = _KINDS.get(header.type, f"of the unknown kind {header.type!r}")
-            raise self._bad(f"{name!r} is {kind}; wanted plain files only")
-        elif header.name not in (_LAYOUT, _INDEX) and not _BLOB.fullmatch(header.name):
+            raise self._bad(f"{shown!r} is {kind}; wanted plain files only; {_PACK_IT}")
+        elif name is None or (name not in (_LAYOUT, _INDEX) and not _BLOB.fullmatch(name)):
             raise self._bad(
-                f"{name!r} is a member that no bundle has; wanted {_LAYOUT}, {_INDEX} and "
-                "blobs/sha256/…"
+                f"{shown!r} is a member that no bundle has; wanted {_LAYOUT}, {_INDEX} and "
+                f"blobs/sha256/…; {_PACK_IT}"
             )
-        elif header.name in members:
+        elif name in members:
             raise self._bad(f"{name} is there twice")
+        return name or ""
 
     def _check_extension(self, header: tarfile.TarInfo, data: int) -> None:
         """A pax header may give times and owners; it may not change a name, a size or a link."""
@@ -320,7 +347,8 @@ class Archive:
                 raise self._bad(f"the extension header at byte {data} is damaged")
             if not key.startswith(_HARMLESS_PAX):
                 raise self._bad(
-                    f"an extension header sets {key[:80]!r}; wanted times and owners only"
+                    f"an extension header sets {key[:80]!r}; wanted times and owners only; "
+                    f"{_PACK_IT}"
                 )
             records = records[length:]
 
@@ -344,6 +372,27 @@ class Archive:
 
     def _bad(self, problem: str) -> BundleError:
         return BundleError(f"cannot read {self._name}: {problem}")
+
+
+def _root(first: str) -> str:
+    """The folder that the layout is in, as the name of the first member tells.
+
+    ``tar -cf X LAYOUT`` writes ``LAYOUT/…``, ``tar -cf X .`` writes ``./…``; both of them write the
+    folder first. Where the first member is one of the layout, as from skopeo, there is none.
+    """
+    top = first.removeprefix("./").partition("/")[0]
+    return "" if top in (".", "..", "blobs", "ingest", _LAYOUT, _INDEX) else top
+
+
+def _within(name: str, root: str) -> str | None:
+    """The name that a member of the folder *root* has in the layout; None for any other."""
+    name = name.removeprefix("./")
+    if name in (".", root):
+        return ""
+    if not root:
+        return name
+    top, _, rest = name.partition("/")
+    return rest if top == root and rest else None
 
 
 def config_digest(oci_manifest: bytes) -> Digest:

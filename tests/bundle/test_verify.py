@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import io
 import json
 import os
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -163,7 +165,8 @@ def test_only_plain_files(
         "../evil",
         "/etc/evil",
         "blobs/sha256/../../evil",
-        "./index.json",
+        "././index.json",
+        "sub/index.json",
         "README",
         "blobs/sha256/AB",
     ],
@@ -172,6 +175,59 @@ def test_only_the_names_of_a_layout(members: Members, tmp_path: Path, name: str)
     path = write_members(tmp_path / "names.tar", {**members, name: b"x"})
     assert "is a member that no bundle has" in refusal(path, tmp_path)
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("root", [".", "layout"])
+def test_a_layout_that_was_tarred_by_hand(members: Members, tmp_path: Path, root: str) -> None:
+    """``tar -cf X .`` in the layout, and ``tar -cf X layout`` beside it, by GNU tar itself."""
+    folder = tmp_path / "layout"
+    for name, content in members.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    (folder / "ingest").mkdir()  # as ORAS leaves it
+    for form in ("gnu", "posix", "ustar"):
+        path = tmp_path / f"{form}.edgemodel"
+        words = ["tar", f"--format={form}", "--owner=2000000:12345", "--xattrs", "-cf", str(path)]
+        subprocess.run(
+            [*words, root], cwd=folder if root == "." else tmp_path, check=True, timeout=60
+        )
+        assert str(verify_bundle(path, tmp_path / form).manifest) == "tiny 1.2.3"
+
+
+def test_owners_of_any_alphabet_and_a_member_listed_by_each_of_its_tags(
+    members: Members, tmp_path: Path
+) -> None:
+    entry = descriptor(members)
+    tags = [{**entry, "annotations": {"org.opencontainers.image.ref.name": t}} for t in ("1", "2")]
+    members["index.json"] = json.dumps({"schemaVersion": 2, "manifests": tags}).encode()
+    path = tmp_path / "owned.tar"
+    with tarfile.open(path, "w:", format=tarfile.GNU_FORMAT) as tar:
+        for name, content in members.items():
+            add(tar, f"./{name}", content, uname="müller", uid=1 << 33)
+    assert str(verify_bundle(path, tmp_path / "into").manifest) == "tiny 1.2.3"
+
+
+def test_names_are_the_same_with_and_without_a_dot(members: Members, tmp_path: Path) -> None:
+    path = write_members(tmp_path / "dots.tar", {**members, "./index.json": b"x"})
+    assert "index.json is there twice" in refusal(path, tmp_path)
+    mixed = {"layout/oci-layout": members.pop("oci-layout"), **members}
+    path = write_members(tmp_path / "mixed.tar", mixed)
+    assert "is a member that no bundle has" in refusal(path, tmp_path)
+    path = write_members(tmp_path / "up.tar", {f"../{n}": c for n, c in members.items()})
+    assert "tar -C LAYOUT -cf NAME.edgemodel ." in refusal(path, tmp_path)
+
+
+@pytest.mark.parametrize("program", ["gzip", "bzip2", "xz"])
+def test_a_compressed_bundle_is_refused_with_what_to_do(
+    packed: Path, tmp_path: Path, program: str
+) -> None:
+    path = tmp_path / "small.edgemodel"
+    path.write_bytes(importlib.import_module(_MODULES[program]).compress(packed.read_bytes()))
+    said = refusal(path, tmp_path)
+    assert f"{program} -dc small.edgemodel > NEW.edgemodel" in said
+
+
+_MODULES = {"gzip": "gzip", "bzip2": "bz2", "xz": "lzma"}
 
 
 def test_a_long_name_cannot_hide_in_an_extension(members: Members, tmp_path: Path) -> None:
@@ -315,7 +371,8 @@ def test_no_links_pipes_or_folders_instead_of_the_file(packed: Path, tmp_path: P
 
 def test_two_manifests(members: Members, tmp_path: Path) -> None:
     entry = descriptor(members)
-    index = {"schemaVersion": 2, "manifests": [entry, entry]}
+    other = {**entry, "digest": "sha256:" + "0" * 64}
+    index = {"schemaVersion": 2, "manifests": [entry, other]}
     members["index.json"] = json.dumps(index).encode()
     path = write_members(tmp_path / "two.tar", members)
     assert "number of manifests is '2'; wanted 1" in refusal(path, tmp_path)
