@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edged.compiler._calibrate import Samples
     from edged.compiler._compile import CompiledModel, Progress, compile_model
     from edged.compiler._import import FEATURES_KEY
-    from edged.compiler._report import HostRow, LayerRow, Report
+    from edged.compiler._report import HostRow, LayerRow, OutputRow, Report
     from edged.compiler._techniques import Techniques
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "CompiledModel",
     "HostRow",
     "LayerRow",
+    "OutputRow",
     "Progress",
     "Report",
     "Samples",
@@ -49,6 +50,7 @@ _HOMES = {
     "Samples": "_calibrate",
     "HostRow": "_report",
     "LayerRow": "_report",
+    "OutputRow": "_report",
     "Report": "_report",
     "Techniques": "_techniques",
 }

@@ -19,6 +19,7 @@ from edged.errors import ModelError
 
 __all__ = [
     "Calibration",
+    "Channels",
     "Samples",
     "Statistics",
     "calibrate",
@@ -116,16 +117,67 @@ class Statistics:
         return float((self.counts * np.where(steps > levels, 2.0, 1.0) * errors).sum())
 
 
+class Channels:
+    """The range, mean and spread of each channel of one tensor, over all samples and pixels."""
+
+    def __init__(self) -> None:
+        self._lowest: npt.NDArray[np.float64] | None = None
+        self._highest: npt.NDArray[np.float64] | None = None
+        self._mean: npt.NDArray[np.float64] = np.zeros(())
+        self._squares: npt.NDArray[np.float64] = np.zeros(())
+        self._count = 0
+
+    def add(self, plane: npt.NDArray[np.float32]) -> None:
+        """Take in the values of one sample, [H, W, C]."""
+        flat = plane.reshape(-1, plane.shape[-1]).astype(np.float64)
+        low, high = flat.min(axis=0), flat.max(axis=0)
+        self._lowest = low if self._lowest is None else np.minimum(self._lowest, low)
+        self._highest = high if self._highest is None else np.maximum(self._highest, high)
+        # Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm", 1979: sums of plain
+        # squares would lose a small spread around a large mean.
+        mean = flat.mean(axis=0)
+        squares = ((flat - mean) ** 2).sum(axis=0)
+        total = self._count + len(flat)
+        apart = mean - self._mean
+        self._squares = self._squares + squares + apart**2 * (self._count * len(flat) / total)
+        self._mean = self._mean + apart * (len(flat) / total)
+        self._count = total
+
+    @property
+    def lowest(self) -> npt.NDArray[np.float64]:
+        """The lowest value of each channel, [C]."""
+        assert self._lowest is not None
+        return self._lowest
+
+    @property
+    def highest(self) -> npt.NDArray[np.float64]:
+        """The highest value of each channel, [C]."""
+        assert self._highest is not None
+        return self._highest
+
+    @property
+    def means(self) -> npt.NDArray[np.float64]:
+        """The mean of each channel, [C]."""
+        return self._mean
+
+    @property
+    def spreads(self) -> npt.NDArray[np.float64]:
+        """The standard deviation of each channel, [C]."""
+        return np.sqrt(self._squares / max(self._count, 1))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
     """What the float model did on the samples.
 
     Attributes:
         statistics: of each tensor of the device, as scaled there.
+        leaving: the channels of each tensor that leaves the device.
         correlations: of the inputs of convolutions whose weights are rounded by them, by output.
     """
 
     statistics: Mapping[str, Statistics]
+    leaving: Mapping[str, Channels]
     correlations: Mapping[str, Correlations]
 
 
@@ -297,6 +349,7 @@ def calibrate(
     large = graph.large()
     session = FloatSession(graph.onnx(computed, large), "run the float model for calibration")
     statistics = {name: Statistics() for name in names}
+    leaving = {name: Channels() for name in cut.leaving}
     compensated = [k for k in cut.kernels if techniques.compensated and Correlations.fits(k)]
     correlations = [Correlations(kernel, count) for kernel in compensated]
     for index in range(count):
@@ -312,11 +365,13 @@ def calibrate(
             if name in cut.scales:
                 plane = plane * np.float32(cut.scales[name])
             statistics[name].add(plane)
+            if name in leaving:
+                leaving[name].add(plane)
             for correlation in correlations:
                 if name == correlation.kernel.inputs[0]:
                     correlation.add(plane)
         progress((index + 1) / count)
-    return Calibration(statistics, {c.kernel.output: c for c in correlations})
+    return Calibration(statistics, leaving, {c.kernel.output: c for c in correlations})
 
 
 def _inputs(graph: Graph) -> list[_Input]:

@@ -130,6 +130,7 @@ def compile_model(
         compiler=COMPILER_VERSION,
         graph=graph,
         cut=cut,
+        seen=seen,
         quantised=quantised,
         image=image,
         weights=weights_bytes(image.layers),

@@ -8,15 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from edged.compiler._graph import Graph
+import numpy as np
+
+from edged.compiler._calibrate import Calibration
+from edged.compiler._graph import Graph, abridged
 from edged.compiler._partition import HostNode, Partition
 from edged.compiler._quantise import Quantised
 from edged.npu import ProgramImage, weights_bytes
 
-__all__ = ["HostRow", "LayerRow", "Report", "report"]
+__all__ = ["HostRow", "LayerRow", "OutputRow", "Report", "report"]
 
 _FEW_SAMPLES: Final = 8
 _FEW_MACS: Final = 0.01
+_COARSE: Final = 1.0
+"""Steps above this multiple of a column's standard deviation are said to be coarse: rounding alone
+then adds an error of at least 29 % of it (a step has a standard deviation of 1/√12)."""
+
 _HEAVY: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "LSTM", "GRU", "MatMul"})
 
 
@@ -75,11 +82,36 @@ class HostRow:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputRow:
+    """How finely a value leaves the device: its worst column, by steps to spread.
+
+    A column is a channel: the last dimension of a row, the class of a segmentation. Columns that do
+    not vary on the calibration inputs are passed over.
+
+    Attributes:
+        name: of the value in the model.
+        outputs: the model's outputs that are computed from it, itself included.
+        column: the worst one.
+        step: the distance between two values that this column can have.
+        spread: the standard deviation of the column on the calibration inputs; 0 if no column
+            varies.
+        coarse: a sentence if the step is large beside the spread, else "".
+    """
+
+    name: str
+    outputs: tuple[str, ...]
+    column: int
+    step: float
+    spread: float
+    coarse: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything about one compilation.
 
     Attributes:
-        calibration: "samples" or "synthetic".
+        calibration: "samples", or "synthetic" where the inputs were made up for want of samples.
         samples: how many of them were used.
         macs: multiply-accumulates of one run on the device.
         dram_bytes: DRAM that a bank needs.
@@ -87,6 +119,7 @@ class Report:
         activations_bytes: of these, activations: the peak, since addresses are used again.
         activations_total_bytes: what activations would take if each had an address of its own.
         host_macs: multiply-accumulates of one run on the host.
+        outputs: how coarse what leaves the device is.
         warnings: what may cost accuracy or speed, a sentence each.
     """
 
@@ -100,6 +133,7 @@ class Report:
     activations_bytes: int
     activations_total_bytes: int
     host_macs: int
+    outputs: tuple[OutputRow, ...]
     layers: tuple[LayerRow, ...]
     host: tuple[HostRow, ...]
     warnings: tuple[str, ...]
@@ -114,6 +148,7 @@ def report(
     compiler: str,
     graph: Graph,
     cut: Partition,
+    seen: Calibration,
     quantised: Quantised,
     image: ProgramImage,
     weights: int,
@@ -156,6 +191,10 @@ def report(
             )
         rows.append(row)
     host = tuple(_host_row(graph, entry) for entry in cut.host)
+    outputs = tuple(
+        _output_row(graph, cut, seen, name, 2.0**tensor.exponent, calibration)
+        for name, tensor in zip(cut.leaving, image.output_tensors, strict=True)
+    )
     return Report(
         compiler=compiler,
         array=str(image.array),
@@ -167,10 +206,43 @@ def report(
         activations_bytes=image.dram_bytes - weights,
         activations_total_bytes=sum(tensor.nbytes for tensor in image.tensors),
         host_macs=sum(row.macs for row in host),
+        outputs=outputs,
         layers=tuple(rows),
         host=host,
-        warnings=(*_calibration_warnings(calibration, samples), *_host_warnings(cut, host, image)),
+        warnings=(
+            *_calibration_warnings(calibration, samples),
+            *(row.coarse for row in outputs if row.coarse),
+            *_host_warnings(cut, host, image),
+        ),
     )
+
+
+def _output_row(
+    graph: Graph, cut: Partition, seen: Calibration, name: str, step: float, calibration: str
+) -> OutputRow:
+    spreads = seen.leaving[name].spreads
+    varying = spreads > 0
+    ratios = np.divide(step, spreads, out=np.zeros_like(spreads), where=varying)
+    column = int(np.argmax(ratios))
+    spread = float(f"{spreads[column]:.4g}")
+    coarse = ""
+    if ratios[column] > _COARSE:
+        inputs = "calibration" if calibration == "samples" else "made-up"
+        where = f"column {column} of " if len(spreads) > 1 else ""
+        coarse = (
+            f"{where}{abridged(name)!r} is coarse: it comes in steps of {step:.3g}, and on the"
+            f" {inputs} inputs it varies by only {spread:.3g} (standard deviation)"
+        )
+    return OutputRow(name, _fed(graph, cut, name), column, step, spread, coarse)
+
+
+def _fed(graph: Graph, cut: Partition, name: str) -> tuple[str, ...]:
+    """The model's outputs that the host computes from *name*."""
+    reached = {name}
+    for node in cut.epilogue:
+        if not reached.isdisjoint(node.inputs):
+            reached.update(node.outputs)
+    return tuple(output for output in graph.outputs if output in reached)
 
 
 def _host_row(graph: Graph, entry: HostNode) -> HostRow:
