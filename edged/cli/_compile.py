@@ -6,6 +6,7 @@ import json
 import resource
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -176,7 +177,7 @@ def _host_row(row: HostRow) -> tuple[str, ...]:
         row.op,
         f"host ({row.where})",
         shape,
-        _millions(row.macs),
+        "not known" if row.macs is None else _millions(row.macs),
         _bytes(row.weight_bytes),
         "–",
         "–",
@@ -188,11 +189,21 @@ def _host_row(row: HostRow) -> tuple[str, ...]:
 def _summary(report: Report, seconds: float, peak: int) -> None:
     total = report.macs + report.host_macs
     share = report.macs / total if total else 1.0
+    unknown = Counter(row.op for row in report.host if row.macs is None)
+    besides = (
+        f", and {', '.join(f'{op} ×{n}' for op, n in unknown.items())} whose cost is not known"
+        if unknown
+        else ""
+    )
+    atmost = "at most " if unknown else ""
     samples = f"{report.samples} samples" if report.calibration == "samples" else "synthetic inputs"
     saved = report.activations_total_bytes / max(report.activations_bytes, 1)
     for key, value in (
-        ("device", f"{len(report.layers)} layers, {_millions(report.macs)} MMACs, {share:.1%}"),
-        ("host", f"{len(report.host)} operators, {_millions(report.host_macs)} MMACs"),
+        (
+            "device",
+            f"{len(report.layers)} layers, {_millions(report.macs)} MMACs, {atmost}{share:.1%}",
+        ),
+        ("host", f"{len(report.host)} operators, {_millions(report.host_macs)} MMACs{besides}"),
         ("weights", _bytes(report.weights_bytes)),
         (
             "activations",

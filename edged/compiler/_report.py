@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
@@ -12,6 +11,7 @@ import numpy as np
 
 from edged.compiler._calibrate import Calibration
 from edged.compiler._graph import Graph, abridged
+from edged.compiler._macs import macs
 from edged.compiler._partition import HostNode, Partition
 from edged.compiler._quantise import Quantised
 from edged.npu import ProgramImage, weights_bytes
@@ -23,8 +23,6 @@ _FEW_MACS: Final = 0.01
 _COARSE: Final = 1.0
 """Steps above this multiple of a column's standard deviation are said to be coarse: rounding alone
 then adds an error of at least 29 % of it (a step has a standard deviation of 1/√12)."""
-
-_HEAVY: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "LSTM", "GRU", "MatMul"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ class HostRow:
 
     Attributes:
         shape: of its output, as ONNX has it; None where it is not known.
-        macs: multiply-accumulates of one run.
+        macs: multiply-accumulates of one run; None where they are not known.
         weight_bytes: of its float constants.
     """
 
@@ -77,7 +75,7 @@ class HostRow:
     where: str
     reason: str
     shape: tuple[int, ...] | None = None
-    macs: int = 0
+    macs: int | None = 0
     weight_bytes: int = 0
 
 
@@ -118,7 +116,7 @@ class Report:
         weights_bytes: of these, weights and biases.
         activations_bytes: of these, activations: the peak, since addresses are used again.
         activations_total_bytes: what activations would take if each had an address of its own.
-        host_macs: multiply-accumulates of one run on the host.
+        host_macs: multiply-accumulates of one run on the host, as far as they are known.
         outputs: how coarse what leaves the device is.
         warnings: what may cost accuracy or speed, a sentence each.
     """
@@ -205,7 +203,7 @@ def report(
         weights_bytes=weights,
         activations_bytes=image.dram_bytes - weights,
         activations_total_bytes=sum(tensor.nbytes for tensor in image.tensors),
-        host_macs=sum(row.macs for row in host),
+        host_macs=_known(host),
         outputs=outputs,
         layers=tuple(rows),
         host=host,
@@ -249,17 +247,13 @@ def _host_row(graph: Graph, entry: HostNode) -> HostRow:
     node = entry.node
     constants = [graph.constants[name] for name in node.inputs if name in graph.constants]
     shape = graph.values[node.output].shape
-    macs = 0
-    if node.op in ("Conv", "Gemm", "MatMul") and shape is not None and constants:
-        pixels = math.prod(shape[2:]) if node.op == "Conv" else 1
-        macs = int(constants[0].size) * pixels
     return HostRow(
         node.name or node.output,
         node.op,
         entry.where,
         entry.reason,
         shape,
-        macs,
+        macs(graph, node),
         sum(int(array.nbytes) for array in constants if array.dtype.kind == "f"),
     )
 
@@ -276,9 +270,13 @@ def _calibration_warnings(calibration: str, samples: int) -> list[str]:
 
 
 def _host_warnings(cut: Partition, rows: Sequence[HostRow], image: ProgramImage) -> list[str]:
-    few = (image.macs() + sum(row.macs for row in rows)) * _FEW_MACS
+    few = (image.macs() + _known(rows)) * _FEW_MACS
     return [
         f"{entry.node.place} runs on the host ({entry.where}): {entry.reason}"
         for entry, row in zip(cut.host, rows, strict=True)
-        if row.op in _HEAVY and not 0 < row.macs < few
+        if row.macs is None or row.macs > few
     ]
+
+
+def _known(rows: Sequence[HostRow]) -> int:
+    return sum(row.macs or 0 for row in rows)
