@@ -414,7 +414,7 @@ def _check_epilogue(epilogue: Epilogue | None, outputs: Sequence[TensorDecl]) ->
         raise _bad(f"edged.epilogue: {epilogue.name} does not fit the model: {error}") from error
     taken = shapes_of_tensors(epilogue.top).keys()
     for tensor in outputs:
-        if not taken.isdisjoint((tensor.name, tensor.alias)):
+        if tensor.name in taken or tensor.alias in taken:
             raise _bad(f"edged.epilogue: output {tensor.name!r} has the name of one of its own")
 
 
