@@ -135,17 +135,24 @@ def _command(path: str, command: Any, parent: Any) -> list[str]:
     context = type(parent)(command, info_name=path, parent=None)
     words = " ".join(command.collect_usage_pieces(context))
     text = [f'.SS "{_escaped(f"{path} {words}")}"']
-    for paragraph in (command.help or "").split("\n\n"):
+    for paragraph in _shown(command.help).split("\n\n"):
         text += [".PP", _escaped(" ".join(paragraph.split()))]
     for parameter in command.params:
         record = parameter.get_help_record(context)
         if record and not getattr(parameter, "hidden", False):
-            text += [".TP", f".B {_escaped(record[0])}", _escaped(record[1])]
-    if command.epilog:
-        text += [".PP", f"For instance: {_escaped(command.epilog)}"]
+            text += [".TP", f".B {_escaped(record[0])}", _escaped(_shown(record[1]))]
+    if examples := getattr(command, "examples", None):
+        text += [".PP", "For instance:", *_verbatim("\n".join(examples))]
     for name in getattr(command, "commands", {}):
         text += _command(f"{path} {name}", command.commands[name], context)
     return text
+
+
+def _shown(markup: str | None) -> str:
+    """Help as a terminal shows it: commands have it as Rich's markup."""
+    from rich.text import Text
+
+    return Text.from_markup(markup or "").plain
 
 
 def _verbatim(text: str) -> list[str]:

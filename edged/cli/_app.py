@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
+from edged.cli._help import Command, Commands
 from edged.errors import EdgedError
 
 __all__ = ["main"]
@@ -118,12 +119,12 @@ class _Commands(TyperGroup):
             return None
         place, words = _COMMANDS[cmd_name]
         if self._only_words:
-            return TyperCommand(cmd_name, help=words)
+            return Command(cmd_name, help=words)
         module = importlib.import_module(f"edged.cli.{place}")
         found = getattr(module, cmd_name)
         if not isinstance(found, typer.Typer):
             function = found
-            found = typer.Typer(add_completion=False, context_settings=_SETTINGS)
+            found = Commands(context_settings=_SETTINGS)
             epilog = getattr(module, f"{cmd_name.upper()}_EXAMPLES", None)
             found.command(cmd_name, epilog=epilog)(function)
         command = typer.main.get_command(found)

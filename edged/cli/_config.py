@@ -11,16 +11,16 @@ import typer
 from rich.markup import escape
 
 from edged.cli._control import SERVICE_FILE, UNDER_SYSTEMD
+from edged.cli._help import Commands
 from edged.cli._output import print_json, print_table, stdout
 from edged.config import Config, credentials_place, load_config, settings
 
 CHECK_EXAMPLES = "edgectl config check · edgectl config check ./edged.toml"
 SHOW_EXAMPLES = "edgectl config show · edgectl config show --all · edgectl config show --json"
 
-config = typer.Typer(
+config = Commands(
     help="Show what the configuration says, and check whether it can be used.",
     no_args_is_help=True,
-    add_completion=False,
 )
 
 _File = Annotated[

@@ -75,7 +75,8 @@ def convert(
 
     Decoding, resizing and scaling of images inside of its graph become the bundle's preprocessing;
     what cannot be recognised is refused, with the operator that stopped it. TensorFlow runs the
-    graph: convert what you trust. Needs TensorFlow: pip install 'edged[tensorflow]'.
+    graph: convert what you trust. Needs an interpreter that has tensorflow and tf2onnx: --python
+    names it, and docs/from-tensorflow.md says how to make one.
     """
     from edged.convert import convert as convert_model
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from edged.cli._control import Daemon, configuration, socket_path
 from edged.cli._firmware import FLASH_EXAMPLES, IMAGE_EXAMPLES, flash, image
+from edged.cli._help import Commands
 from edged.cli._options import ConfigOption, JsonOption, SocketOption
 from edged.cli._output import print_json, print_table, stdout
 from edged.cli.which import DeviceKind, device_for
@@ -27,10 +28,9 @@ INJECT_EXAMPLES: Final = (
 )
 WHICH_EXAMPLES: Final = "edgectl device which · edgectl device which --is emulator"
 
-device = typer.Typer(
+device = Commands(
     help="Show the device: its health, its banks, its resets.",
     invoke_without_command=True,
-    add_completion=False,
 )
 
 

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from edged.cli._control import configuration
+from edged.cli._help import Commands
 from edged.cli._options import ConfigOption, JsonOption
 from edged.cli._output import moment, print_json, print_table, stderr, stdout
 from edged.tokens import TokenFile
@@ -15,10 +16,9 @@ from edged.tokens import TokenFile
 ADD_EXAMPLES = "edgectl token add line-3-camera · edgectl token add line-3-camera > camera.token"
 REVOKE_EXAMPLES = "edgectl token revoke line-3-camera"
 
-token = typer.Typer(
+token = Commands(
     help="Make, list and revoke the bearer tokens that clients call with.",
     no_args_is_help=True,
-    add_completion=False,
 )
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the client, as the log has it.")]

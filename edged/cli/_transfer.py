@@ -134,7 +134,7 @@ def head(
     """Train a classifier on features, and pack it with the network that they are from.
 
     The device's part of the new bundle is the same to the byte, which is checked; the classifier
-    runs on the host. Needs scikit-learn: pip install 'edged[train]'.
+    runs on the host. Needs scikit-learn (docs/transfer-learning.md says how to install it).
     """
     from edged import transfer
 

@@ -30,7 +30,7 @@ _MADE_UP_SAMPLES: Final = 16
 
 def zoo(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Of a network; none lists them all.")
+        str | None, typer.Argument(metavar="NAME", help="Of a network; none lists them all.")
     ] = None,
     output: Annotated[
         Path | None,
