@@ -37,7 +37,7 @@ _SECONDS: Final = 3600
 _MAX_GRAPH_BYTES: Final = (2 << 30) - 1
 _PLACEHOLDERS: Final = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 _STRING: Final = 7
-_PICTURES: Final = ((375, 500), (640, 427))
+_PICTURES: Final = ((375, 500, ".png"), (640, 427, ".jpg"))
 _TOLERANCE: Final = 2e-3
 
 
@@ -285,10 +285,10 @@ def _cut(
 def _pictures(folder: Path) -> list[Path]:
     """Images to try the preprocessing on: smooth, as photographs are."""
     files = []
-    for height, width in _PICTURES:
+    for height, width, suffix in _PICTURES:
         rng = np.random.default_rng(width)
         coarse = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8))
-        files.append(folder / f"{width}.png")
+        files.append(folder / f"{width}{suffix}")
         coarse.resize((width, height), Image.Resampling.BICUBIC).save(files[-1])
     return files
 

@@ -244,6 +244,10 @@ class Evaluation:
             raise Stopped(node, f"it decodes to channels={channels}; wanted 3, red, green, blue")
         if (node.attributes.get("ratio") or 1) != 1:
             raise Stopped(node, "it decodes at a part of the size (ratio)")
+        if node.attributes.get("dct_method") == b"INTEGER_ACCURATE":
+            raise Stopped(node, "it decodes with another DCT than TensorFlow's default")
+        if node.attributes.get("fancy_upscaling") is False:
+            raise Stopped(node, "it decodes with fancy_upscaling=False")
         dtype = _DTYPES.get(node.attributes.get("dtype") or 4)
         if dtype is not np.uint8:
             raise Stopped(node, "it decodes to another type than uint8")

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from edged.errors import LimitError, RequestError
-from edged.preprocess._decode import MAX_PIXELS, MAX_SIDE_PIXELS, decode
+from edged.preprocess._decode import MAX_PIXELS, MAX_SIDE_PIXELS, decode, decode_as_tensorflow
 from edged.preprocess._spec import Layout, PixelType, Preprocess, Recipe, Sampling
 from edged.preprocess._tf1 import Axis, bilinear, sizes
 
 __all__ = ["apply", "image_to_array"]
-
-_SPARSE: Final = 4
-"""From so many source rows for each of the result on, rows are copied in pairs."""
 
 
 def image_to_array(
     data: bytes | memoryview, spec: Preprocess, *, max_pixels: int = MAX_PIXELS
 ) -> npt.NDArray[Any]:
     """The tensor that *spec* makes of a JPEG or PNG.
+
+    Recipes that sample as TensorFlow 1 did decode as it does, the others as Pillow does.
 
     Args:
         data: the encoded image. Its EXIF orientation is not applied; transparency is dropped.
@@ -36,6 +35,8 @@ def image_to_array(
         RequestError: the bytes are no JPEG or PNG, or are damaged.
         LimitError: it has more than *max_pixels*, or a side is longer than a JPEG's may be.
     """
+    if spec.recipe().sampling is Sampling.TF1:
+        return _tensor(decode_as_tensorflow(data, max_pixels), spec)
     return _tensor(decode(data, max_pixels), spec)
 
 
@@ -43,7 +44,8 @@ def apply(pixels: npt.NDArray[np.uint8], spec: Preprocess) -> npt.NDArray[Any]:
     """The tensor that *spec* makes of an image that is decoded already.
 
     It is what `image_to_array` makes of the same pixels, and so what edged itself would feed to the
-    model if the image were sent to it as PNG.
+    model if the image were sent to it as PNG. Of a JPEG, decoders make different pixels: see
+    `image_to_array`.
 
     Args:
         pixels: uint8 [H, W, 3], R, G, B.
@@ -67,16 +69,17 @@ def apply(pixels: npt.NDArray[np.uint8], spec: Preprocess) -> npt.NDArray[Any]:
             f"cannot preprocess the image: it has {pixels.shape[1]} × {pixels.shape[0]} pixels, a"
             f" side may have at most {MAX_SIDE_PIXELS}"
         )
-    return _tensor(Image.fromarray(np.ascontiguousarray(pixels)), spec)
+    return _tensor(np.ascontiguousarray(pixels), spec)
 
 
-def _tensor(image: Image.Image, spec: Preprocess) -> npt.NDArray[Any]:
+def _tensor(image: Image.Image | npt.NDArray[np.uint8], spec: Preprocess) -> npt.NDArray[Any]:
     recipe = spec.recipe()
     pixels: npt.NDArray[Any]
     if recipe.sampling is Sampling.TF1:
-        pixels = _tf1(image, spec, recipe)
+        pixels = _tf1(np.asarray(image), spec, recipe)
     else:
-        pixels = _antialiased(image, spec, recipe)
+        whole = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        pixels = _antialiased(whole, spec, recipe)
     if spec.dtype is PixelType.FLOAT32:
         pixels = _normalised(pixels, recipe)
     if spec.layout is Layout.NCHW:
@@ -84,8 +87,10 @@ def _tensor(image: Image.Image, spec: Preprocess) -> npt.NDArray[Any]:
     return np.ascontiguousarray(pixels[np.newaxis])
 
 
-def _tf1(image: Image.Image, spec: Preprocess, recipe: Recipe) -> npt.NDArray[np.float32]:
-    width, height = image.size
+def _tf1(
+    pixels: npt.NDArray[np.uint8], spec: Preprocess, recipe: Recipe
+) -> npt.NDArray[np.float32]:
+    height, width, _ = pixels.shape
     if recipe.short_side is None:
         down = Axis.of(height, spec.height, 0, spec.height)
         across = Axis.of(width, spec.width, 0, spec.width)
@@ -93,27 +98,7 @@ def _tf1(image: Image.Image, spec: Preprocess, recipe: Recipe) -> npt.NDArray[np
         tall, wide = sizes(height, width, recipe.short_side)
         down = Axis.of(height, tall, (tall - spec.height) // 2, spec.height)
         across = Axis.of(width, wide, (wide - spec.width) // 2, spec.width)
-    left, right = across.span()
-    pixels, down = _rows(image, left, right, down)
-    return bilinear(pixels, down, across.shifted(left))
-
-
-def _rows(
-    image: Image.Image, left: int, right: int, down: Axis
-) -> tuple[npt.NDArray[np.uint8], Axis]:
-    """Of *image*, from column *left* to *right*, the rows that *down* needs; and it for these.
-
-    Copying a photograph of 12 megapixels out of Pillow takes as long as decoding it: rows that are
-    passed over stay there, when they are the most.
-    """
-    top, bottom = down.span()
-    count = len(down.lower)
-    if bottom - top < _SPARSE * count:
-        return np.asarray(image.crop((left, top, right, bottom))), down.shifted(top)
-    strips = (image.crop((left, row, right, row + 2)) for row in down.lower.tolist())
-    picked = np.frombuffer(b"".join(strip.tobytes() for strip in strips), np.uint8)
-    even = np.arange(0, 2 * count, 2)
-    return picked.reshape(2 * count, right - left, 3), Axis(even, even + 1, down.weight)
+    return bilinear(pixels, down, across)
 
 
 def _antialiased(image: Image.Image, spec: Preprocess, recipe: Recipe) -> npt.NDArray[np.uint8]:

@@ -39,14 +39,6 @@ class Axis:
         lower = np.minimum(place.astype(np.intp), size - 1)
         return cls(lower, np.minimum(lower + 1, size - 1), place - lower.astype(np.float32))
 
-    def span(self) -> tuple[int, int]:
-        """The source pixels from the first one that is needed to behind the last one."""
-        return int(self.lower[0]), int(self.upper[-1]) + 1
-
-    def shifted(self, start: int) -> Self:
-        """The same for an image that begins at source pixel *start*."""
-        return type(self)(self.lower - start, self.upper - start, self.weight)
-
 
 def sizes(height: int, width: int, short_side: int) -> tuple[int, int]:
     """Height and width when the short side becomes *short_side*.

@@ -20,10 +20,11 @@ from edged.errors import SandboxError
 from edged.sandbox import Confinement
 
 MiB = 1 << 20
+DATA = Path(__file__).parents[1] / "data"
 
 PROLOGUE = """
 import ctypes, errno, json, os, pathlib, signal, socket, subprocess, sys, threading
-from edged import sandbox
+from edged import errors, sandbox
 folder, writable, memory = sys.argv[1:4]
 confinement = sandbox.Confinement(
     (pathlib.Path(folder),),
@@ -36,7 +37,7 @@ in_force = sandbox.lock_down(confinement)
 def attempt(what, *arguments, **options):
     try:
         return repr(what(*arguments, **options))
-    except (OSError, MemoryError, ValueError) as error:
+    except (OSError, MemoryError, ValueError, errors.EdgedError) as error:
         return type(error).__name__
 def tell(**facts):
     print(json.dumps(facts), flush=True)
@@ -102,6 +103,24 @@ def test_it_can_do_its_work(confined: Confined) -> None:
     said = facts(confined(code))
     assert said["total"] == 64**3 and said["model"] == "weights"
     assert "seccomp" in said["way"]
+
+
+def test_it_can_decode_images_with_either_decoder(confined: Confined) -> None:
+    photo = (DATA / "images" / "dog.jpg").read_bytes()
+    code = f"""
+    from edged.preprocess import Preprocess, SSD_300, image_to_array
+    photo = {photo!r}
+    plain = Preprocess(input="x", height=300, width=300)
+    tell(
+        pillow=image_to_array(photo, plain).shape,
+        tensorflow=image_to_array(photo, SSD_300).shape,
+        cut_short=attempt(image_to_array, photo[:5000], SSD_300),
+        way=in_force,
+    )
+    """
+    said = facts(confined(code))
+    assert said["pillow"] == said["tensorflow"] == [1, 300, 300, 3]
+    assert said["cut_short"] == "RequestError" and "seccomp" in said["way"]
 
 
 def test_where_memory_is_short_it_goes_first(confined: Confined) -> None:
