@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,8 +22,10 @@ __all__ = [
     "Channels",
     "Samples",
     "Statistics",
+    "best_exponent",
     "calibrate",
     "checked_samples",
+    "covering_exponent",
     "supplemented",
     "synthetic_samples",
 ]
@@ -36,6 +38,7 @@ _FEW: Final = 8
 _SEED: Final = 0x6564676564
 _MAX_SCALE: Final = 256.0
 _BINS: Final = 4096
+_FINER: Final = 5
 
 
 class Statistics:
@@ -88,33 +91,36 @@ class Statistics:
         assert self._sum is not None
         return self._sum / self._pixels
 
-    def covering_exponent(self, levels: int) -> int:
-        """The finest exponent at which *levels* steps reach every magnitude seen."""
-        if not self.largest:
-            return 0
-        return math.ceil(math.log2(self.largest / (levels + 0.5)))
-
-    def best_exponent(self, levels: int) -> int:
-        """The exponent with the least squared error for magnitudes of at most *levels* steps.
-
-        Often finer than the covering one: a few outliers are cut off for the sake of the rest.
-        """
+    def error(self, exponent: int, levels: int) -> float:
+        """The squared error of values in at most *levels* steps of ``2**exponent``, summed up."""
         if self._exponent is None:
-            return 0
-        width = 2.0**self._exponent / _BINS
-        centres = np.asarray((np.arange(_BINS) + 0.5) * width, np.float64)
+            return 0.0
+        centres = np.asarray((np.arange(_BINS) + 0.5) * (2.0**self._exponent / _BINS), np.float64)
         centres[0] = 0.0  # Mostly the exact zeros that ReLU makes.
-        covering = self.covering_exponent(levels)
-        errors = [self._error(centres, covering - finer, levels) for finer in range(5)]
-        return covering - int(np.argmin(errors))
-
-    def _error(self, centres: npt.NDArray[np.float64], exponent: int, levels: int) -> float:
         step = 2.0**exponent
         steps = np.rint(centres / step)
         errors = (centres - np.minimum(steps, levels) * step) ** 2
         # What is cut off counts double: it errs to one side, and samples show fewer outliers than
         # use will.
         return float((self.counts * np.where(steps > levels, 2.0, 1.0) * errors).sum())
+
+
+def covering_exponent(largest: float, levels: int) -> int | None:
+    """The finest exponent at which *levels* steps reach the magnitude *largest*; None for zero."""
+    return math.ceil(math.log2(largest / (levels + 0.5))) if largest else None
+
+
+def best_exponent(tensors: Sequence[Statistics], levels: int) -> int | None:
+    """The exponent with the least squared error for all *tensors*, in at most *levels* steps.
+
+    Often finer than the one that covers them: a few outliers are cut off for the sake of the rest.
+    None if only zeros were seen.
+    """
+    covering = covering_exponent(max((s.largest for s in tensors), default=0.0), levels)
+    if covering is None:
+        return None
+    candidates = [covering - finer for finer in range(_FINER)]
+    return min(candidates, key=lambda exponent: sum(s.error(exponent, levels) for s in tensors))
 
 
 class Channels:

@@ -13,7 +13,7 @@ from edged.compiler._allocate import Lifetime, allocate
 from edged.compiler._graph import Names
 from edged.compiler._partition import Partition
 from edged.compiler._place import Kernel
-from edged.compiler._quantise import Format, Quantised
+from edged.compiler._quantise import MAX_LEFT, Format, Quantised
 from edged.npu import ACCUMULATOR_BOUND, Array, Layer, Op, ProgramImage, Tensor, weights_bytes
 
 __all__ = ["device_name", "lower"]
@@ -114,6 +114,12 @@ def _layer(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> La
                 weights=parameters.weights,
                 bias=parameters.bias,
                 shifts=np.minimum(shifts, _MAX_SHIFT).astype(np.uint8),
+            )
+        case Op.ADD if max(sources) - min(sources) > MAX_LEFT:
+            # All 8 bits of the finer operand are less than 1/64 of a step of the coarser one.
+            coarser = sources.index(max(sources))
+            return _layer(
+                replace(kernel, op=Op.RESCALE, inputs=(kernel.inputs[coarser],)), quantised, index
             )
         case Op.ADD | Op.RESCALE:
             common = min(*sources, target.exponent)

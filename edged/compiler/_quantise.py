@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edged.compiler._calibrate import Calibration
+from edged.compiler._calibrate import Calibration, Statistics, best_exponent, covering_exponent
 from edged.compiler._graph import abridged
 from edged.compiler._partition import Partition
 from edged.compiler._place import Kernel
@@ -24,13 +24,16 @@ from edged.compiler._techniques import Techniques
 from edged.errors import ModelError
 from edged.npu import ACCUMULATOR_BOUND, DType, Op
 
-__all__ = ["Convolution", "Format", "Quantised", "quantise"]
+__all__ = ["MAX_LEFT", "Convolution", "Format", "Quantised", "quantise"]
 
-_MAX_LEFT: Final = 14
+MAX_LEFT: Final = 14
+"""By how many places the device can shift an operand to the left."""
+
 _MAX_SHIFT: Final = 31
 _EXPONENTS: Final = (-100, 100)
 _WEIGHT_LEVELS: Final = 127
 _BLOCK: Final = 1 << 20
+_COPYING: Final = frozenset({Op.ADD, Op.CONCAT, Op.MAXPOOL, Op.RESCALE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,44 +85,35 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
     Raises:
         ModelError: weights that are not finite, or that no exponent can hold.
     """
-    floors: dict[str, int] = {}
-    while True:
-        done = _attempt(cut, seen, techniques, floors)
-        raised = _too_fine(cut.kernels, done.formats)
-        if not raised:
-            return done
-        floors |= raised
-
-
-def _attempt(
-    cut: Partition, seen: Calibration, techniques: Techniques, floors: Mapping[str, int]
-) -> Quantised:
     statistics = seen.statistics
-    pooled = {kernel.inputs[0]: kernel.output for kernel in cut.kernels if kernel.op is Op.MAXPOOL}
+    covered = _covered(cut, statistics)
+    tied = _tied(cut)
     formats: dict[str, Format] = {}
     convolutions: dict[str, Convolution] = {}
 
-    def chosen(name: str, dtype: DType) -> Format:
-        # A max pool cannot rescale: where one follows, what it lets through decides.
-        decisive = name
-        while decisive in pooled:
-            decisive = pooled[decisive]
-        if decisive in cut.leaving or not techniques.least_error:
-            exponent = statistics[decisive].covering_exponent(dtype.highest)
-        else:
-            exponent = statistics[decisive].best_exponent(dtype.highest)
+    def chosen(name: str, dtype: DType, otherwise: int) -> Format:
+        whole = [covered[member] for member in tied[name] if member in covered]
+        suited = [statistics[member] for member in sorted(tied[name])]
+        if not techniques.least_error:
+            whole += [s.largest for s in suited]
+        exponents = [
+            covering_exponent(max(whole, default=0.0), dtype.highest),
+            best_exponent(suited, dtype.highest) if techniques.least_error else None,
+        ]
+        exponent = max((e for e in exponents if e is not None), default=otherwise)
         low, high = _EXPONENTS
-        return Format(dtype, min(max(exponent, floors.get(name, low), low), high))
+        return Format(dtype, min(max(exponent, low), high))
 
     for name in cut.entering:
-        formats[name] = chosen(name, DType.U8 if statistics[name].lowest >= 0 else DType.S8)
+        formats[name] = chosen(name, DType.U8 if statistics[name].lowest >= 0 else DType.S8, 0)
     for kernel in cut.kernels:
         sources = [formats[name] for name in kernel.inputs]
         if kernel.op is Op.MAXPOOL:
             formats[kernel.output] = sources[0]
             continue
-        wanted = chosen(kernel.output, _dtype(kernel, sources))
-        finest = max(source.exponent for source in sources) - _MAX_LEFT
+        coarsest = max(source.exponent for source in sources)
+        wanted = chosen(kernel.output, _dtype(kernel, sources), coarsest)
+        finest = coarsest - MAX_LEFT
         if kernel.op is Op.CONV:
             means = statistics[kernel.inputs[0]].means * techniques.expected_error
             correlations = seen.correlations.get(kernel.output)
@@ -132,20 +126,47 @@ def _attempt(
     return Quantised(formats, convolutions)
 
 
+def _tied(cut: Partition) -> dict[str, set[str]]:
+    """For each tensor, whose values its exponent has to suit.
+
+    A max pool cannot rescale: what it reads and what it gives have one exponent. What only max
+    pools read need not be kept beyond what they let through; what has another reader, or leaves the
+    device, has to be kept itself.
+    """
+    pools = [kernel for kernel in cut.kernels if kernel.op is Op.MAXPOOL]
+    kept = {n for k in cut.kernels if k.op is not Op.MAXPOOL for n in k.inputs} | set(cut.leaving)
+    tied: dict[str, set[str]] = {}
+    for name in (*cut.entering, *(kernel.output for kernel in cut.kernels)):
+        tied[name] = {name}
+    for pool in pools:
+        (source,) = pool.inputs
+        merged = tied[source] | tied[pool.output]
+        for name in merged:
+            tied[name] = merged
+    return {name: group & kept for name, group in tied.items()}
+
+
+def _covered(cut: Partition, statistics: Mapping[str, Statistics]) -> dict[str, float]:
+    """For tensors that leave, or are copied or summed into such: the magnitude they must hold.
+
+    It is their own largest, or what bounds or a max pool on the way let through of it.
+    """
+    covered = {name: statistics[name].largest for name in cut.leaving}
+    for kernel in reversed(cut.kernels):
+        through = covered.get(kernel.output)
+        if through is None or kernel.op not in _COPYING:
+            continue
+        for name in kernel.inputs:
+            whole = statistics[name].largest
+            held = min(through, whole) if kernel.op in (Op.MAXPOOL, Op.RESCALE) else whole
+            covered[name] = max(covered.get(name, 0.0), held)
+    return covered
+
+
 def _dtype(kernel: Kernel, sources: Sequence[Format]) -> DType:
     """U8 where a value below zero cannot be."""
     kept = kernel.op is not Op.CONV and all(source.dtype is DType.U8 for source in sources)
     return DType.U8 if kept or kernel.lo >= 0 else DType.S8
-
-
-def _too_fine(kernels: Sequence[Kernel], formats: Mapping[str, Format]) -> dict[str, int]:
-    """Operands of additions that no left shift of the other one reaches: their least exponents."""
-    raised: dict[str, int] = {}
-    for kernel in kernels:
-        if kernel.op is Op.ADD:
-            floor = max(formats[name].exponent for name in kernel.inputs) - _MAX_LEFT
-            raised |= {name: floor for name in kernel.inputs if formats[name].exponent < floor}
-    return raised
 
 
 def _convolution(
