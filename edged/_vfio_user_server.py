@@ -56,6 +56,7 @@ from edged._vfio_user import (
     RegionFlag,
 )
 from edged.errors import ConfigError
+from edged.nesting import check_nesting
 
 __all__ = [
     "Busy",
@@ -608,8 +609,10 @@ def _proposed_capabilities(data: bytes) -> dict[str, object]:
     if not data:
         return {}
     try:
-        proposal = json.loads(data.rstrip(b"\0"))
-    except (ValueError, RecursionError) as error:
+        text = data.rstrip(b"\0")
+        check_nesting(text)
+        proposal = json.loads(text)
+    except ValueError as error:
         raise _Malformed("version data is not JSON") from error
     capabilities = proposal.get("capabilities", {}) if isinstance(proposal, dict) else None
     if not isinstance(capabilities, dict):

@@ -16,6 +16,7 @@ from edged.bundle._digest import Digest
 from edged.bundle._manifest import FileName
 from edged.bundle._pack import MAX_MODEL_BYTES
 from edged.errors import BundleError, DeadlineError, LimitError, ModelError, by_grpc_status
+from edged.nesting import check_nesting
 
 __all__ = ["PACKED_NAME", "pack_bare"]
 
@@ -109,7 +110,9 @@ def _run(
     except subprocess.TimeoutExpired as error:
         raise DeadlineError(f"cannot pack {name}: not done after {timeout:g} s") from error
     try:
-        answer = json.loads(done.stdout[-_MAX_ANSWER:].splitlines()[-1])
+        line = done.stdout[-_MAX_ANSWER:].splitlines()[-1]
+        check_nesting(line)
+        answer = json.loads(line)
     except (ValueError, IndexError):
         last = done.stderr.decode(errors="replace").strip()[-400:]
         answer = {"error": f"cannot pack {name}: its process ended with {done.returncode}: {last}"}

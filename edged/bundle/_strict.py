@@ -12,6 +12,7 @@ from msgspec import inspect
 
 from edged.bundle._digest import Digest
 from edged.errors import BundleError, InputError
+from edged.nesting import NestingError, check_nesting
 
 __all__ = ["decode", "encode"]
 
@@ -32,13 +33,14 @@ def decode(data: bytes, kind: type[T], what: str) -> T:
         BundleError: not JSON, a duplicate key, an unknown or missing field, a value out of range.
     """
     try:
+        check_nesting(data)
         # msgspec takes the last of two equal keys in silence; other readers take the first.
         json.loads(data.decode(), object_pairs_hook=_refuse_duplicates)
         return msgspec.json.decode(data, type=kind, dec_hook=_parse_value)
     except UnicodeDecodeError as error:
         raise BundleError(f"cannot read {what}: it is not UTF-8 ({error})") from error
-    except RecursionError as error:
-        raise BundleError(f"cannot read {what}: it is nested too deeply") from error
+    except NestingError as error:
+        raise BundleError(f"cannot read {what}: {error}") from error
     except msgspec.ValidationError as error:
         raise BundleError(f"cannot read {what}: {_explain(str(error), kind)}") from error
     except ValueError as error:

@@ -18,6 +18,7 @@ from typing import Final
 
 from edged.discovery import UIO_DRIVER, VFIO_DRIVER, Card, read_card
 from edged.errors import DeviceError, DeviceLostError
+from edged.nesting import check_nesting
 
 __all__ = ["Claim"]
 
@@ -139,7 +140,9 @@ class Claim:
     def _read(self) -> _Before | None:
         try:
             with self._record.open("rb") as file:
-                return _Before(**json.loads(file.read(_MAX_RECORD)))
+                text = file.read(_MAX_RECORD)
+            check_nesting(text)
+            return _Before(**json.loads(text))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:

@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from edged.nesting import NestingError, check_nesting
+
 __all__ = ["Condition", "State", "read_state", "write_state"]
 
 _MAX_BYTES: Final = 1 << 16
@@ -45,8 +47,10 @@ def read_state(path: Path) -> State | None:
     """What was said last; None if nobody ever did, or nobody can understand it."""
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(_MAX_BYTES), type=State)
-    except (OSError, msgspec.DecodeError):
+            text = file.read(_MAX_BYTES)
+        check_nesting(text)
+        return msgspec.json.decode(text, type=State)
+    except (OSError, msgspec.DecodeError, NestingError):
         return None
 
 

@@ -15,6 +15,7 @@ import msgspec
 from edged.config import Config, load_config
 from edged.errors import EdgedError, InputError, UnavailableError, by_grpc_status
 from edged.management import Change, Failure
+from edged.nesting import NestingError, check_nesting
 
 __all__ = ["SERVICE_FILE", "UNDER_SYSTEMD", "Daemon", "configuration", "socket_path"]
 
@@ -134,8 +135,9 @@ class Daemon:
 
     def _decode(self, content: bytes, kind: type[_T]) -> _T:
         try:
+            check_nesting(content)
             return msgspec.json.decode(content, type=kind)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, NestingError) as error:
             raise EdgedError(
                 f"cannot understand what answers at {self._path}: {error}; is it an edged of"
                 " another version?"

@@ -30,6 +30,7 @@ from edged.management import (
     Swap,
     Swapped,
 )
+from edged.nesting import NestingError, check_nesting
 from edged.npu import MAX_FIRMWARE_BYTES, Firmware
 from edged.slot import Deployed, SlotStatus
 from edged.store import BundleRecord, Store
@@ -354,8 +355,10 @@ def _info(record: BundleRecord, *, loaded: bool, committed: bool, last_good: boo
 
 async def _body(request: web.Request, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(await request.read(), type=kind)
-    except msgspec.DecodeError as error:
+        body = await request.read()
+        check_nesting(body)
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, NestingError) as error:
         raise InputError(f"cannot use the body of {request.path}: {error}") from error
 
 

@@ -41,6 +41,7 @@ from edged._vfio_user import (
 from edged.device._ladder import Step
 from edged.device._transport import GivenMemory
 from edged.errors import DeviceError, DeviceLostError, IncompatibleError, LimitError
+from edged.nesting import check_nesting
 from edged.npu.registers import BAR0_SIZE, QUEUES
 
 __all__ = ["VfioUserTransport", "connect"]
@@ -280,9 +281,10 @@ class VfioUserTransport:
 def _capabilities(data: bytes) -> dict[str, object]:
     """Of the reply to the version; an absent or odd list has none."""
     try:
-        named = json.loads(data.rstrip(b"\0") or b"{}")["capabilities"]
-        return dict(named)
-    except (ValueError, LookupError, TypeError, RecursionError):
+        text = data.rstrip(b"\0") or b"{}"
+        check_nesting(text)
+        return dict(json.loads(text)["capabilities"])
+    except (ValueError, LookupError, TypeError):
         return {}
 
 

@@ -28,6 +28,7 @@ from edged.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from edged.nesting import NestingError, check_nesting
 from edged.notices import Notice, about
 from edged.serving._caller import (
     REQUEST_ID,
@@ -259,8 +260,9 @@ class RestFront:
             raise LimitError(f"cannot take the request: it has more than {_MOST_SMALL_BODY} bytes")
         data = await self._body(request)
         try:
+            check_nesting(data)
             value = msgspec.json.decode(data or b"{}")
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, NestingError) as error:
             raise RequestError(f"cannot read the request: it is no JSON: {error}") from error
         if not isinstance(value, dict):
             raise RequestError("cannot read the request: wanted a JSON object")

@@ -13,6 +13,7 @@ from pathlib import Path
 from edged import sandbox
 from edged.errors import DeadlineError, EdgedError, LimitError, ModelError, by_grpc_status
 from edged.faults import fault_point
+from edged.nesting import check_nesting
 from edged.npu import Array
 
 __all__ = ["CompilerProcess"]
@@ -111,6 +112,7 @@ async def _answer(
         if not line:
             return answer
         try:
+            check_nesting(line)
             message = json.loads(line)
         except ValueError:
             continue

@@ -14,6 +14,7 @@ from typing import Any, Final
 from edged.bundle import Digest
 from edged.errors import StoreError
 from edged.faults import fault_point
+from edged.nesting import check_nesting
 from edged.store._blobs import digest_of
 from edged.store._durable import quarantine, sync_file, sync_folder
 
@@ -123,14 +124,22 @@ class CompiledCache:
 
 def _bundle(folder: Path) -> str:
     try:
-        return str(json.loads((folder / _INFO).read_bytes())["key"]["bundle"])
+        return str(_info(folder)["key"]["bundle"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
+def _info(folder: Path) -> dict[str, Any]:
+    """What was noted beside the files; raises OSError and ValueError."""
+    text = (folder / _INFO).read_bytes()
+    check_nesting(text)
+    info: dict[str, Any] = json.loads(text)
+    return info
+
+
 def _damage(folder: Path, key: CompiledKey) -> str:
     try:
-        info: dict[str, Any] = json.loads((folder / _INFO).read_bytes())
+        info = _info(folder)
         if info["format"] != _FORMAT or info["key"] != asdict(key):
             return f"it was made for {info['key']} in format {info['format']}"
         for name, digest in info["files"].items():

@@ -446,7 +446,7 @@ def test_bad_configs(
     [
         (lambda raw: raw.decode().replace("{", '{"edged":{},', 1), "key 'edged' is there twice"),
         (lambda raw: raw.decode()[:-1], "it is not plain JSON"),
-        (lambda raw: "[" * 100_000, "cannot read the config"),
+        (lambda raw: "[" * 65, "it is nested too deeply: more than 64"),
         (lambda raw: "null", "expected `object`, got `null`"),
         (lambda raw: '{"a": ' + "9" * 5000 + "}", "it is not plain JSON"),
     ],

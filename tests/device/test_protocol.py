@@ -404,7 +404,7 @@ def test_version_negotiation(emulator: Any) -> None:
         Header(7, Command.VERSION, 20).pack() + VERSION.pack(1, 0),
         Header(7, Command.VERSION, 25).pack() + VERSION.pack(0, 1) + b"{nop}",
         Header(7, Command.VERSION, 22).pack() + VERSION.pack(0, 1) + b"[]",
-        Header(7, Command.VERSION, 20 + 60_000).pack() + VERSION.pack(0, 1) + b"[" * 60_000,
+        Header(7, Command.VERSION, 20 + 65).pack() + VERSION.pack(0, 1) + b"[" * 65,
         Header(7, Command.VERSION, 16).pack(),
         Header(7, Command.DEVICE_GET_INFO, 32).pack() + bytes(16),
         Header(7, Command.VERSION, 15).pack(),
