@@ -157,14 +157,25 @@ def test_classes_by_their_labels(
     ("body", "said"),
     [
         (b"no JSON", "it is no JSON"),
-        (b"[" * 100_000, "nested too deeply"),
+        (b'{"instances": ' + b"[" * 64, "nested too deeply: more than 64"),
+        (b'{"instances": [NaN, ' + b"[" * 63, "nested too deeply: more than 64"),
         ([1, 2], "wanted a JSON object"),
         ({"instances": [1], "inputs": [1]}, "either 'instances' or 'inputs'"),
-        ({"instance": [1]}, "no 'instance', only inputs, instances, signature_name"),
+        ({"instance": [1]}, "wanted either 'instances' or 'inputs', found 'instance'"),
+        ({"instances": None}, "wanted either 'instances' or 'inputs'"),
         ({"instances": []}, "no list with something in"),
         ({"instances": [[1], [2, 3]]}, "lists differ in length"),
-        ({"instances": [["a", 1]]}, "something else than numbers"),
+        ({"instances": [["a", 1]]}, "element [0, 0] is a text, wanted a number"),
+        ({"instances": [[1, None]]}, "element [0, 1] is null, wanted a number"),
+        ({"instances": [[1, 1 << 70]]}, "element [0, 1] is a number of more than 64 bits"),
+        ({"instances": [[1, 1e39]]}, "element [0, 1] is 1e+39, which is no float32"),
+        (b'{"instances": ["\\ud800"]}', "it is no JSON"),
+        (b'{"instances": ["\\ud800"], "x": NaN}', "half of a surrogate pair"),
         ({"instances": [{"b64": "?"}]}, "no base64"),
+        ({"instances": [{"b64": 7}]}, "'b64' is no text"),
+        ({"instances": [{"b64": f"data:image/jpeg;base64,{B64['b64']}"}]}, "it is a data URL"),
+        ({"instances": [{"b64": "_-8="}]}, "URL-safe alphabet; wanted '+' for '-'"),
+        ({"instances": [B64], "signature_name": 1}, "'signature_name' is no text"),
         ({"instances": [{"none": 1}]}, "no input 'none'; it has 'Placeholder:0'"),
         ({"instances": [1.5]}, "is float32 [1], wanted float32 [N, 16, 16, 3], or images"),
         ({"instances": [B64], "signature_name": "x"}, "no signature 'x'"),
@@ -177,10 +188,56 @@ def test_what_is_wrong_with_a_body_is_said(serving: Appliance, body: Any, said: 
     assert told["error"].startswith("cannot ") and said in told["error"]
 
 
-def test_what_is_no_number_is_taken_as_tensorflow_serving_does(serving: Appliance) -> None:
+def test_what_is_no_number_is_read_as_tensorflow_serving_does(serving: Appliance) -> None:
     body = b'{"instances": [[NaN, Infinity, -Infinity]]}'
     status, told = ask(serving, "/v1/models/sample:predict", body)
     assert status == 400 and "is float32 [1, 3], wanted" in told["error"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"signature_name": None},
+        {"signature_name": ""},
+        {"parameters": {"temperature": 1}},
+        {"inputs": None},
+        {"anything": [[{"else": 1}]]},
+    ],
+)
+def test_members_that_say_nothing_are_passed_over(
+    serving: Appliance, by_image: np.ndarray, change: dict[str, Any]
+) -> None:
+    status, told = ask(serving, "/v1/models/sample:predict", {"instances": [B64], **change})
+    assert status == 200, told
+    np.testing.assert_array_equal(np.float32(told["predictions"][0][SCORES]), by_image[0])
+
+
+def test_examples_beside_members_that_say_nothing(serving: Appliance) -> None:
+    body = {"examples": [{"images": B64}], "context": None, "signature_name": None, "parameters": 1}
+    status, told = ask(serving, "/v1/models/sample:classify", body)
+    assert status == 200 and len(told["result"][0]) == CLASSES
+
+
+def test_base64_in_lines_and_without_padding(serving: Appliance, by_image: np.ndarray) -> None:
+    """The rule itself has a test of its own, beside the container."""
+    for text in (base64.encodebytes(PHOTO).decode(), B64["b64"].rstrip("=") + "\r\n"):
+        status, told = ask(
+            serving, "/v1/models/sample:predict", {"inputs": {"images": [[{"b64": text}]]}}
+        )
+        assert status == 200, told
+        np.testing.assert_array_equal(np.float32(told["outputs"][SCORES]), by_image)
+
+
+def test_null_members_of_the_open_inference_protocol_are_passed_over(
+    serving: Appliance, by_tensor: np.ndarray
+) -> None:
+    given = {"name": "images", "datatype": "FP32", "shape": [3, 16, 16, 3], "parameters": None}
+    given |= {"data": pixels(3).ravel().tolist()}
+    body = {"id": None, "parameters": None, "inputs": [given], "outputs": None}
+    status, told = ask(serving, "/v2/models/sample/infer", body)
+    assert status == 200 and "id" not in told, told
+    found = next(output for output in told["outputs"] if output["name"] == SCORES)
+    np.testing.assert_array_equal(np.float32(found["data"]), by_tensor.ravel())
 
 
 @pytest.mark.parametrize(
@@ -317,6 +374,8 @@ def test_tensors_as_json_may_be_nested_or_flat(serving: Appliance, by_tensor: np
         ({"datatype": "FP128"}, "no datatype 'FP128'"),
         ({"datatype": "BYTES"}, "data is no list of texts"),
         ({"data": [1.0]}, "its data is float32 [1]"),
+        ({"data": ["1.0"] * 768}, "data is text, FP32 wants numbers"),
+        ({"data": [[1.0], [True, None]]}, "lists differ in length"),
         ({"shape": [-1]}, "Expected `int` >= 0"),
         ({"name": "none"}, "no input 'none'"),
         ({"parameters": {"binary_data_size": 9}}, "after the JSON there are 0 bytes more"),

@@ -38,6 +38,7 @@ _SIZE: Final = "binary_data_size"
 _CLASSES: Final = "classification"
 
 _Count = Annotated[int, Meta(ge=0)]
+_Parameters = dict[str, Any]
 
 
 class _Input(Struct, frozen=True):
@@ -45,19 +46,19 @@ class _Input(Struct, frozen=True):
     shape: list[_Count]
     datatype: str
     data: Any = None
-    parameters: dict[str, Any] = {}
+    parameters: _Parameters = {}
 
 
 class _Output(Struct, frozen=True):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: _Parameters = {}
 
 
 class _Request(Struct, frozen=True):
     inputs: list[_Input]
     outputs: list[_Output] = []
     id: str = ""
-    parameters: dict[str, Any] = {}
+    parameters: _Parameters = {}
 
 
 class OpenInferenceRest:
@@ -87,7 +88,7 @@ class OpenInferenceRest:
             self._check(extras)
             body, tensors = body_of(data, extras)
             try:
-                request = msgspec.convert(body, _Request)
+                request = msgspec.convert(_without_nulls(body), _Request)
             except msgspec.ValidationError as error:
                 raise RequestError(f"cannot read the request: {error}") from error
             wanted = self._signature.wanted(
@@ -165,6 +166,20 @@ class OpenInferenceRest:
         return rest.frame(to_json(response, results), binary)
 
 
+def _without_nulls(body: Any) -> Any:
+    """Members that are null, which many clients write for what they do not say, left out."""
+    if not isinstance(body, dict):
+        return body
+    kept = {key: value for key, value in body.items() if value is not None}
+    for key in ("inputs", "outputs"):
+        if isinstance(kept.get(key), list):
+            kept[key] = [
+                {k: v for k, v in each.items() if v is not None} if isinstance(each, dict) else each
+                for each in kept[key]
+            ]
+    return kept
+
+
 def _given(request: _Request, tensors: memoryview) -> list[tuple[str, Given]]:
     given = []
     at = 0
@@ -204,7 +219,10 @@ def _from_json(tensor: _Input, shape: tuple[int, ...], what: str) -> Given:
         datatype_of(dtype)
     except KeyError as error:
         raise RequestError(f"{what}: there is no datatype {tensor.datatype[:40]!r}") from error
-    return _of_shape(given_of(data, dtype, what), shape, what)
+    given = given_of(data, dtype, what)
+    if given.dtype == STRING:
+        raise RequestError(f"{what}: data is text, {tensor.datatype} wants numbers")
+    return _of_shape(given, shape, what)
 
 
 def _of_shape(given: Given, shape: tuple[int, ...], what: str) -> Given:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
+import contextlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -13,15 +13,28 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edged.container.worker._signature import STRING, Given
+from edged.container.worker._signature import STRING, Given, first
 from edged.errors import LimitError, RequestError
+from edged.nesting import NestingError, check_nesting
 from edged.wire import rest
 
-__all__ = ["B64", "body_of", "from_json", "given_of", "string_of", "strings_of", "to_json"]
+__all__ = [
+    "B64",
+    "body_of",
+    "from_base64",
+    "from_json",
+    "given_of",
+    "string_of",
+    "strings_of",
+    "to_json",
+]
 
 B64: Final = "b64"
 """The sole key of an object that stands for bytes, in base64."""
 
+_SPACE: Final = b" \t\n\v\f\r"
+_PADDING: Final = {0: 0, 2: 2, 3: 1}
+"""How many padding characters end a base64 text, by its number of others modulo 4."""
 _AUTOMATIC: Final = zlib.MAX_WBITS | 32
 _CHUNK: Final = 1 << 20
 
@@ -48,18 +61,21 @@ def body_of(data: bytes, extras: Mapping[str, str]) -> tuple[Any, memoryview]:
 def from_json(text: memoryview) -> Any:
     """The value; NaN, Infinity and -Infinity are numbers, as for TensorFlow Serving.
 
+    Of members that are there twice the last one counts.
+
     Raises:
-        RequestError: it is no JSON.
+        RequestError: it is no JSON, or nested too deeply.
     """
     try:
+        check_nesting(text)
         return msgspec.json.decode(text)
+    except NestingError as error:
+        raise RequestError(f"cannot read the request: {error}") from error
     except msgspec.DecodeError as error:
         data = bytes(text)
         if b"NaN" in data or b"Infinity" in data:
             return _from_lenient_json(data)
         raise RequestError(f"cannot read the request: it is no JSON: {error}") from error
-    except RecursionError as error:
-        raise RequestError("cannot read the request: its JSON is nested too deeply") from error
 
 
 def to_json(value: Any, arrays: Mapping[str, npt.NDArray[Any]] | None = None) -> bytes:
@@ -78,16 +94,55 @@ def string_of(value: Any) -> bytes | None:
     """The bytes that a JSON value stands for: a text, or ``{"b64": …}``; None for any other.
 
     Raises:
-        RequestError: it is no base64.
+        RequestError: it is no base64, or no text that UTF-8 can hold.
     """
     if isinstance(value, str):
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                "cannot read the request: a text in it has half of a surrogate pair"
+            ) from error
     if not (isinstance(value, dict) and value.keys() == {B64}):
         return None
+    text = value[B64]
+    if not isinstance(text, str):
+        raise RequestError(f"cannot read the request: a value of {B64!r} is no text")
+    return from_base64(text)
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes in *text*, by the rule of ``absl::Base64Unescape``, which TensorFlow Serving uses.
+
+    White space counts nowhere. The padding is there whole, of ``=`` or ``.``, or not at all. The
+    alphabet is the one with ``+`` and ``/``.
+
+    Raises:
+        RequestError: it is no base64; says what it looks like.
+    """
+    data = text.encode("utf-8", "replace")
     try:
-        return base64.b64decode(value[B64], validate=True)
-    except (binascii.Error, TypeError, ValueError) as error:
-        raise RequestError(f"cannot read the request: a value of {B64} is no base64") from error
+        with contextlib.suppress(ValueError):
+            return _unpadded(data)
+        return _unpadded(data.translate(None, _SPACE))
+    except ValueError as error:
+        why = str(error)
+        if data.startswith(b"data:"):
+            why = "it is a data URL; send what follows its comma"
+        elif b"-" in data or b"_" in data:
+            why = "it is in the URL-safe alphabet; wanted '+' for '-' and '/' for '_'"
+        raise RequestError(
+            f"cannot read the request: a value of {B64!r} is no base64: {why}"
+        ) from error
+
+
+def _unpadded(data: bytes) -> bytes:
+    """The bytes in base64 without white space, its padding whole or absent, or ValueError."""
+    digits = data.rstrip(b"=.")
+    given, wanted = len(data) - len(digits), _PADDING.get(len(digits) % 4)
+    if wanted is None or given not in (0, wanted):
+        raise ValueError(f"it ends after {len(digits)} characters and {given} of padding")
+    return binascii.a2b_base64(digits + b"=" * wanted, strict_mode=True)
 
 
 def given_of(value: Any, dtype: str, what: str) -> Given:
@@ -97,7 +152,8 @@ def given_of(value: Any, dtype: str, what: str) -> Given:
         dtype: that its numbers are to have.
 
     Raises:
-        RequestError: lists of unequal length, or other than numbers, strings and truth values.
+        RequestError: lists of unequal length, other than numbers, strings and truth values, or a
+            number that *dtype* cannot hold.
     """
     strings = strings_of(value)
     if strings is not None:
@@ -131,18 +187,39 @@ def _array(value: Any, dtype: str, what: str) -> npt.NDArray[Any]:
             f"{what}: it is no tensor: its lists differ in length or depth"
         ) from error
     if wide.dtype.kind not in "biuf":
-        raise RequestError(f"{what}: it holds something else than numbers")
+        raise RequestError(f"{what}: {_no_number(value, ())}")
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = wide.astype(dtype)
-    if narrow.dtype.kind in "biu" and (wrong := np.flatnonzero(narrow != wide)).size:
-        raise RequestError(f"{what}: {wide.reshape(-1)[wrong[0]]} is no {dtype}")
+    if narrow.dtype.kind in "biu":
+        wrong = narrow != wide
+    elif wide.dtype != narrow.dtype and not np.isfinite(narrow).all():
+        wrong = np.isinf(narrow) & np.isfinite(wide)
+    else:
+        return narrow
+    if wrong.any():
+        index = first(wrong)
+        raise RequestError(f"{what}: element {list(index)} is {wide[index]}, which is no {dtype}")
     return narrow
+
+
+def _no_number(value: Any, at: tuple[int, ...]) -> str:
+    """The first thing in nested lists that is no number, and where."""
+    if isinstance(value, list):
+        for index, each in enumerate(value):
+            if found := _no_number(each, (*at, index)):
+                return found
+    elif not isinstance(value, int | float):
+        kind = {str: "a text", dict: "an object", type(None): "null"}.get(type(value), "odd")
+        return f"element {list(at)} is {kind}, wanted a number"
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return f"element {list(at)} is a number of more than 64 bits"
+    return "" if at else "it holds something else than numbers"
 
 
 def _from_lenient_json(data: bytes) -> Any:
     try:
         return json.loads(data)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RequestError(f"cannot read the request: it is no JSON: {error}") from error
 
 

@@ -24,6 +24,7 @@ Run = Callable[[Sequence[npt.NDArray[Any]]], list[npt.NDArray[Any]]]
 _ERRORS_ONLY: Final = 3
 _MAX_MANIFEST: Final = 4 << 20
 _MAX_LABELS: Final = 16 << 20
+_LOOK_FOR_NAN: Final = (b"IsNaN", b"IsInf")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +36,7 @@ class Model:
         image: the device's program. Only its inputs and outputs are of interest here.
         vectors: for the self-test: ``in:NAME`` and ``out:NAME``, empty when the bundle has none.
         labels: of the classes, in the order of the output; empty when the bundle has none.
+        takes_nan: whether the prologue looks for NaN or infinity, and so is made to be given them.
     """
 
     manifest: Manifest
@@ -43,6 +45,7 @@ class Model:
     prologue: InferenceSession
     epilogue: InferenceSession
     labels: tuple[str, ...] = ()
+    takes_nan: bool = False
 
     @classmethod
     def load(cls, files: Files) -> Model:
@@ -54,13 +57,17 @@ class Model:
         manifest = Manifest.parse(_read(files, MANIFEST_NAME, _MAX_MANIFEST))
         image = parse_image(_read(files, "program.img", MAX_IMAGE_BYTES))
         vectors = _vectors(files, "selftest.npz") if manifest.self_test else {}
+        prologue = _read(files, "prologue.onnx", MAX_IMAGE_BYTES)
+        epilogue = _read(files, "epilogue.onnx", MAX_IMAGE_BYTES)
         model = cls(
             manifest,
             image,
             vectors,
-            _session(files, "prologue.onnx"),
-            _session(files, "epilogue.onnx"),
+            _session(prologue),
+            _session(epilogue),
             _labels(files, FileName.LABELS) if manifest.labels else (),
+            # An operator's name is in the file as it is written here.
+            takes_nan=any(operator in prologue for operator in _LOOK_FOR_NAN),
         )
         model._check()
         return model
@@ -123,13 +130,12 @@ def _labels(files: Files, name: str) -> tuple[str, ...]:
     return tuple(text.removesuffix("\n").split("\n"))
 
 
-def _session(files: Files, name: str) -> InferenceSession:
+def _session(data: bytes) -> InferenceSession:
     options = SessionOptions()
     # The work is small and the calls are many: a thread each, none for the operators.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
-    data = _read(files, name, MAX_IMAGE_BYTES)
     return InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 

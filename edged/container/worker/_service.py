@@ -52,7 +52,7 @@ class ModelService:
     ) -> None:
         self._model = model
         self._runner = Runner(model, device, stages, recall)
-        self._signature = Signature(model.manifest)
+        self._signature = Signature(model.manifest, takes_nan=model.takes_nan)
         parts = (model, self._signature, self._runner, Statistics())
         tensorflow, oip = TensorFlowServing(*parts), OpenInference(*parts, regions or Regions())
         tensorflow_rest, oip_rest = TensorFlowRest(*parts), OpenInferenceRest(*parts, oip)

@@ -14,7 +14,7 @@ from edged.container.worker._model import Arrays
 from edged.errors import LimitError, RequestError
 from edged.preprocess import Preprocess, image_to_array
 
-__all__ = ["MAX_BATCH", "SIGNATURE_NAME", "STRING", "Given", "Signature"]
+__all__ = ["MAX_BATCH", "SIGNATURE_NAME", "STRING", "Given", "Signature", "first"]
 
 SIGNATURE_NAME: Final = "serving_default"
 
@@ -51,10 +51,15 @@ class Given:
 
 
 class Signature:
-    """The names of a model's tensors, and what may stand under them."""
+    """The names of a model's tensors, and what may stand under them.
 
-    def __init__(self, manifest: Manifest) -> None:
+    Args:
+        takes_nan: whether NaN and infinity may be in the inputs.
+    """
+
+    def __init__(self, manifest: Manifest, *, takes_nan: bool = False) -> None:
         self._manifest = manifest
+        self._takes_nan = takes_nan
         self._inputs = _by_name(manifest.inputs)
         self._outputs = _by_name(_answerable(manifest))
         if len(manifest.inputs) == 1:
@@ -79,7 +84,8 @@ class Signature:
         """The samples of a request, each with every input of the model by its name, batch 1.
 
         Raises:
-            RequestError: a name, dtype, shape or image; says what there is.
+            RequestError: a name, dtype, shape or image; says what there is. An element that is NaN
+                or infinite, in a model that does not look for them.
             LimitError: too many samples, or an image too large.
         """
         arrays: dict[str, list[npt.NDArray[Any]]] = {}
@@ -163,6 +169,8 @@ class Signature:
         _check_batch(key, given.shape[0])
         array = given.read()
         assert isinstance(array, np.ndarray)
+        if array.dtype.kind == "f" and not self._takes_nan:
+            _check_finite(key, array)
         return [array[index : index + 1] for index in range(given.shape[0])]
 
     def _images(self, key: str, declared: TensorDecl, given: Given) -> list[npt.NDArray[Any]]:
@@ -184,6 +192,22 @@ class Signature:
     def _preprocess(self, declared: TensorDecl) -> Preprocess | None:
         spec = self._manifest.preprocess
         return spec if spec is not None and spec.input == declared.name else None
+
+
+def first(wrong: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    """The index of the first element that is true; there is one."""
+    return tuple(int(index) for index in np.unravel_index(int(wrong.argmax()), wrong.shape))
+
+
+def _check_finite(key: str, array: npt.NDArray[Any]) -> None:
+    """Refuse what the integers of the device cannot express, and would answer like any number."""
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = first(~finite)
+        raise RequestError(
+            f"cannot answer: element {list(index)} of input {key!r} is {array[index]}, wanted a"
+            " finite number: the model computes with integers, which know neither NaN nor infinity"
+        )
 
 
 def _check_batch(key: str, count: int) -> None:

@@ -28,9 +28,6 @@ from edged.wire import rest
 
 __all__ = ["TensorFlowRest"]
 
-_PREDICT_KEYS = {"signature_name", "instances", "inputs"}
-_EXAMPLE_KEYS = {"signature_name", "examples", "context"}
-
 _Keys = dict[str, str]
 _Read = tuple[list[tuple[str, Given]], _Keys, Callable[[Arrays], Any]]
 """The inputs, the outputs that are wanted, and what makes the answer of them."""
@@ -84,7 +81,7 @@ class TensorFlowRest:
             body, _ = body_of(data, extras)
             if not isinstance(body, dict):
                 raise RequestError("cannot read the request: wanted a JSON object")
-            check_signature(str(body.get("signature_name", "")))
+            check_signature(_signature_name(body))
             given, wanted, write = read(body)
             samples = self._signature.samples(given)
             counting.samples = len(samples)
@@ -100,10 +97,12 @@ class TensorFlowRest:
         check_version(self._model.manifest, extras.get(rest.VERSION, ""))
 
     def _predict(self, body: dict[str, Any]) -> _Read:
-        _check_keys(body, _PREDICT_KEYS)
-        if ("instances" in body) == ("inputs" in body):
-            raise RequestError("cannot read the request: wanted either 'instances' or 'inputs'")
-        by_row = "instances" in body
+        by_row = body.get("instances") is not None
+        if by_row == (body.get("inputs") is not None):
+            raise RequestError(
+                "cannot read the request: wanted either 'instances' or 'inputs', found"
+                f" {_listed(body)}"
+            )
         columns = self._columns(body["instances"]) if by_row else self._named(body["inputs"])
         given = [
             (key, given_of(value, str(self._signature.input(key).dtype), f"cannot read {key!r}"))
@@ -153,22 +152,28 @@ class TensorFlowRest:
     def _examples(
         self, body: dict[str, Any], output: TensorDecl, write: Callable[[Arrays], Any]
     ) -> _Read:
-        _check_keys(body, _EXAMPLE_KEYS)
-        found, context = body.get("examples"), body.get("context", {})
+        found, context = body.get("examples"), body.get("context") or {}
         if not isinstance(found, list) or not all(
             isinstance(each, dict) for each in (context, *found)
         ):
-            raise RequestError("cannot read the request: 'examples' is no list of objects")
+            raise RequestError(
+                "cannot read the request: wanted 'examples', a list of objects, found"
+                f" {_listed(body)}"
+            )
         examples = [_example({**context, **each}) for each in found]
         return given_examples(examples, self._signature), {output.name: output.name}, write
 
 
-def _check_keys(body: dict[str, Any], known: set[str]) -> None:
-    if unknown := sorted(body.keys() - known):
-        raise RequestError(
-            f"cannot read the request: there is no {unknown[0][:80]!r}, only"
-            f" {', '.join(sorted(known))}"
-        )
+def _signature_name(body: Mapping[str, Any]) -> str:
+    name = body.get("signature_name")
+    if not isinstance(name, str | None):
+        raise RequestError("cannot read the request: 'signature_name' is no text")
+    return name or ""
+
+
+def _listed(body: Mapping[str, Any]) -> str:
+    """The members of a body, for errors. Those that nobody knows are passed over."""
+    return ", ".join(f"{key[:40]!r}" for key in list(body)[:8]) or "nothing"
 
 
 def _is_named(value: Any) -> bool:
