@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from edged._onnxruntime import InferenceSession
+from edged._onnxruntime import session
 from edged.compiler import CompiledModel, Techniques, compile_model
 from edged.emulator import Executor, WeightEncodings, exact_weight_encodings
 
@@ -46,8 +46,8 @@ class Accelerated:
     def __init__(self, compiled: CompiledModel, weights: WeightEncodings) -> None:
         self._image = compiled.image
         self._executor = Executor(compiled.image, weights=weights)
-        self._prologue = InferenceSession(compiled.prologue)
-        self._epilogue = InferenceSession(compiled.epilogue)
+        self._prologue = session(compiled.prologue)
+        self._epilogue = session(compiled.epilogue)
         self._names = [output.name for output in self._prologue.get_outputs()]
 
     def __call__(self, name: str, sample: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -72,8 +72,8 @@ class Photographs:
             with Image.open(path) as image:
                 self.images.append(image.convert("RGB"))
         self._pixels = [_stretched(image) for image in self.images]
-        session = InferenceSession(self._model)
-        self._expected = [session.run(None, {"input": p[None]})[0][0] for p in self._pixels]
+        reference = session(self._model)
+        self._expected = [reference.run(None, {"input": p[None]})[0][0] for p in self._pixels]
         self.seconds = 0.0
 
     def deviations(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from edged._onnxruntime import InferenceSession, SessionOptions
+from edged._onnxruntime import session
 from edged.errors import ModelError
 
 __all__ = ["FloatSession", "run_once"]
@@ -26,12 +26,8 @@ class FloatSession:
     def __init__(self, model: bytes, purpose: str) -> None:
         """Raises ModelError: ONNX Runtime does not take *model*; *purpose* says what it was for."""
         self._purpose = purpose
-        options = SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
         try:
-            self._session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = session(model)
         except Exception as error:  # ONNX Runtime's own errors share no base but this.
             raise self._translated(error) from error
 

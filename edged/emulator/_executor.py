@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edged._onnxruntime import InferenceSession, RunOptions, SessionOptions
+from edged._onnxruntime import RunOptions, session
 from edged.errors import DeviceError, ImageError
 from edged.npu import DType, Layer, Op, ProgramImage, Tensor
 
@@ -98,14 +98,8 @@ class Executor:
         self._wanted = tuple(wanted)
         self._names = [_name(i) for i in self._wanted]
         model = _Graph(image, weights).build(self._wanted)
-        options = SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Worker threads that spin between runs would take the cores from the processes around.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4
         try:
-            self._session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = session(model, threads=threads)
         except Exception as error:  # ONNX Runtime's exceptions have no class in common
             raise ImageError(f"cannot execute program image: {error}") from error
 

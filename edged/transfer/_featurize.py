@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 
-from edged._onnxruntime import InferenceSession, SessionOptions
+from edged._onnxruntime import session
 from edged.bundle import FileName, VerifiedBundle, read_arrays
 from edged.compiler import CompiledModel, compile_model
 from edged.emulator import Executor, exact_weight_encodings
@@ -22,8 +22,6 @@ from edged.transfer._cut import feature_tensor, featurizer_model
 __all__ = ["Featurizer", "Progress", "compile_for", "load_model"]
 
 Progress = Callable[[float, str], None]
-
-_ERRORS_ONLY: Final = 3
 
 
 def _silent(_fraction: float, _step: str) -> None:
@@ -47,8 +45,8 @@ class Featurizer:
         self._spec = spec
         self._image = compiled.image
         self._executor = Executor(compiled.image, weights=exact_weight_encodings())
-        self._prologue = _session(compiled.prologue)
-        self._epilogue = _session(compiled.epilogue)
+        self._prologue = session(compiled.prologue)
+        self._epilogue = session(compiled.epilogue)
 
     @classmethod
     def of(
@@ -121,11 +119,3 @@ def compile_for(
 
 def _file(bundle: VerifiedBundle, name: FileName) -> Path:
     return bundle.folder / name
-
-
-def _session(model: bytes) -> InferenceSession:
-    options = SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    return InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 from PIL import Image
 
-from edged._onnxruntime import InferenceSession, SessionOptions
+from edged._onnxruntime import session
 from edged.zoo._skeleton import INPUT, OPSET, Kind, Parameter, Skeleton
 
 __all__ = ["IMAGENET_MEANS", "made_up_images", "random_weights"]
@@ -115,12 +115,9 @@ def _measured(
 ) -> dict[str, tuple[_Floats, _Floats]]:
     """Mean and variance of each channel where they will be normalised, by the node's output."""
     twin = _Twin(skeleton)
-    options = SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    session = InferenceSession(twin.model(len(images)), options, providers=["CPUExecutionProvider"])
     feeds = {INPUT: images, **weights}
-    results = dict(zip(twin.statistics, session.run(twin.statistics, feeds), strict=True))
+    found = session(twin.model(len(images))).run(twin.statistics, feeds)
+    results = dict(zip(twin.statistics, found, strict=True))
     return {
         name: (results[f"{name}/mean"].reshape(-1), results[f"{name}/variance"].reshape(-1))
         for name in twin.normalised

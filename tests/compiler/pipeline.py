@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edged._onnxruntime import InferenceSession
+from edged._onnxruntime import InferenceSession, session
 from edged.compiler import CompiledModel
 from edged.emulator import Executor, exact_weight_encodings
 from edged.npu import numerics
@@ -25,18 +25,19 @@ DATA = Path(__file__).parent.parent / "data"
 def make_model(
     nodes: Sequence[onnx.NodeProto],
     inputs: Mapping[str, Sequence[int | str]],
-    outputs: Sequence[str],
+    outputs: Sequence[str] | Mapping[str, Sequence[int | str] | None],
     constants: Mapping[str, npt.NDArray[Any]] | None = None,
     *,
     opset: int = 17,
     dtype: int = TensorProto.FLOAT,
 ) -> bytes:
     """A model file; a string stands for a symbolic dimension."""
+    answers = outputs if isinstance(outputs, Mapping) else dict.fromkeys(outputs)
     graph = helper.make_graph(
         list(nodes),
         "test",
         [helper.make_tensor_value_info(n, dtype, list(s)) for n, s in inputs.items()],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in answers.items()],
         [numpy_helper.from_array(a, n) for n, a in (constants or {}).items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
@@ -44,9 +45,9 @@ def make_model(
 
 
 def run_float(model: bytes, inputs: Arrays) -> Arrays:
-    session = InferenceSession(model)
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs), strict=True))
+    reference = session(model, as_written=True)
+    names = [output.name for output in reference.get_outputs()]
+    return dict(zip(names, reference.run(names, inputs), strict=True))
 
 
 def node(op: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
@@ -61,16 +62,23 @@ class Pipeline:
 
     Args:
         fast: the emulator's executor instead, which gives the same.
+        make: what makes the host's sessions.
     """
 
-    def __init__(self, compiled: CompiledModel, *, fast: bool = False) -> None:
+    def __init__(
+        self,
+        compiled: CompiledModel,
+        *,
+        fast: bool = False,
+        make: Callable[[bytes], InferenceSession] = session,
+    ) -> None:
         self._image = compiled.image
         self._run: Callable[[Sequence[npt.NDArray[Any]]], list[npt.NDArray[Any]]]
         self._run = functools.partial(numerics.run, compiled.image)
         if fast:
             self._run = Executor(compiled.image, weights=exact_weight_encodings()).run
-        self._prologue = InferenceSession(compiled.prologue)
-        self._epilogue = InferenceSession(compiled.epilogue)
+        self._prologue = make(compiled.prologue)
+        self._epilogue = make(compiled.epilogue)
 
     def __call__(self, inputs: Arrays) -> Arrays:
         names = [output.name for output in self._prologue.get_outputs()]

@@ -21,7 +21,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from edged._onnxruntime import InferenceSession
+from edged._onnxruntime import session
 from edged.bundle import pack, verify_bundle
 from edged.compiler import compile_model
 from edged.container import Launcher, ProcessLauncher, SystemdLauncher
@@ -40,8 +40,8 @@ class Sample:
     def reference(self, pixels: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
         """Prologue, reference and epilogue, in this process; *pixels* is [1, 16, 16, 3]."""
         image = parse_image((self.folder / "program.img").read_bytes())
-        prologue = InferenceSession(self.folder / "prologue.onnx")
-        epilogue = InferenceSession(self.folder / "epilogue.onnx")
+        prologue = session((self.folder / "prologue.onnx").read_bytes())
+        epilogue = session((self.folder / "epilogue.onnx").read_bytes())
         names = [value.name for value in prologue.get_outputs()]
         given = dict(zip(names, prologue.run(None, {"input": pixels}), strict=True))
         inputs = [given[tensor.name][0] for tensor in image.input_tensors]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edged import _onnxruntime as ort
+from edged._onnxruntime import session
 from edged.compiler import CompiledModel, compile_model
 from edged.emulator import Executor, exact_weight_encodings
 from edged.npu import numerics, parse_image, serialize_image
@@ -21,7 +21,7 @@ DATA = Path(__file__).parents[1] / "data"
 
 def device_inputs(compiled: CompiledModel, inputs: dict[str, Array]) -> list[Array]:
     """What the prologue hands to the device, one [H, W, C] array per input of the image."""
-    prologue = ort.InferenceSession(compiled.prologue, providers=["CPUExecutionProvider"])
+    prologue = session(compiled.prologue)
     names = [tensor.name for tensor in compiled.image.input_tensors]
     return [value[0] for value in prologue.run(names, inputs)]
 

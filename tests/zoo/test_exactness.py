@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edged import zoo
-from edged._onnxruntime import InferenceSession
+from edged._onnxruntime import session
 from edged.compiler import CompiledModel, compile_model
 from edged.emulator import Executor, exact_weight_encodings
 from edged.npu import numerics
@@ -42,7 +42,7 @@ def compiled(request: pytest.FixtureRequest) -> Compiled:
 
 def test_the_fast_executor_equals_the_reference_in_every_element(compiled: Compiled) -> None:
     image = compiled.model.image
-    prologue = InferenceSession(compiled.model.prologue, providers=["CPUExecutionProvider"])
+    prologue = session(compiled.model.prologue)
     sample = {name: array[:1] for name, array in compiled.samples.items()}
     names = [output.name for output in prologue.get_outputs()]
     entering = dict(zip(names, prologue.run(names, sample), strict=True))

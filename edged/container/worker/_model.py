@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edged._onnxruntime import InferenceSession, SessionOptions
+from edged._onnxruntime import InferenceSession, session
 from edged.bundle import MANIFEST_NAME, FileName, Manifest, read_arrays
 from edged.container._files import Files
 from edged.errors import ModelError
@@ -21,7 +21,6 @@ __all__ = ["Arrays", "Model"]
 Arrays = dict[str, npt.NDArray[Any]]
 Run = Callable[[Sequence[npt.NDArray[Any]]], list[npt.NDArray[Any]]]
 
-_ERRORS_ONLY: Final = 3
 _MAX_MANIFEST: Final = 4 << 20
 _MAX_LABELS: Final = 16 << 20
 _LOOK_FOR_NAN: Final = (b"IsNaN", b"IsInf")
@@ -63,8 +62,9 @@ class Model:
             manifest,
             image,
             vectors,
-            _session(prologue),
-            _session(epilogue),
+            # The work is small and the calls are many: a thread each, none for the operators.
+            session(prologue),
+            session(epilogue),
             _labels(files, FileName.LABELS) if manifest.labels else (),
             # An operator's name is in the file as it is written here.
             takes_nan=any(operator in prologue for operator in _LOOK_FOR_NAN),
@@ -128,15 +128,6 @@ def _vectors(files: Files, name: str) -> Arrays:
 def _labels(files: Files, name: str) -> tuple[str, ...]:
     text = _read(files, name, _MAX_LABELS).decode(errors="replace")
     return tuple(text.removesuffix("\n").split("\n"))
-
-
-def _session(data: bytes) -> InferenceSession:
-    options = SessionOptions()
-    # The work is small and the calls are many: a thread each, none for the operators.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    return InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def _read(files: Files, name: str, most: int) -> bytes:
