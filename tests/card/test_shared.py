@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from edged._vfio_user_server import Server
 from edged.card import SharedCard
@@ -125,7 +126,7 @@ class Bench:
 
     def execute(self, descriptor: Descriptor) -> Status:
         self.ring.submit([descriptor.pack()])
-        (completion,) = self.ring.wait(time.monotonic() + 10)
+        (completion,) = self.ring.wait(time.monotonic() + PATIENCE)
         return Status(completion.status)
 
     def close(self) -> None:
@@ -250,7 +251,7 @@ def test_a_doorbell_beyond_the_ring_stops_the_queue(two: tuple[Bench, Bench]) ->
     tail = queue_offset(QUEUE_DATA, Queue.TAIL)
     other.transport.region_write(tail, other.ring.size + 1)
     control = queue_offset(QUEUE_DATA, Queue.CONTROL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while other.transport.region_read(control) & QueueControl.ENABLE:
         assert time.monotonic() < deadline
     error = other.transport.region_read(queue_offset(QUEUE_DATA, Queue.ERROR))
@@ -278,7 +279,7 @@ def test_who_is_at_work_while_somebody_else_resets_the_card_did_nothing_wrong(
         assert data.transport.region_read(Reg.MAGIC) == word
     card.reset()
     with pytest.raises(QueueTakenError):
-        data.ring.wait(time.monotonic() + 10)
+        data.ring.wait(time.monotonic() + PATIENCE)
 
 
 def test_only_who_manages_the_card_resets_it(two: tuple[Bench, Bench]) -> None:
@@ -304,7 +305,7 @@ def test_a_queue_is_free_when_its_owner_is_gone(opened: Open) -> None:
     with pytest.raises(DeviceError, match="EBUSY"):
         Bench(opened(), QUEUE_DATA)
     first.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             second = Bench(opened(), QUEUE_DATA)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from edged.card import Condition, Places, State, Way
 from edged.card._state import write_state
@@ -128,7 +129,7 @@ async def test_a_card_that_comes_takes_the_emulators_place(
     # Until it is lost, a device is reached by the way it was opened: its container, too.
     assert use(way) == "the emulated FPGA"
     write_state(places.state, State(Condition.SERVED, "a card"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         assert "there is a card now, a card" in (await watching).why
     assert use(way) == "card a card"
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from client.server import Server
+from patience import PATIENCE
 
 from edged.client import PredictionClient
 
@@ -19,5 +20,5 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[PredictionClient]:
-    with PredictionClient(server.address, timeout=10) as client:
+    with PredictionClient(server.address, timeout=PATIENCE) as client:
         yield client

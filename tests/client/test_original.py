@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import trustme
 from client.server import Server, failing
+from patience import PATIENCE
 
 from edged import wire
 from edged.client import AsyncPredictionClient, PredictionClient
@@ -276,7 +277,7 @@ def test_a_server_with_another_authority_is_not_trusted(encrypted: Server, tmp_p
         PredictionClient("127.0.0.1", encrypted.port, ca_file=ca, attempts=1) as client,
         pytest.raises(UnavailableError, match="cannot get an answer"),
     ):
-        client.score_numpy_arrays({"x": np.ones(1)}, timeout=5)
+        client.score_numpy_arrays({"x": np.ones(1)}, timeout=PATIENCE)
     assert encrypted.calls == 0
     with pytest.raises(NotFoundError, match=r"cannot read CA file .*none"):
         PredictionClient("host", ca_file=tmp_path / "none")
@@ -313,11 +314,11 @@ def test_a_server_can_say_that_waiting_does_not_help(
 
 
 def test_no_wait_goes_beyond_the_timeout(server: Server, client: PredictionClient) -> None:
-    trailer = ("grpc-retry-pushback-ms", "60000")
+    trailer = ("grpc-retry-pushback-ms", "3600000")
     server.answer = failing(grpc.StatusCode.UNAVAILABLE, "cannot answer yet", trailer)
-    # That this test ends at all is what it shows: the wait would be a minute.
+    # That this test ends at all is what it shows: the wait would be an hour.
     with pytest.raises(UnavailableError, match="cannot answer yet"):
-        client.score_numpy_arrays({"x": np.ones(1)}, timeout=5)
+        client.score_numpy_arrays({"x": np.ones(1)}, timeout=PATIENCE)
     assert server.calls == 1
 
 
@@ -389,7 +390,7 @@ def test_a_client_with_a_certificate_of_its_own(authority: trustme.CA, tmp_path:
             PredictionClient("127.0.0.1", strict.port, ca_file=ca, attempts=1) as client,
             pytest.raises(UnavailableError),
         ):
-            client.score_numpy_arrays({"x": np.ones(1)}, timeout=5)
+            client.score_numpy_arrays({"x": np.ones(1)}, timeout=PATIENCE)
     finally:
         strict.stop()
     with pytest.raises(InputError, match="certificate_file and key_file belong together"):

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from console.conftest import Running
+from patience import PATIENCE
 
 from edged.console import Console
 from edged.errors import ConfigError, DeviceLostError, LimitError, ModelError
@@ -188,7 +189,7 @@ async def test_a_change_goes_on_when_its_caller_hangs_up(running: Running) -> No
         assert b"compiling" in await response.content.readline()
         response.close()
     running.control.hold.set()
-    await asyncio.wait_for(running.control.done.wait(), 10)
+    await asyncio.wait_for(running.control.done.wait(), PATIENCE)
     async with running.client.get("/v1/status") as response:
         assert response.status == 200
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 import pytest
+from patience import PATIENCE, until
 
 from edged.calls import Stopwatch
 from edged.container._arena import Memory
@@ -86,7 +87,7 @@ class Service:
     ) -> bytes:
         if method == "wait":
             self.begun.release()
-            assert self.go.wait(30)
+            assert self.go.wait(PATIENCE)
         if method == "refuse":
             raise NotFoundError("cannot find it")
         if method == "break":
@@ -125,7 +126,7 @@ def serving(peers: Peers) -> Iterator[Service]:
         server._control.shutdown()
         for worker in threading.enumerate():
             if worker.name.startswith("serve-"):
-                worker.join(30)
+                worker.join(PATIENCE)
 
 
 @pytest.mark.parametrize("size", [0, 1, 32 << 10, (32 << 10) + 1, 4 * MiB])
@@ -133,7 +134,7 @@ async def test_bytes_come_back_as_they_went(size: int) -> None:
     async with connected() as peers:
         with serving(peers):
             payload = os.urandom(size)
-            assert await peers.channel.call("echo", payload, 30) == payload
+            assert await peers.channel.call("echo", payload, PATIENCE) == payload
             assert peers.channel.bytes_in_use == 0
 
 
@@ -141,7 +142,9 @@ async def test_many_calls_share_the_memory() -> None:
     async with connected(arena_bytes=MiB) as peers:
         with serving(peers):
             payloads = [os.urandom(300_000) for _ in range(40)]
-            answers = await asyncio.gather(*(peers.channel.call("e", p, 30) for p in payloads))
+            answers = await asyncio.gather(
+                *(peers.channel.call("e", p, PATIENCE) for p in payloads)
+            )
             assert answers == payloads
             assert peers.channel.bytes_in_use == peers.channel.calls == 0
 
@@ -159,13 +162,13 @@ async def test_an_error_crosses_by_its_status(
 ) -> None:
     async with connected() as peers:
         with serving(peers), pytest.raises(kind, match=said):
-            await peers.channel.call(method, b"", 30)
+            await peers.channel.call(method, b"", PATIENCE)
 
 
 @pytest.mark.parametrize("kind", ["SystemExit", "by_grpc_status", "annotations", ""])
 async def test_an_error_of_another_kind_is_no_more_than_an_error(kind: str) -> None:
     async with connected() as peers:
-        call = asyncio.create_task(peers.channel.call("x", b"", 30))
+        call = asyncio.create_task(peers.channel.call("x", b"", PATIENCE))
         await until(lambda: peers.channel.calls == 1)
         peers.far.send(encode(Failure(1, kind, "something")))
         with pytest.raises(EdgedError, match="something"):
@@ -175,7 +178,7 @@ async def test_an_error_of_another_kind_is_no_more_than_an_error(kind: str) -> N
 async def test_a_request_larger_than_the_memory_is_refused() -> None:
     async with connected() as peers:
         with pytest.raises(LimitError, match="4194305 bytes, at most 4194304"):
-            await peers.channel.call("echo", bytes(4 * MiB + 1), 30)
+            await peers.channel.call("echo", bytes(4 * MiB + 1), PATIENCE)
 
 
 async def test_a_response_larger_than_the_memory_is_refused() -> None:
@@ -183,18 +186,18 @@ async def test_a_response_larger_than_the_memory_is_refused() -> None:
         peers.responses.close()
         peers.responses = Memory.create("small", MiB)
         with serving(peers), pytest.raises(LimitError, match="response has 2097152 bytes"):
-            await peers.channel.call("echo", bytes(2 * MiB), 30)
+            await peers.channel.call("echo", bytes(2 * MiB), PATIENCE)
 
 
 async def test_a_full_memory_makes_callers_wait_but_not_for_ever() -> None:
     async with connected(arena_bytes=MiB) as peers:
         with serving(peers) as service:
-            first = asyncio.create_task(peers.channel.call("wait", bytes(900_000), 30))
+            first = asyncio.create_task(peers.channel.call("wait", bytes(900_000), PATIENCE))
             await asyncio.to_thread(service.begun.acquire)
             with pytest.raises(LimitError, match="memory for requests under way was full"):
                 await peers.channel.call("echo", bytes(900_000), 0.05)
-            second = asyncio.create_task(peers.channel.call("echo", bytes(900_000), 30))
-            assert await peers.channel.call("echo", b"small ones pass", 30)
+            second = asyncio.create_task(peers.channel.call("echo", bytes(900_000), PATIENCE))
+            assert await peers.channel.call("echo", b"small ones pass", PATIENCE)
             service.go.set()
             assert await first == await second == bytes(900_000)
 
@@ -208,20 +211,20 @@ async def test_a_late_answer_is_dropped_and_its_memory_comes_back() -> None:
             service.go.set()
             await until(lambda: peers.channel.bytes_in_use == 0)
             assert peers.channel.calls == 0
-            assert await peers.channel.call("echo", b"on with it", 30) == b"on with it"
+            assert await peers.channel.call("echo", b"on with it", PATIENCE) == b"on with it"
 
 
 async def test_calls_that_have_not_begun_are_called_off() -> None:
     async with connected() as peers:
         with serving(peers) as service:
             running = [
-                asyncio.create_task(peers.channel.call("wait", b"", 30))
+                asyncio.create_task(peers.channel.call("wait", b"", PATIENCE))
                 for _ in range(CALLS_AT_ONCE)
             ]
             for _ in running:
                 await asyncio.to_thread(service.begun.acquire)
             waiting = [
-                asyncio.create_task(peers.channel.call("wait", bytes(100_000), 30))
+                asyncio.create_task(peers.channel.call("wait", bytes(100_000), PATIENCE))
                 for _ in range(5)
             ]
             await until(lambda: peers.channel.calls == CALLS_AT_ONCE + 5)
@@ -241,8 +244,8 @@ async def test_a_device_is_handed_over_by_descriptor() -> None:
         with serving(peers) as service, ours:
             ours.sendall(b"the device")
             with theirs:
-                await peers.channel.prepare(theirs.fileno(), 30)
-            await peers.channel.attach(30)
+                await peers.channel.prepare(theirs.fileno(), PATIENCE)
+            await peers.channel.attach(PATIENCE)
             await peers.channel.detach(30)
             assert service.attached == ["the device", "attached", "detached"]
             with pytest.raises(DeviceLostError, match=r"cannot test for 0\.01 s: no device"):
@@ -275,7 +278,7 @@ async def test_what_a_peer_says_of_its_stages_is_no_more_than_has_passed(
 @pytest.mark.parametrize("said", [(-1,), (1.5,), (0,) * 6, (1 << 53,)])
 async def test_stages_that_no_honest_peer_has_end_the_channel(said: tuple[int, ...]) -> None:
     async with connected() as peers:
-        task = asyncio.create_task(peers.channel.call("x", b"", 30))
+        task = asyncio.create_task(peers.channel.call("x", b"", PATIENCE))
         await asyncio.to_thread(peers.far.recv, 65536)
         peers.far.send(encode(Answer(1, b"", said)))
         with pytest.raises(ContainerError):
@@ -284,15 +287,17 @@ async def test_stages_that_no_honest_peer_has_end_the_channel(said: tuple[int, .
 
 async def test_when_the_peer_hangs_up_every_call_fails_at_once() -> None:
     async with connected() as peers:
-        calls = [asyncio.create_task(peers.channel.call("x", bytes(n), 30)) for n in (1, 100_000)]
+        calls = [
+            asyncio.create_task(peers.channel.call("x", bytes(n), PATIENCE)) for n in (1, 100_000)
+        ]
         await until(lambda: peers.channel.calls == 2)
         peers.far.shutdown(socket.SHUT_RDWR)
         for call in calls:
             with pytest.raises(ContainerError, match="container is gone"):
-                await asyncio.wait_for(call, 5)
+                await asyncio.wait_for(call, PATIENCE)
         assert peers.lost == ["it hung up"]
         with pytest.raises(ContainerError):
-            await peers.channel.call("x", b"", 30)
+            await peers.channel.call("x", b"", PATIENCE)
 
 
 async def test_a_peer_that_does_not_read_does_not_block_the_loop() -> None:
@@ -306,12 +311,12 @@ async def test_a_peer_that_does_not_read_does_not_block_the_loop() -> None:
 
 async def test_there_is_a_bound_on_calls_under_way() -> None:
     async with connected() as peers:
-        calls = [asyncio.create_task(peers.channel.call("x", b"", 30)) for _ in range(1024)]
+        calls = [asyncio.create_task(peers.channel.call("x", b"", PATIENCE)) for _ in range(1024)]
         await until(lambda: peers.channel.calls == 1024)
         with pytest.raises(LimitError, match="1024 are under way"):
-            await peers.channel.call("x", b"", 30)
+            await peers.channel.call("x", b"", PATIENCE)
         with pytest.raises(LimitError, match="1024 are under way"):
-            await peers.channel.call("x", bytes(100_000), 30)
+            await peers.channel.call("x", bytes(100_000), PATIENCE)
         assert peers.channel.bytes_in_use == 0
         for call in calls:
             call.cancel()
@@ -339,11 +344,11 @@ async def test_there_is_a_bound_on_calls_under_way() -> None:
 )
 async def test_a_hostile_peer_is_cut_off(packet: bytes) -> None:
     async with connected() as peers:
-        call = asyncio.create_task(peers.channel.call("x", b"", 30))
+        call = asyncio.create_task(peers.channel.call("x", b"", PATIENCE))
         await until(lambda: peers.channel.calls == 1)
         peers.far.send(packet)
         with pytest.raises(ContainerError):
-            await asyncio.wait_for(call, 5)
+            await asyncio.wait_for(call, PATIENCE)
         assert len(peers.lost) == 1 and peers.lost[0].startswith("it broke the protocol")
 
 
@@ -353,7 +358,7 @@ async def test_descriptors_from_a_hostile_peer_are_not_taken(
     async with connected() as peers:
         before = open_descriptors()
         for number in range(1, 21):
-            attached = asyncio.create_task(peers.channel.attach(30))
+            attached = asyncio.create_task(peers.channel.attach(PATIENCE))
             await until(lambda: peers.channel.calls == 1)
             rights = array.array("i", [peers.far.fileno()] * 10)
             message = encode(DeviceLost("with a gift"))
@@ -361,7 +366,7 @@ async def test_descriptors_from_a_hostile_peer_are_not_taken(
             peers.far.send(encode(Answer(number, b"")))
             await attached
         peers.far.send(encode(Ready({}, "after all of them")))
-        await asyncio.wait_for(asyncio.shield(peers.channel.ready), 5)
+        await asyncio.wait_for(asyncio.shield(peers.channel.ready), PATIENCE)
         assert open_descriptors() == before
 
 
@@ -382,18 +387,10 @@ async def test_one_that_cannot_start_says_why() -> None:
 
 async def test_the_answer_of_a_span_is_given_back() -> None:
     async with connected() as peers:
-        call = asyncio.create_task(peers.channel.call("x", b"", 30))
+        call = asyncio.create_task(peers.channel.call("x", b"", PATIENCE))
         await until(lambda: peers.channel.calls == 1)
         peers.responses.write(4096, b"answer")
         peers.far.send(encode(Answer(1, Span(4096, 6))))
         assert await call == b"answer"
         peers.far.recv(1 << 16)
         assert msgspec.msgpack.decode(peers.far.recv(1 << 16)) == ["Free", 4096]
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Let the loop run until *condition* holds."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "it never came true"
-        await asyncio.sleep(0.005)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import PATIENCE, until
 
 from edged import wire
 from edged.container import (
@@ -65,18 +66,18 @@ async def test_a_container_starts_serves_and_stops(sample: Any, emulator: Any, w
     container = await ProcessLauncher(bubblewrap=way).start(sample.folder)
     worker = worker_of(container)
     with pytest.raises(UnavailableError, match="no device"):
-        await container.call(wire.PREDICT, request(), 30)
+        await container.call(wire.PREDICT, request(), PATIENCE)
     await container.attach(vfio_user.connect(emulator.socket))
     await container.self_test()
-    assert await container.call(wire.PREDICT, request(), 30)
+    assert await container.call(wire.PREDICT, request(), PATIENCE)
     await container.detach()
     with pytest.raises(UnavailableError, match="no device"):
-        await container.call(wire.PREDICT, request(), 30)
+        await container.call(wire.PREDICT, request(), PATIENCE)
     await container.stop()
     assert container.lost and await container.closed == "it was stopped"
     assert not alive(worker)
     with pytest.raises(ContainerError):
-        await container.call(wire.PREDICT, request(), 30)
+        await container.call(wire.PREDICT, request(), PATIENCE)
     await container.stop()
 
 
@@ -87,12 +88,12 @@ async def test_killing_the_worker_fails_every_call_at_once(
     try:
         await container.attach(vfio_user.connect(emulator.socket))
         calls = [asyncio.create_task(container.call(wire.PREDICT, request(200), 60)) for _ in "123"]
-        await container.call(wire.GET_MODEL_METADATA, b"", 30)
+        await container.call(wire.GET_MODEL_METADATA, b"", PATIENCE)
         os.kill(worker_of(container), signal.SIGKILL)
         for call in calls:
             with pytest.raises(ContainerError, match="container is gone"):
-                await asyncio.wait_for(call, 5)
-        reason = await asyncio.wait_for(container.closed, 5)
+                await asyncio.wait_for(call, PATIENCE)
+        reason = await asyncio.wait_for(container.closed, PATIENCE)
         assert "SIGKILL" in reason and container.lost
     finally:
         await container.stop()
@@ -124,7 +125,7 @@ async def test_killing_what_started_it_takes_the_worker_along(sample: Any, launc
     container = await launch().start(sample.folder)
     worker = worker_of(container)
     os.kill(container.pid, signal.SIGKILL)
-    await asyncio.wait_for(container.closed, 5)
+    await asyncio.wait_for(container.closed, PATIENCE)
     await until(lambda: not alive(worker))
     await container.stop()
 
@@ -139,17 +140,17 @@ async def test_without_its_device_calls_fail_at_once_and_another_is_taken(
             calls = [
                 asyncio.create_task(container.call(wire.PREDICT, request(200), 60)) for _ in "123"
             ]
-            await container.call(wire.GET_MODEL_METADATA, b"", 30)
+            await container.call(wire.GET_MODEL_METADATA, b"", PATIENCE)
             doomed.process.kill()
             for call in calls:
                 with pytest.raises(UnavailableError):
-                    await asyncio.wait_for(call, 5)
+                    await asyncio.wait_for(call, PATIENCE)
         with pytest.raises(UnavailableError):
-            await container.call(wire.PREDICT, request(), 5)
+            await container.call(wire.PREDICT, request(), PATIENCE)
         assert not container.lost
         await container.attach(vfio_user.connect(emulator.socket))
         await container.self_test()
-        assert await container.call(wire.PREDICT, request(), 30)
+        assert await container.call(wire.PREDICT, request(), PATIENCE)
     finally:
         await container.stop()
 
@@ -243,7 +244,7 @@ async def test_memory_has_a_bound_and_the_container_survives_it(
         message.inputs["input"].tensor_content = bytes(120 << 20)
         with pytest.raises(LimitError, match="needs more memory"):
             await container.call(wire.PREDICT, message.SerializeToString(), 60)
-        assert await container.call(wire.PREDICT, request(), 30)
+        assert await container.call(wire.PREDICT, request(), PATIENCE)
     finally:
         await container.stop()
 
@@ -255,7 +256,7 @@ async def test_descriptors_and_memory_stay_as_they_are_over_1000_calls(
     container = await ProcessLauncher().start(sample.folder)
     worker = Path(f"/proc/{worker_of(container)}")
     await container.attach(vfio_user.connect(emulator.socket))
-    await container.call(wire.PREDICT, request(60), 30)
+    await container.call(wire.PREDICT, request(60), PATIENCE)
     ours, theirs = open_descriptors(), len(list((worker / "fd").iterdir()))
     for _ in range(50):
         small = [container.call(wire.PREDICT, request(), 60) for _ in range(18)]
@@ -306,16 +307,8 @@ async def test_a_flood_on_standard_error_is_read_and_mostly_dropped(
         container = Container(Child(process), ends.front, ends.requests, ends.responses)
     with pytest.raises(ContainerError):
         await container.ready()
-    reason = await asyncio.wait_for(container.closed, 30)
+    reason = await asyncio.wait_for(container.closed, PATIENCE)
     assert reason.startswith("it ended with status 3: …xxx") and len(reason) < 1600
     lines = [record for record in caplog.records if "xxx" in record.getMessage()]
     assert len(lines) == 200 and max(len(record.getMessage()) for record in lines) < 1100
     await container.stop()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Let the loop run until *condition* holds."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "it never came true"
-        await asyncio.sleep(0.005)

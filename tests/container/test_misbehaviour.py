@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import PATIENCE, until
 
 from edged import wire
 from edged.container import CalledBack, Container, ContainerLimits, ProcessLauncher
@@ -70,16 +71,19 @@ async def hostile(code: str, call_seconds: float = 60.0) -> AsyncIterator[Contai
 
 
 class Pulse:
-    """Longest pause between two turns of the loop, in seconds."""
+    """Longest work between two turns of the loop, in seconds of the processor.
+
+    Other processes may take the processor away for any time; that is no work of the loop's.
+    """
 
     def __init__(self) -> None:
         self.longest = 0.0
 
     async def beat(self) -> None:
-        last = time.monotonic()
+        last = time.thread_time()
         while True:
             await asyncio.sleep(0.005)
-            now = time.monotonic()
+            now = time.thread_time()
             self.longest, last = max(self.longest, now - last), now
 
 
@@ -99,13 +103,13 @@ async def test_a_worker_that_hangs_is_ended_although_every_caller_gave_up(
     before = open_descriptors()
     async with serving(sample, emulator, call_seconds=0.5) as container:
         os.kill(worker_of(container), signal.SIGSTOP)
-        for _ in range(3):
-            with pytest.raises(DeadlineError):
-                await container.call(wire.PREDICT, request(), 0.05)
+        calls = [container.call(wire.PREDICT, request(), 0.05) for _ in range(3)]
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(outcome, DeadlineError)
         patient = asyncio.create_task(container.call(wire.PREDICT, request(), 60))
         with pytest.raises(ContainerError, match=r"worked for more than 0\.5 s on one call.*again"):
-            await asyncio.wait_for(patient, 10)
-        reason = await asyncio.wait_for(container.closed, 5)
+            await asyncio.wait_for(patient, PATIENCE)
+        reason = await asyncio.wait_for(container.closed, PATIENCE)
         assert "container.call_seconds" in reason
     await until(lambda: open_descriptors() <= before)
 
@@ -126,7 +130,7 @@ while packet := sock.recv(1 << 16):
         await until(lambda: container._channel.calls == 1)
         while not first.done():
             try:
-                await container.call("x", b"", 10)
+                await container.call("x", b"", PATIENCE)
             except ContainerError:
                 break
         with pytest.raises(ContainerError, match="on one call"):
@@ -136,7 +140,7 @@ while packet := sock.recv(1 << 16):
 async def test_a_long_line_of_short_calls_is_no_hang(sample: Any, emulator: Any) -> None:
     async with serving(sample, emulator, call_seconds=1) as container:
         # The line is never empty for longer than one call may take, and somebody is always first.
-        ends = time.monotonic() + 4
+        ends = time.monotonic() + 2.5
 
         async def calls() -> None:
             while time.monotonic() < ends:
@@ -162,11 +166,11 @@ async def test_a_worker_that_dies_of_a_signal_says_which(
 ) -> None:
     async with serving(sample, emulator) as container:
         call = asyncio.create_task(container.call(wire.PREDICT, request(200), 60))
-        await container.call(wire.GET_MODEL_METADATA, b"", 30)
+        await container.call(wire.GET_MODEL_METADATA, b"", PATIENCE)
         os.kill(worker_of(container), number)
         with pytest.raises(ContainerError, match="try again"):
-            await asyncio.wait_for(call, 5)
-        assert number.name in await asyncio.wait_for(container.closed, 5)
+            await asyncio.wait_for(call, PATIENCE)
+        assert number.name in await asyncio.wait_for(container.closed, PATIENCE)
 
 
 async def test_memory_beyond_the_limit_costs_the_call_alone(sample: Any, emulator: Any) -> None:
@@ -178,7 +182,7 @@ async def test_memory_beyond_the_limit_costs_the_call_alone(sample: Any, emulato
         calls = [container.call(wire.PREDICT, large, 60), container.call(wire.PREDICT, large, 60)]
         for outcome in await asyncio.gather(*calls, return_exceptions=True):
             assert isinstance(outcome, LimitError), outcome
-        assert await container.call(wire.PREDICT, request(), 30)
+        assert await container.call(wire.PREDICT, request(), PATIENCE)
 
 
 @pytest.mark.parametrize("line", [5000 * b"x" + b"\n", b"\n", b"x"])
@@ -187,10 +191,10 @@ async def test_a_flood_on_standard_error_ends_the_worker_and_slows_nobody(line: 
     code += f"data = ({line!r} * 65536)[:65536]\n"
     async with hostile(code + "while True: os.write(2, data)") as container, pulse() as heart:
         await container.ready()
-        reason = await asyncio.wait_for(container.closed, 20)
+        reason = await asyncio.wait_for(container.closed, PATIENCE)
         assert "more than 16 MiB to standard error" in reason
         with pytest.raises(ContainerError):
-            await container.call("x", b"", 1)
+            await container.call("x", b"", PATIENCE)
     assert heart.longest < 0.25
 
 
@@ -200,7 +204,7 @@ async def test_a_flood_on_standard_error_ends_the_worker_and_slows_nobody(line: 
 async def test_a_flood_on_the_channel_ends_the_worker_and_slows_nobody(message: str) -> None:
     code = f"packet = encode({message})\nwhile True: sock.send(packet)"
     async with hostile(code) as container, pulse() as heart:
-        reason = await asyncio.wait_for(container.closed, 20)
+        reason = await asyncio.wait_for(container.closed, PATIENCE)
         assert reason.startswith("it broke the protocol"), reason
     assert heart.longest < 0.25
 
@@ -210,7 +214,7 @@ async def test_a_worker_that_answers_junk_is_ended() -> None:
     async with hostile(code) as container:
         await container.ready()
         with pytest.raises(ContainerError, match="it broke the protocol"):
-            await asyncio.wait_for(container.call("x", b"", 30), 10)
+            await asyncio.wait_for(container.call("x", b"", PATIENCE), PATIENCE)
         assert (await container.closed).startswith("it broke the protocol")
 
 
@@ -224,7 +228,7 @@ async def test_a_worker_that_does_not_let_go_of_the_device_is_ended(
         await worker.ready()
         with pytest.raises(ContainerError, match=r"did not answer Detach within 0\.2 s"):
             await worker.detach()
-        assert "did not answer Detach" in await asyncio.wait_for(worker.closed, 5)
+        assert "did not answer Detach" in await asyncio.wait_for(worker.closed, PATIENCE)
 
 
 async def test_what_the_device_has_not_got_to_is_called_back(sample: Any, emulator: Any) -> None:
@@ -242,7 +246,7 @@ async def test_what_the_device_has_not_got_to_is_called_back(sample: Any, emulat
         assert all(isinstance(outcome, bytes) or back[i] for i, outcome in enumerate(outcomes))
         assert container._channel.bytes_in_use == 0
         # What comes after is answered.
-        assert await container.call(wire.PREDICT, request(60), 30)
+        assert await container.call(wire.PREDICT, request(60), PATIENCE)
 
 
 async def test_nobody_but_the_front_calls_back() -> None:
@@ -258,7 +262,7 @@ sock.recv(1 << 16)
         await container.ready()
         for _ in range(2):
             with pytest.raises(Exception, match=r"called off|mine") as caught:
-                await container.call("x", b"", 30)
+                await container.call("x", b"", PATIENCE)
             assert type(caught.value) is not CalledBack
 
 
@@ -278,18 +282,10 @@ async def test_a_standby_is_prepared_while_another_serves(sample: Any, emulator:
             await new.prepare(vfio_user.connect(emulator.socket))
             await old.self_test()
             with pytest.raises(UnavailableError, match="no device"):
-                await new.call(wire.PREDICT, request(), 30)
+                await new.call(wire.PREDICT, request(), PATIENCE)
             await old.detach()
             await new.attach()
             await new.self_test(0.0)
-            assert await new.call(wire.PREDICT, request(), 30)
+            assert await new.call(wire.PREDICT, request(), PATIENCE)
         finally:
             await new.stop()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Let the loop run until *condition* holds."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "it never came true"
-        await asyncio.sleep(0.005)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from onnx import TensorProto, helper, numpy_helper
+from patience import PATIENCE
 
 from edged import wire
 from edged.bundle import pack, verify_bundle
@@ -44,7 +45,7 @@ def request(value: Any, name: str = "input", **tensor: Any) -> wire.PredictReque
 
 
 async def predict(container: Container, message: wire.PredictRequest) -> wire.PredictResponse:
-    answer = await container.call(wire.PREDICT, message.SerializeToString(), 30)
+    answer = await container.call(wire.PREDICT, message.SerializeToString(), PATIENCE)
     return wire.PredictResponse.FromString(answer)
 
 
@@ -200,7 +201,7 @@ async def test_a_batch_has_a_bound(container: Container, photo: Callable[..., by
 @pytest.mark.parametrize("data", [b"\xff" * 100, b"\x0a\xff\xff\xff\xff\x0f", b"GET / HTTP/1.1"])
 async def test_garbage_is_refused(container: Container, data: bytes) -> None:
     with pytest.raises(RequestError, match=r"no tensorflow\.serving\.PredictRequest"):
-        await container.call(wire.PREDICT, data, 30)
+        await container.call(wire.PREDICT, data, PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ async def test_the_loaded_model_is_found_by_all_its_names(container: Container) 
 
 async def test_metadata_lists_the_tensors(container: Container) -> None:
     message = wire.GetModelMetadataRequest(metadata_field=["signature_def"])
-    answer = await container.call(wire.GET_MODEL_METADATA, message.SerializeToString(), 30)
+    answer = await container.call(wire.GET_MODEL_METADATA, message.SerializeToString(), PATIENCE)
     response = wire.GetModelMetadataResponse.FromString(answer)
     signatures = wire.SignatureDefMap()
     assert response.metadata["signature_def"].Unpack(signatures)
@@ -247,12 +248,12 @@ async def test_metadata_lists_the_tensors(container: Container) -> None:
     }
     message.metadata_field[:] = ["graph"]
     with pytest.raises(RequestError, match="only 'signature_def'"):
-        await container.call(wire.GET_MODEL_METADATA, message.SerializeToString(), 30)
+        await container.call(wire.GET_MODEL_METADATA, message.SerializeToString(), PATIENCE)
 
 
 async def test_an_unknown_method_is_answered_with_those_there_are(container: Container) -> None:
     with pytest.raises(NotFoundError, match="PredictionService/Predict"):
-        await container.call("tensorflow.serving.PredictionService/MultiInference", b"", 30)
+        await container.call("tensorflow.serving.PredictionService/MultiInference", b"", PATIENCE)
 
 
 async def test_64_mib_are_taken_and_refused_for_their_shape_alone(container: Container) -> None:
@@ -331,7 +332,7 @@ async def test_a_number_for_each_example_is_a_regression(
                 feature = asked.input.example_list.examples.add().features.feature["input"]
                 feature.float_list.value.extend(row)
             predicted = (await outputs(container, message))["age:0"]
-            answer = await container.call(wire.REGRESS, asked.SerializeToString(), 30)
+            answer = await container.call(wire.REGRESS, asked.SerializeToString(), PATIENCE)
             response = wire.RegressionResponse.FromString(answer)
             assert response.model_spec.name == "ages"
             found = [each.value for each in response.result.regressions]
@@ -339,7 +340,7 @@ async def test_a_number_for_each_example_is_a_regression(
             np.testing.assert_allclose(found, 2 * values[:3, 0] - values[:3, 3], atol=0.1)
             examples = [{"input": row.tolist()} for row in values[:3]]
             body = json.dumps({"examples": examples}).encode()
-            said, _ = rest.unframe(await container.call(rest.REGRESS, body, 30))
+            said, _ = rest.unframe(await container.call(rest.REGRESS, body, PATIENCE))
             assert json.loads(bytes(said)) == {"result": pytest.approx(found)}
     finally:
         await container.stop()

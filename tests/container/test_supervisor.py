@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 GOOD: dict[str, Any] = {
     "environment": {"PATH": "/usr/bin"},
@@ -41,7 +42,7 @@ def test_nothing_is_started_by_what_is_no_message_of_edged(
     data = message if isinstance(message, bytes) else json.dumps(GOOD | message).encode()
     with ExitStack() as stack:
         connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        connection.settimeout(30)
+        connection.settimeout(PATIENCE)
         connection.connect(str(unit_socket))
         files = [stack.enter_context(Path(os.devnull).open()) for _ in range(descriptors)]
         socket.send_fds(connection, [data], [file.fileno() for file in files])
@@ -52,7 +53,7 @@ def test_nothing_is_started_by_what_is_no_message_of_edged(
 
 def test_a_supervisor_whose_daemon_says_nothing_ends(unit_socket: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        connection.settimeout(30)
+        connection.settimeout(PATIENCE)
         connection.connect(str(unit_socket))
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1) == b""

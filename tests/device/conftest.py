@@ -12,7 +12,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import PATIENCE, eventually
 
 from edged.device import Device, InferenceQueue, vfio_user
 from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, parse_image, serialize_image
@@ -51,7 +51,7 @@ class Emulator:
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
 
 def start(path: Path, *options: str) -> Emulator:
@@ -63,7 +63,7 @@ def start(path: Path, *options: str) -> Emulator:
     assert process.stdout is not None
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        assert selector.select(30), "no line from the emulator"
+        assert selector.select(PATIENCE), "no line from the emulator"
     assert process.stdout.readline().startswith("ready")
     return Emulator(path, process)
 
@@ -76,7 +76,7 @@ def running(path: Path, *options: str) -> Iterator[Emulator]:
     finally:
         if emulator.process.poll() is None:
             emulator.process.terminate()
-            assert emulator.process.wait(15) == 0
+            assert emulator.process.wait(PATIENCE) == 0
         assert emulator.process.stdout is not None
         emulator.process.stdout.close()
 
@@ -91,11 +91,11 @@ def card(folder: Path, address: str) -> Iterator[Emulator]:
         [sys.executable, "-m", "edged.card_app", "--config", os.fspath(config)], text=True
     )
     try:
-        wait_until(path.exists, "edged-card to have the card", 120)
+        wait_until(path.exists, "edged-card to have the card")
         yield Emulator(path, process)
     finally:
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def make_program(
         conv("second", 1, 2, channels, channels, -128, 127),
         Layer(Op.ADD, "sum", (1, 2), 3, lo=-128, hi=127, lefts=(0, 1), rights=(0, 0), shift=1),
     )
-    image = ProgramImage(array, tensors, layers, (0,), (1, 3), dram_bytes=1 << 24)
+    image = ProgramImage(array, tensors, layers, (0,), (1, 3), dram_bytes=max(1 << 24, 5 * step))
     data = serialize_image(image)
     x = rng.integers(dtype.lowest, dtype.highest + 1, tensors[0].shape).astype(dtype.numpy)
     return Program(parse_image(data), data, [x])
@@ -223,11 +223,15 @@ def slow_program() -> Program:
     return make_program(array=SLOW_ARRAY, pixels=220, channels=64)
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.002)
+@pytest.fixture
+def long_program() -> Program:
+    """On :func:`slow_emulator`, a run takes four seconds: for tests that end it before."""
+    return make_program(array=SLOW_ARRAY, pixels=440, channels=128)
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Look often: some states of a device are short."""
+    eventually(condition, what, interval=0.002)
 
 
 @pytest.fixture(name="wait_until")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from edged._vfio_user_server import Server
 from edged.card import SharedCard
@@ -118,7 +119,7 @@ def hung(
     breakable_emulator.wait_for_state(device, State.RUNNING)
     device.close()
     yield breakable_emulator
-    run.join(20)
+    run.join(PATIENCE)
     assert not run.is_alive()
     queue.close()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from edged.device import Device, vfio_user
 from edged.errors import DeviceError, DeviceLostError, IncompatibleError, UnavailableError
@@ -215,7 +216,7 @@ def test_preload_while_the_other_bank_runs(
     device.load(small.data, 1)
     assert device.state() is State.RUNNING, "the load waited for the run"
     assert device.banks()[1].status is BankStatus.VALID
-    runner.join(10)
+    runner.join(PATIENCE)
     for found, wanted in zip(results[0], first, strict=True):
         np.testing.assert_array_equal(found, wanted)
     queue.close()
@@ -230,17 +231,17 @@ def test_preload_while_the_other_bank_runs(
 
 
 def test_disabling_the_data_queue_ends_its_run(
-    slow_emulator: Any, slow_program: Any, wait_until: Callable[..., None]
+    slow_emulator: Any, long_program: Any, wait_until: Callable[..., None]
 ) -> None:
     device = slow_emulator.device()
-    device.load(slow_program.data, 0)
+    device.load(long_program.data, 0)
     device.activate(0)
-    queue = slow_emulator.queue(slow_program.image)
+    queue = slow_emulator.queue(long_program.image)
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            queue.run(slow_program.inputs)
+            queue.run(long_program.inputs)
         except UnavailableError as error:
             errors.append(error)
 
@@ -249,7 +250,7 @@ def test_disabling_the_data_queue_ends_its_run(
     wait_until(lambda: device.state() is State.RUNNING, "it runs")
     device.disable_queue(QUEUE_DATA)
     assert device.state() is State.READY
-    runner.join(5)
+    runner.join(PATIENCE)
     assert "ABORTED" in str(errors[0])
     queue.close()
     device.close()

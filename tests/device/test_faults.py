@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from edged.device import (
     Bound,
@@ -42,6 +42,7 @@ from edged.errors import (
 )
 from edged.npu import numerics
 from edged.npu.registers import (
+    QUEUE_DATA,
     BankStatus,
     Capability,
     Completion,
@@ -55,6 +56,8 @@ from edged.npu.registers import (
 )
 
 WATCHDOG_MS = 50
+HOUR = 3_600_000
+"""Milliseconds of what does not end within a test."""
 THRESHOLDS = Thresholds()
 
 
@@ -193,19 +196,17 @@ def test_the_ladder_is_climbed_as_far_as_needed(rig: Rig, obeys: int, steps: lis
 
     def run() -> None:
         try:
-            queue.run(rig.program.inputs, timeout=30)
+            queue.run(rig.program.inputs, timeout=2 * PATIENCE)
         except EdgedError as error:
             ended.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()
     rig.emulator.wait_for_state(rig.device, State.RUNNING)
-    begun = time.monotonic()
     taken = rig.recover()
-    assert time.monotonic() - begun < 15
     # The first one is always done when a device is opened; it counts when there was a fault.
     assert list(taken) == steps
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive() and isinstance(ended[0], UnavailableError | DeviceError)
     queue.close()
     assert rig.device.state() is (State.READY if obeys == 1 else State.CLEARED)
@@ -270,7 +271,7 @@ def test_a_corrupt_bank_is_not_run_until_loaded_anew(
 
 
 def test_a_load_that_hangs_is_ended_by_a_reset(rig: Rig, wait_until: Callable[..., None]) -> None:
-    rig.inject(Injection.SLOW_LOAD, milliseconds=3_600_000)
+    rig.inject(Injection.SLOW_LOAD, milliseconds=HOUR)
     ended: list[EdgedError] = []
 
     def load() -> None:
@@ -285,31 +286,44 @@ def test_a_load_that_hangs_is_ended_by_a_reset(rig: Rig, wait_until: Callable[..
     rig.device.readings()  # waits for nobody
     assert rig.device.probe() is None
     rig.device.soft_reset()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive() and isinstance(ended[0], DeviceError)
     rig.check_anew()
 
 
 def test_a_load_that_takes_too_long_is_given_up(rig: Rig) -> None:
-    rig.inject(Injection.SLOW_LOAD, milliseconds=3_600_000)
+    rig.inject(Injection.SLOW_LOAD, milliseconds=HOUR)
     with pytest.raises(DeadlineError, match=r"bank 0: not done within 0\.2 s"):
         rig.device.load(rig.program.data, 0, timeout=0.2)
     rig.check_anew()
 
 
-def test_while_the_link_is_down_everybody_is_told_at_once(
-    rig: Rig, wait_until: Callable[..., None]
-) -> None:
+@pytest.fixture
+def doomed(start_emulator: Callable[..., Any], program: Callable[..., Any]) -> Iterator[Rig]:
+    """With an emulator of its own, for what it does not come back from."""
+    rig = Rig(start_emulator("--fault-injection"), program())
+    yield rig
+    rig.device.close()
+
+
+def test_while_the_link_is_down_everybody_is_told(doomed: Rig) -> None:
+    rig = doomed
     queue = rig.load()
-    rig.inject(Injection.LINK_DOWN, milliseconds=2000)
-    begun = time.monotonic()
+    rig.inject(Injection.LINK_DOWN, milliseconds=HOUR)
     with pytest.raises(DeviceLostError, match="its link is down"):
         rig.run_for_ever(queue)
     with pytest.raises(DeviceLostError, match="its link is down"):
         rig.device.readings()
     with pytest.raises(DeviceLostError, match="its link is down"):
         rig.open()
-    assert time.monotonic() - begun < 1.9
+    queue.close()
+
+
+def test_a_link_that_was_down_comes_back(rig: Rig, wait_until: Callable[..., None]) -> None:
+    queue = rig.load()
+    rig.inject(Injection.LINK_DOWN, milliseconds=200)
+    with pytest.raises(DeviceLostError):
+        rig.run_for_ever(queue)
     queue.close()
 
     def is_back() -> bool:
@@ -326,34 +340,47 @@ def test_while_the_link_is_down_everybody_is_told_at_once(
     rig.check_anew()
 
 
+def test_a_device_that_was_removed_is_not_reached(doomed: Rig) -> None:
+    queue = doomed.load()
+    doomed.inject(Injection.REMOVAL, milliseconds=HOUR)
+    with pytest.raises(DeviceLostError):
+        doomed.run_for_ever(queue)
+    queue.close()
+    with pytest.raises(DeviceLostError, match="cannot reach a device"):
+        vfio_user.connect(doomed.emulator.path)
+
+
 def test_removal_and_return(rig: Rig, wait_until: Callable[..., None]) -> None:
     queue = rig.load()
-    rig.inject(Injection.REMOVAL, milliseconds=2000)
+    rig.inject(Injection.REMOVAL, milliseconds=200)
     with pytest.raises(DeviceLostError):
         rig.run_for_ever(queue)
     queue.close()
     rig.device.close()
-    with pytest.raises(DeviceLostError, match="cannot reach a device"):
-        vfio_user.connect(rig.emulator.path)
     wait_until(rig.emulator.path.exists, "the device to return")
     rig.open()
     assert rig.device.readings().reset_cause is ResetCause.POWER_ON
     rig.check_anew()
 
 
-def test_a_probe_never_waits_behind_a_run(slow_emulator: Any, slow_program: Any) -> None:
+def test_a_probe_never_waits_behind_a_run(slow_emulator: Any, long_program: Any) -> None:
     device = slow_emulator.device()
-    device.load(slow_program.data, 0)
+    device.load(long_program.data, 0)
     device.activate(0)
-    queue = slow_emulator.queue(slow_program.image)
-    thread = threading.Thread(target=lambda: queue.run(slow_program.inputs))
+    queue = slow_emulator.queue(long_program.image)
+
+    def run() -> None:
+        with pytest.raises(UnavailableError):
+            queue.run(long_program.inputs)
+
+    thread = threading.Thread(target=run)
     thread.start()
     slow_emulator.wait_for_state(device, State.RUNNING)
-    while (answered := device.probe()) is None:
+    while device.probe() is None:
         pass
     device.readings()
     assert device.state() is State.RUNNING, "the run was over before the probe"
-    assert answered < 0.2
+    device.disable_queue(QUEUE_DATA)
     thread.join()
     queue.close()
     device.close()
@@ -435,7 +462,7 @@ async def test_the_monitor_hears_of_a_fault_at_once(rig: Rig) -> None:
     rig.inject(Injection.HANG)
     with pytest.raises(DeviceError, match="TIMEOUT"):
         await asyncio.to_thread(queue.run, rig.program.inputs)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert await unfit == Unfit("it is FAULTED (WATCHDOG)", mended=True)
     queue.close()
     rig.device.close()
@@ -454,8 +481,8 @@ async def test_the_monitor_finds_a_hang_that_no_watchdog_ends(
     rig.device, unfit = await watched(monitor, rig.emulator)
     queue = await asyncio.to_thread(rig.load)
     rig.inject(Injection.HANG, value=obeys)
-    run = asyncio.create_task(asyncio.to_thread(queue.run, rig.program.inputs, 30))
-    async with asyncio.timeout(20):
+    run = asyncio.create_task(asyncio.to_thread(queue.run, rig.program.inputs, 2 * PATIENCE))
+    async with asyncio.timeout(PATIENCE):
         found = await unfit
     assert "a run hangs: nothing has come of it" in found.why and found.mended
     rig.device.close()
@@ -473,7 +500,7 @@ async def test_the_monitor_looks_less_often_while_nothing_runs(rig: Rig) -> None
     monitor = Monitor(THRESHOLDS, poll_seconds=0.05)
     rig.device, unfit = await watched(monitor, rig.emulator)
     looks: list[float] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while len(looks) < 5:
             assert monitor.report is not None
             if monitor.report.at not in looks:
@@ -490,7 +517,7 @@ async def test_heat_slows_down_before_it_stops(rig: Rig, caplog: pytest.LogCaptu
     told: list[bool] = []
     monitor = Monitor(THRESHOLDS, poll_seconds=0.02, on_throttle=told.append)
     rig.device, unfit = await watched(monitor, rig.emulator)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         for celsius, level in ((90, Level.WARN), (97, Level.THROTTLE)):
             rig.inject(Injection.TEMPERATURE, value=celsius)
             while monitor.report is None or monitor.report.level("temperature") is not level:
@@ -507,7 +534,7 @@ async def test_heat_slows_down_before_it_stops(rig: Rig, caplog: pytest.LogCaptu
         await asyncio.to_thread(lambda: monitor.open(rig.emulator.transport()))
     rig.inject(Injection.TEMPERATURE)
     rig.device, unfit = await watched(monitor, rig.emulator)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while told != [True, False]:
             await asyncio.sleep(0.01)
     unfit.cancel()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from edged.device import Device, Monitor, Resets, Step, Thresholds, inject
 from edged.emulator.__main__ import main
@@ -229,7 +230,7 @@ def test_the_golden_image_is_the_last_rung(
 
     def run() -> None:
         try:
-            queue.run(program().inputs, timeout=60)
+            queue.run(program().inputs, timeout=2 * PATIENCE)
         except EdgedError as error:
             ended.append(error)
 
@@ -249,7 +250,7 @@ def test_the_golden_image_is_the_last_rung(
     assert resets.taken()[Step.GOLDEN_IMAGE] == 1
     assert resets.failed()[Step.GOLDEN_IMAGE] == 0
     assert resets.failed()[Step.FUNCTION_LEVEL_RESET] == 1
-    thread.join(20)
+    thread.join(PATIENCE)
     assert not thread.is_alive() and ended
     queue.close()
     assert device.flash(firmware()) is not None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from edged.device import Level, LinkErrors, Monitor, Resets, Step, Thresholds, inject
 from edged.emulator._pci import CONFIG_SIZE, ConfigSpace
@@ -75,7 +76,7 @@ async def test_the_monitor_counts_errors_and_warns_of_the_link(
         "link width": (1, Level.WARN),
         "link speed": (8.0, Level.OK),
     }
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             assert monitor.report is not None
             found = {r.name: (r.value, r.level) for r in monitor.report.readings}

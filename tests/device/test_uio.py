@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from edged.device import _hugepages
 from edged.device.uio import UioTransport
@@ -72,7 +73,7 @@ def test_an_interrupt_is_acknowledged_passed_on_and_let_through_again(
         transport.config_write(0x05, NO_INTX, 1)  # as the kernel does with each
         with (function.parent / "uio3").open("wb", buffering=0) as kernel:
             kernel.write((1).to_bytes(4, "little"))
-        assert select.select([told], [], [], 10)[0], "nobody is told"
+        assert select.select([told], [], [], PATIENCE)[0], "nobody is told"
         assert transport.region_read(Reg.INTERRUPT_ACK) == 0b111
         assert not config.read_bytes()[5] & NO_INTX
     finally:

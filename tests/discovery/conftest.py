@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 
 class Machine:
@@ -34,7 +35,7 @@ class Machine:
 
     def said(self) -> Any:
         """What it said next."""
-        return json.loads(self._lines.get(timeout=60))
+        return json.loads(self._lines.get(timeout=PATIENCE))
 
 
 @pytest.fixture
@@ -63,4 +64,4 @@ def start_machine() -> Iterator[Callable[..., Machine]]:
 def _end(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from edged.emulator.__main__ import main
 
@@ -41,7 +42,7 @@ def spawn(argv: list[str], **environment: str) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit status, and what it said on standard error."""
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=PATIENCE)
     return process.returncode, errors
 
 
@@ -154,7 +155,7 @@ def traced(argv: list[str], log: Path, home: Path) -> subprocess.Popen[str]:
 def trace_of(process: subprocess.Popen[str], log: Path) -> str:
     """The whole trace, once the tracer has written its end."""
     ended = f"{process.pid} "
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while True:
         text = log.read_text()
         if re.search(rf"^{ended}\s*\+\+\+ (exited|killed)", text, re.MULTILINE):

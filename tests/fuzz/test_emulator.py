@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from fuzz.budget import cases
 from fuzz.program import small_program
+from patience import PATIENCE
 
 from edged._vfio_user import (
     DMA_MAP,
@@ -102,11 +103,11 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     assert process.stdout is not None
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        assert selector.select(30), "no line from the emulator"
+        assert selector.select(PATIENCE), "no line from the emulator"
     assert process.stdout.readline().startswith("ready")
     yield Emulator(path, process, log)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE) == 0
     process.stdout.close()
 
 
@@ -116,7 +117,7 @@ class Attacker:
     def __init__(self, emulator: Emulator, rng: random.Random) -> None:
         self._rng = rng
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(20)
+        self._socket.settimeout(PATIENCE)
         self._socket.connect(os.fspath(emulator.path))
         self._open = True
         fd = os.memfd_create("fuzz", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

@@ -7,6 +7,7 @@ import logging
 import time
 
 import pytest
+from patience import PATIENCE
 
 from edged.calls import Call, Observed, TraceParent
 from edged.errors import OverloadError
@@ -74,7 +75,7 @@ async def test_a_flood_has_its_bound_and_hides_no_failure(
     explained = Notice.CALL_FAILED.value.message_id
     kinds = [vars(record).get("MESSAGE_ID") for record in caplog.records]
     assert kinds == [None] * 3 + [explained] * 3
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(caplog.records) == len(codes):
             await asyncio.sleep(0.01)
     assert "left_out answered=17 failed=2" in caplog.records[-1].getMessage()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from edged.host import Notifier
 
@@ -19,7 +20,7 @@ def manager(request, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
     name = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(f"\0{name}" if request.param == "abstract" else name)
-        listener.settimeout(5)
+        listener.settimeout(PATIENCE)
         yield listener, f"@{name}" if request.param == "abstract" else name
 
 
@@ -56,7 +57,7 @@ async def test_watchdog_is_fed_in_half_its_time(manager):
     )
     begun = loop.time()
     feeding = asyncio.create_task(notifier.feed_watchdog())
-    fed = [await asyncio.wait_for(loop.sock_recv(listener, 4096), 5) for _ in range(3)]
+    fed = [await asyncio.wait_for(loop.sock_recv(listener, 4096), PATIENCE) for _ in range(3)]
     feeding.cancel()
     assert fed == [b"WATCHDOG=1"] * 3
     assert loop.time() - begun >= 0.15
@@ -68,7 +69,9 @@ async def test_watchdog_is_fed_in_half_its_time(manager):
 )
 async def test_no_watchdog_is_fed_that_is_not_ours(manager, watchdog):
     listener, address = manager
-    await asyncio.wait_for(Notifier({"NOTIFY_SOCKET": address} | watchdog).feed_watchdog(), 5)
+    await asyncio.wait_for(
+        Notifier({"NOTIFY_SOCKET": address} | watchdog).feed_watchdog(), PATIENCE
+    )
     listener.setblocking(False)
     with pytest.raises(BlockingIOError):
         listener.recv(4096)

@@ -112,10 +112,10 @@ async def read_nothing(target: str, times: int) -> str:
             writer.write(call_headers(stream, f"/{inference.SERVER_METADATA}"))
             writer.write(frame(_DATA, _END_STREAM, stream, b"\0\0\0\0\0"))
         await writer.drain()
-        # Until nothing comes any more.
+        # Until nothing more comes for a second.
         with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError):
             while len(ended) < times:
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(1 if ended else 20):
                     head = await reader.readexactly(9)
                     size = int.from_bytes(head[:3])
                     kind, flags, stream = struct.unpack(">BBI", head[3:])

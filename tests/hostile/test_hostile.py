@@ -18,6 +18,7 @@ import aiohttp
 import grpc.aio
 import pytest
 from hostile import attacks
+from patience import PATIENCE
 
 from edged.calls import Answer, Call
 from edged.serving import (
@@ -58,8 +59,8 @@ async def target(tmp_path: Path, in_flight: InFlight) -> AsyncIterator[str]:
     port, *_ = await front.start()
     yield f"127.0.0.1:{port}"
     # Nobody who is still there holds it up.
-    async with asyncio.timeout(10):
-        await front.stop(5)
+    async with asyncio.timeout(PATIENCE):
+        await front.stop(2 * PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ async def test_others_are_served(
         assert await attacking == result
         assert await attacks.code_of(channel, b"mine") == "OK"
     assert set(served) == {"OK"}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while in_flight.calls:
             await asyncio.sleep(0.01)
     assert not caplog.records
@@ -115,8 +116,8 @@ async def rest(
     front = RestFront(answer, models, [listener], LIMITS, lambda _: True, in_flight)
     await front.start()
     yield f"unix:{folder}/rest"
-    async with asyncio.timeout(10):
-        await front.stop(5)
+    async with asyncio.timeout(PATIENCE):
+        await front.stop(2 * PATIENCE)
 
 
 @WITHOUT_KEYS
@@ -128,7 +129,7 @@ async def test_a_body_that_never_comes_is_not_waited_for(
         attacks.raw(address) as (reader, writer),
     ):
         writer.write(POST + b"9\r\n\r\n{")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert b" 504 " in await reader.readline()
 
 
@@ -144,7 +145,7 @@ async def test_an_answer_that_is_not_read_takes_a_place_for_a_while(
         attacks.raw(address) as (reader, writer),
     ):
         writer.write(POST + b"0\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not in_flight.calls:
                 await asyncio.sleep(0.01)
             # It is not read, and after call_seconds there is nobody to read it.
@@ -177,11 +178,11 @@ async def test_one_client_of_rest_leaves_places_for_others(
     ):
         assert await status("c") == (401, "Bearer")
         greedy = [asyncio.create_task(status("a")) for _ in range(LIMITS.concurrent_calls)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while sum(task.done() for task in greedy) < LIMITS.concurrent_calls // 4:
                 await asyncio.sleep(0.01)
         modest = asyncio.create_task(status("b"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while in_flight.calls <= LIMITS.concurrent_calls * 3 // 4:
                 await asyncio.sleep(0.01)
         leave.set()
@@ -196,7 +197,7 @@ async def test_connections_to_rest_have_a_bound(tmp_path: Path, in_flight: InFli
         async def alive() -> bool:
             reader, writer = await stack.enter_async_context(attacks.raw(address))
             writer.write(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 with contextlib.suppress(ConnectionError):
                     return b" 200 " in await reader.readline()
             return False

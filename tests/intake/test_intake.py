@@ -166,12 +166,12 @@ async def test_file_that_is_open_for_writing_is_left_alone_until_closed(drop, ac
 
 async def test_file_that_grows_without_a_writer_in_sight_is_left_alone(drop, acceptor):
     """As over NFS: each chunk is written by somebody who is not there when one looks."""
-    whole = os.urandom(20 * 1000)
-    async with running(drop, acceptor, rescan_seconds=0.02, settle_seconds=1.0):
+    whole = os.urandom(10 * 1000)
+    async with running(drop, acceptor, rescan_seconds=0.02, settle_seconds=2.0):
         for start in range(0, len(whole), 1000):
             with (drop / "net.onnx").open("ab") as file:
                 file.write(whole[start : start + 1000])
-            await asyncio.sleep(0.06)  # the pace of the copy, shorter than what is settled
+            await asyncio.sleep(0.06)  # the pace of the copy, far shorter than what is settled
         await until_status(drop, "net.onnx", "serving")
     assert acceptor.taken == [("net.onnx", whole)]
 

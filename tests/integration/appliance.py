@@ -8,27 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import numpy as np
-import pytest
+from patience import PATIENCE, eventually
 
 from edged import wire
 
+__all__ = ["DATA", "Appliance", "eventually", "keywords", "pack"]
+
 DATA = Path(__file__).parent.parent / "data"
-PATIENCE = 90.0
-
-
-def eventually(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-    """Wait for something outside of this process; fail with *what* when it does not come."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {patience:.0f} s for {what}")
-        time.sleep(0.02)
 
 
 class Appliance:
@@ -136,7 +126,7 @@ class Appliance:
         )
 
     def predict(
-        self, inputs: dict[str, wire.TensorProto], timeout: float = 30.0, wait: bool = True
+        self, inputs: dict[str, wire.TensorProto], timeout: float = PATIENCE, wait: bool = True
     ) -> wire.PredictResponse:
         call = self.channel.unary_unary(
             f"/{wire.PREDICT}",
@@ -161,7 +151,7 @@ class Appliance:
         """Whether the loaded model answers a call, of whatever kind."""
         call = self.channel.unary_unary(f"/{wire.PREDICT}")
         try:
-            call(b"", timeout=5)
+            call(b"", timeout=PATIENCE)
         except grpc.RpcError as error:
             return error.code() is grpc.StatusCode.INVALID_ARGUMENT
         return True

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 import grpc.aio
+from patience import PATIENCE
 
 from edged import wire
 
@@ -76,7 +77,7 @@ class Crowd:
     def codes(self) -> Counter[str]:
         return Counter(reply.code for reply in self.replies)
 
-    async def until(self, condition: Callable[[Self], bool], patience: float = 60.0) -> None:
+    async def until(self, condition: Callable[[Self], bool], patience: float = PATIENCE) -> None:
         """Wait for *condition*.
 
         Raises:
@@ -92,7 +93,7 @@ class Crowd:
             while not self._over:
                 asked = time.monotonic()
                 try:
-                    await predict(self._payload, timeout=30)
+                    await predict(self._payload, timeout=PATIENCE)
                     self.replies.append(Reply(asked, time.monotonic(), "OK"))
                 except grpc.aio.AioRpcError as error:
                     hint = any(

@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from integration.appliance import DATA, Appliance
+from patience import PATIENCE
 from PIL import Image
 
 from edged import wire
@@ -131,7 +132,7 @@ def test_a_request_of_100_megabytes_is_refused_with_the_limit(serving: Appliance
 def test_bytes_that_are_no_request_are_refused(serving: Appliance) -> None:
     call = serving.channel.unary_unary(f"/{wire.PREDICT}")
     with pytest.raises(grpc.RpcError) as caught:
-        call(b"\xff" * 1000, timeout=10)
+        call(b"\xff" * 1000, timeout=PATIENCE)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert serving.score_images(PHOTO).shape == (1, 1001)
 

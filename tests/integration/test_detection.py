@@ -16,6 +16,7 @@ import onnx
 import pytest
 from integration.appliance import Appliance, pack
 from onnx import TensorProto, helper, numpy_helper
+from patience import PATIENCE
 from PIL import Image
 
 from edged import wire
@@ -140,7 +141,7 @@ def serving(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def ask(appliance: Appliance, images: list[bytes], *names: str) -> dict[str, np.ndarray]:
     request = wire.PredictRequest(inputs={"images": wire.from_array(images)}, output_filter=names)
     call = appliance.channel.unary_unary(f"/{wire.PREDICT}")
-    answer = wire.PredictResponse.FromString(call(request.SerializeToString(), timeout=30))
+    answer = wire.PredictResponse.FromString(call(request.SerializeToString(), timeout=PATIENCE))
     return {name: np.asarray(wire.to_array(tensor)) for name, tensor in answer.outputs.items()}
 
 

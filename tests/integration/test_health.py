@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 from integration.appliance import Appliance, eventually
+from patience import PATIENCE
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -26,7 +27,7 @@ def health(appliance: Appliance, service: str = "") -> int | None:
     stub = health_pb2_grpc.HealthStub(appliance.channel)
     try:
         request = health_pb2.HealthCheckRequest(service=service)
-        answer = stub.Check(request, timeout=10, wait_for_ready=True)
+        answer = stub.Check(request, timeout=PATIENCE, wait_for_ready=True)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.NOT_FOUND:
             return None
@@ -83,7 +84,7 @@ def test_a_server_that_stops_says_so_to_who_watches(
     eventually(lambda: watched[-1:] == [SERVING], "health")
     assert appliance.daemon is not None
     appliance.daemon.terminate()
-    assert appliance.daemon.wait(30) == 0
+    assert appliance.daemon.wait(PATIENCE) == 0
     eventually(lambda: watched[-1:] == [NOT_SERVING], "the last word")
 
 

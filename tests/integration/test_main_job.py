@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 from integration.appliance import DATA, Appliance, eventually, keywords
+from patience import PATIENCE
 from PIL import Image
 
 from edged import wire
@@ -69,7 +70,7 @@ def test_what_served_before_a_stop_serves_after_it(appliance: Appliance, kws: Pa
     appliance.put(kws)
     assert appliance.daemon is not None
     appliance.daemon.terminate()
-    assert appliance.daemon.wait(30) == 0
+    assert appliance.daemon.wait(PATIENCE) == 0
     appliance.start_daemon()
     eventually(appliance.answers, "the model after the restart")
 

@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import pytest
 from integration.appliance import DATA, Appliance, eventually
+from patience import PATIENCE
 from prometheus_client.parser import text_string_to_metric_families
 
 from edged import wire
@@ -36,7 +37,7 @@ def port_of(appliance: Appliance) -> str:
 def get(appliance: Appliance, path: str) -> tuple[int, str]:
     url = f"http://127.0.0.1:{port_of(appliance)}{path}"
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

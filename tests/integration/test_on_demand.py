@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 from integration.appliance import DATA, Appliance, keywords
+from patience import PATIENCE
 
 from edged import wire
 from edged.wire import inference
@@ -22,7 +23,7 @@ PHOTO = (DATA / "images" / "schoolbus.jpg").read_bytes()
 RESIDENCE = 1.0
 
 
-def ask(appliance: Appliance, name: str, seconds: float = 20) -> wire.PredictResponse:
+def ask(appliance: Appliance, name: str, seconds: float = PATIENCE) -> wire.PredictResponse:
     request = wire.PredictRequest(model_spec=wire.ModelSpec(name=name))
     if name == "kws":
         request.inputs["input_1"].CopyFrom(wire.from_array(keywords()[0][:1]))
@@ -77,11 +78,13 @@ def test_so_has_a_call_by_another_protocol(both: Appliance) -> None:
     request = inference.ModelInferRequest(model_name="kws", raw_input_contents=[x.tobytes()])
     request.inputs.add(name="input_1", datatype="FP32", shape=x.shape)
     infer = both.channel.unary_unary(f"/{inference.MODEL_INFER}")
-    answer = inference.ModelInferResponse.FromString(infer(request.SerializeToString(), timeout=20))
+    answer = inference.ModelInferResponse.FromString(
+        infer(request.SerializeToString(), timeout=PATIENCE)
+    )
     assert answer.model_name == "kws"
     body = json.dumps({"instances": [{"b64": base64.b64encode(PHOTO).decode()}]}).encode()
     url = f"http://{both.http}/v1/models/mobilenet-v2/labels/1.0.0:predict"
-    with urllib.request.urlopen(url, body, timeout=20) as told:
+    with urllib.request.urlopen(url, body, timeout=PATIENCE) as told:
         (scores,) = json.load(told)["predictions"]
     assert len(scores) == 1001
 

@@ -16,6 +16,7 @@ import tritonclient.grpc as triton
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from integration.appliance import DATA, Appliance
 from integration.sample import CLASSES, FEATURES, LABELS, SCORES, SIDE
+from patience import PATIENCE
 from tritonclient.utils import InferenceServerException
 
 from edged import wire
@@ -128,7 +129,9 @@ def test_typed_contents_are_answered_by_typed_contents(serving: Appliance) -> No
     given = request.inputs.add(name="Placeholder:0", datatype="FP32", shape=x.shape)
     given.contents.fp32_contents.extend(x.ravel().tolist())
     call = serving.channel.unary_unary(f"/{inference.MODEL_INFER}")
-    answer = inference.ModelInferResponse.FromString(call(request.SerializeToString(), timeout=30))
+    answer = inference.ModelInferResponse.FromString(
+        call(request.SerializeToString(), timeout=PATIENCE)
+    )
     (output,) = answer.outputs
     assert (answer.id, answer.parameters["trace"].int64_param) == ("typed", 5)
     assert not answer.raw_output_contents and list(output.shape) == [2, CLASSES]
@@ -136,7 +139,9 @@ def test_typed_contents_are_answered_by_typed_contents(serving: Appliance) -> No
 
     request.inputs[0].ClearField("contents")
     request.raw_input_contents.append(x.tobytes())
-    raw = inference.ModelInferResponse.FromString(call(request.SerializeToString(), timeout=30))
+    raw = inference.ModelInferResponse.FromString(
+        call(request.SerializeToString(), timeout=PATIENCE)
+    )
     listed = np.float32(output.contents.fp32_contents)
     np.testing.assert_array_equal(listed, np.frombuffer(raw.raw_output_contents[0], np.float32))
 
@@ -180,7 +185,7 @@ def test_a_request_that_contradicts_itself_is_refused(
     change(request)
     call = serving.channel.unary_unary(f"/{inference.MODEL_INFER}")
     with pytest.raises(Exception, match=said):
-        call(request.SerializeToString(), timeout=30)
+        call(request.SerializeToString(), timeout=PATIENCE)
 
 
 def test_classify_over_grpc(serving: Appliance, client: triton.InferenceServerClient) -> None:
@@ -189,7 +194,7 @@ def test_classify_over_grpc(serving: Appliance, client: triton.InferenceServerCl
     examples = request.input.example_list.examples
     examples.add().features.feature["images"].bytes_list.value.append(PHOTO)
     call = serving.channel.unary_unary(f"/{wire.CLASSIFY}")
-    answer = call(request.SerializeToString(), timeout=30)
+    answer = call(request.SerializeToString(), timeout=PATIENCE)
     found = wire.ClassificationResponse.FromString(answer)
     (row,) = found.result.classifications
     assert found.model_spec.name == "sample" and len(row.classes) == CLASSES
@@ -199,25 +204,25 @@ def test_classify_over_grpc(serving: Appliance, client: triton.InferenceServerCl
     del examples[:]
     flat = examples.add().features.feature["Placeholder:0"].float_list.value
     flat.extend(pixels().ravel().tolist())
-    answer = call(request.SerializeToString(), timeout=30)
+    answer = call(request.SerializeToString(), timeout=PATIENCE)
     (row,) = wire.ClassificationResponse.FromString(answer).result.classifications
     (wanted,) = client.infer("sample", [tensor("images", pixels(), "FP32")]).as_numpy(SCORES)
     assert row.classes[0].score == wanted.max()
     flat.append(0)
     with pytest.raises(grpc.RpcError, match="has 769 values"):
-        call(request.SerializeToString(), timeout=30)
+        call(request.SerializeToString(), timeout=PATIENCE)
 
 
 def test_a_configuration_by_a_call_is_refused_with_what_to_do(serving: Appliance) -> None:
     call = serving.channel.unary_unary(f"/{wire.RELOAD_CONFIG}")
     with pytest.raises(grpc.RpcError, match="drop folder") as caught:
-        call(b"", timeout=30)
+        call(b"", timeout=PATIENCE)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_channelz_tells_of_this_connection(serving: Appliance) -> None:
     stub = channelz_pb2_grpc.ChannelzStub(serving.channel)
-    servers = stub.GetServers(channelz_pb2.GetServersRequest(), timeout=30).server
+    servers = stub.GetServers(channelz_pb2.GetServersRequest(), timeout=PATIENCE).server
     assert any(server.data.calls_started for server in servers)
 
 

@@ -19,6 +19,7 @@ import pytest
 from integration import foreign
 from integration.appliance import DATA, Appliance
 from integration.sample import CLASSES, FEATURES, SCORES, SIDE, packed
+from patience import PATIENCE
 
 from edged.client import AsyncPredictionClient, PredictionClient
 from edged.errors import RequestError
@@ -55,7 +56,7 @@ def call(
 ) -> dict[str, foreign.Floats]:
     """Raw bytes over a channel with gRPC's own limits, as the originals open it."""
     with grpc.insecure_channel(f"unix:{serving.socket}") as channel:
-        answer = channel.unary_unary(foreign.PREDICT)(request, timeout=30, metadata=metadata)
+        answer = channel.unary_unary(foreign.PREDICT)(request, timeout=PATIENCE, metadata=metadata)
     return foreign.outputs(answer)
 
 

@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 from integration.appliance import DATA, Appliance
 from integration.crowd import Crowd, photo_request
+from patience import PATIENCE
 
 from edged import wire
 from edged.slot import AT_ONCE
@@ -71,6 +72,6 @@ async def test_a_greedy_client_is_refused_and_a_modest_one_has_its_turns(
         for call in given_up:
             call.cancel()
         for _ in range(3):
-            await predict(PHOTO, timeout=30, metadata=(("edged-priority", "low"),))
+            await predict(PHOTO, timeout=PATIENCE, metadata=(("edged-priority", "low"),))
         with pytest.raises(grpc.aio.AioRpcError, match="none of high, normal, low"):
             await predict(PHOTO, metadata=(("edged-priority", "urgent"),))

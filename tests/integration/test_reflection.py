@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from integration.appliance import DATA, Appliance
 from integration.sample import CLASSES, SCORES, SIDE
+from patience import PATIENCE
 
 PHOTO = (DATA / "images" / "schoolbus.jpg").read_bytes()
 
@@ -37,7 +38,7 @@ class Reflected:
             request_serializer=type(asked).SerializeToString,
             response_deserializer=message_factory.GetMessageClass(found.output_type).FromString,
         )
-        return answer(asked, timeout=30)
+        return answer(asked, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ import pytest
 import tritonclient.http as triton
 from integration.appliance import DATA, Appliance, eventually
 from integration.sample import CLASSES, FEATURES, LABELS, SCORES, SIDE
+from patience import PATIENCE
 from tritonclient.utils import InferenceServerException
 
 from edged import wire
@@ -39,7 +40,7 @@ def ask(
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(f"http://{serving.http}{path}", data, dict(headers or {}))
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:

@@ -10,6 +10,7 @@ import grpc.aio
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from integration.appliance import DATA, Appliance
 from integration.crowd import Crowd, photo_request
+from patience import PATIENCE
 
 PHOTO = (DATA / "images" / "schoolbus.jpg").read_bytes()
 
@@ -31,7 +32,7 @@ async def test_sigterm_under_load_answers_what_was_accepted_and_refuses_the_rest
         await crowd.until(lambda crowd: crowd.codes["OK"] > 24)
         began = time.monotonic()
         appliance.daemon.terminate()
-        status = await asyncio.to_thread(appliance.daemon.wait, 20)
+        status = await asyncio.to_thread(appliance.daemon.wait, PATIENCE)
     assert status == 0, appliance.log.read_text()[-2000:]
     # Sent so long before, it was with the daemon.
     accepted = [r for r in crowd.replies if r.asked < began - 0.1 and r.ended > began]
@@ -44,13 +45,13 @@ async def test_sigterm_under_load_answers_what_was_accepted_and_refuses_the_rest
 def test_sigterm_with_nothing_loaded(appliance: Appliance) -> None:
     assert appliance.daemon is not None
     appliance.daemon.terminate()
-    assert appliance.daemon.wait(30) == 0
+    assert appliance.daemon.wait(PATIENCE) == 0
     assert "Traceback" not in appliance.log.read_text()
 
 
 def test_a_second_daemon_on_the_same_state_is_refused(appliance: Appliance) -> None:
     process = appliance.spawn("edged", "--config", str(appliance.config))
-    assert process.wait(30) == 78
+    assert process.wait(PATIENCE) == 78
     assert "another edged is running" in appliance.log.read_text()
     assert appliance.daemon is not None
     assert appliance.daemon.poll() is None

@@ -11,6 +11,7 @@ from typing import cast
 
 import aiohttp
 import pytest
+from patience import PATIENCE
 from prometheus_client.parser import text_string_to_metric_families
 
 from edged.calls import Call, Outcome
@@ -55,7 +56,7 @@ async def test_a_socket_that_is_given_is_used_and_stays_open(
         for _ in range(10):  # turns of the loop
             await asyncio.sleep(0)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: edged\r\nConnection: close\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert (await reader.read()).endswith(b"ok\n")
         writer.close()
         await stopping

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from patience import PATIENCE
 
 from edged.calls import Call
 from edged.errors import UnavailableError
@@ -34,13 +35,13 @@ async def test_a_front_that_stops_while_it_tells_ends_every_watch(tmp_path: Path
                 heard.append(answer.status)
 
         listening = asyncio.gather(*map(listen, watches, told))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not all(told):
                 await asyncio.sleep(0.01)
         front.serves("kws")
         # So that they are being told when it stops.
         await asyncio.sleep(0)
-        await asyncio.wait_for(front.stop(60), 20)
+        await asyncio.wait_for(front.stop(2 * PATIENCE), PATIENCE)
         await listening
     for heard in told:
         assert heard in ([NOT_SERVING, SERVING, NOT_SERVING], [NOT_SERVING]), heard

@@ -18,6 +18,7 @@ import trustme
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from patience import PATIENCE
 
 from edged import wire
 from edged.calls import Call
@@ -46,7 +47,7 @@ async def who(call: Call) -> bytes:
 async def serving(
     *listeners: Listener, answer: Callable = who, in_flight: InFlight | None = None
 ) -> AsyncIterator[tuple[GrpcFront, list[int]]]:
-    front = GrpcFront(answer, listeners, ServingLimits(call_seconds=20), in_flight=in_flight)
+    front = GrpcFront(answer, listeners, ServingLimits(call_seconds=PATIENCE), in_flight=in_flight)
     ports = await front.start()
     try:
         yield front, ports
@@ -58,7 +59,7 @@ async def asked(channel: grpc.aio.Channel, *metadata: tuple[str, str], payload: 
     """The client's name in edged's eyes, or the status that it was refused with."""
     try:
         call = channel.unary_unary(PREDICT)
-        return (await call(payload, metadata=metadata, timeout=10)).decode()
+        return (await call(payload, metadata=metadata, timeout=PATIENCE)).decode()
     except grpc.aio.AioRpcError as error:
         return f"{error.code().name}: {error.details()}"
 
@@ -141,10 +142,10 @@ async def test_each_listener_has_its_own_rule(files: Files, token_file: TokenFil
         described = reflection_pb2_grpc.ServerReflectionStub(lan)
         question = reflection_pb2.ServerReflectionRequest(list_services="")
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await described.ServerReflectionInfo(iter([question]), timeout=10).read()
+            await described.ServerReflectionInfo(iter([question]), timeout=PATIENCE).read()
         assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
         answer = await described.ServerReflectionInfo(
-            iter([question]), metadata=(("authorization", f"Bearer {secret}"),), timeout=10
+            iter([question]), metadata=(("authorization", f"Bearer {secret}"),), timeout=PATIENCE
         ).read()
         assert answer.list_services_response.service
 
@@ -161,10 +162,10 @@ async def test_connections_are_told_of_to_who_may_call(
         connections = channelz_pb2_grpc.ChannelzStub(channel)
         question = channelz_pb2.GetServersRequest()
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await connections.GetServers(question, timeout=10)
+            await connections.GetServers(question, timeout=PATIENCE)
         assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
         token = (("authorization", f"Bearer {secret}"),)
-        assert (await connections.GetServers(question, metadata=token, timeout=10)).server
+        assert (await connections.GetServers(question, metadata=token, timeout=PATIENCE)).server
     await front.stop(5)
 
 
@@ -210,7 +211,7 @@ async def test_a_call_that_may_not_be_made_is_refused_before_its_message_is_read
         serving(Listener("x", f"unix:{files.folder}/s", admission)),
         grpc.aio.insecure_channel(f"unix:{files.folder}/s") as channel,
     ):
-        call = channel.stream_unary(PREDICT)(timeout=10)
+        call = channel.stream_unary(PREDICT)(timeout=PATIENCE)
         # Nothing is sent; the answer comes all the same.
         assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
 
@@ -370,15 +371,15 @@ async def test_what_was_accepted_is_answered_and_the_rest_is_told_to_come_again(
         assert (await described.read()).list_services_response.service
         accepted = asyncio.create_task(asked(channel))
         await entered.wait()
-        stopping = asyncio.create_task(front.stop(60))
+        stopping = asyncio.create_task(front.stop(2 * PATIENCE))
         await asyncio.sleep(0)
-        call = channel.unary_unary(PREDICT)(b"", timeout=10)
+        call = channel.unary_unary(PREDICT)(b"", timeout=PATIENCE)
         assert await call.code() is UNAVAILABLE
         assert ("grpc-retry-pushback-ms", "1000") in tuple(await call.trailing_metadata())
         leave.set()
         assert await accepted == "answered"
         # Nor does a stream that nobody ends hold it up.
-        await asyncio.wait_for(stopping, 10)
+        await asyncio.wait_for(stopping, PATIENCE)
 
 
 async def test_calls_that_do_not_end_in_time_are_told_so(tmp_path: Path) -> None:
@@ -431,8 +432,8 @@ async def test_a_call_whose_message_does_not_come_does_not_hold_up_the_end(tmp_p
         silent = channel.stream_unary(PREDICT)()
         # The headers go out, and then nothing does.
         await silent.wait_for_connection()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not in_flight.calls:
                 await asyncio.sleep(0.01)
-        await asyncio.wait_for(front.stop(60), 20)
+        await asyncio.wait_for(front.stop(2 * PATIENCE), PATIENCE)
         assert await silent.code() is grpc.StatusCode.UNAVAILABLE
