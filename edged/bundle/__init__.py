@@ -7,6 +7,7 @@ ONNX file; `verify_bundle` turns a file that anyone may have written into a `Ver
 from edged.bundle._arrays import MAX_ARRAYS_BYTES, read_arrays, serialize_arrays
 from edged.bundle._bare import pack_bare
 from edged.bundle._digest import Digest
+from edged.bundle._judge import Judge
 from edged.bundle._layout import config_digest
 from edged.bundle._manifest import (
     BundleFile,
@@ -39,6 +40,7 @@ __all__ = [
     "Digest",
     "ElementType",
     "FileName",
+    "Judge",
     "Manifest",
     "MediaType",
     "Requirements",

@@ -6,9 +6,9 @@ This and its neighbours import onnx and ONNX Runtime: only packing does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,24 @@ __all__ = ["Graph", "Tensors"]
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 
+_FLOATS: Final = frozenset(
+    {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
+)
+_INTEGER_OPERATORS: Final = frozenset(
+    {
+        *("And", "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+        *("NonMaxSuppression", "NonZero", "Not", "OneHot", "Or", "Xor"),
+    }
+)
+_FINDING: Final = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
+_KEEPING: Final = frozenset(
+    {
+        *("Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze"),
+        *("Transpose", "Unsqueeze"),
+    }
+)
+"""Operators whose output has integers in it if their first input has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
@@ -36,6 +54,9 @@ class Graph:
         weights: number of elements of all constants with two dimensions or more: as many bytes on
             the device.
         model_version: the number that its maker gave it, or 0.
+        discrete: outputs that are labels, indices, counts or masks: integers, also where they are
+            written as floats.
+        unsized: outputs whose size may depend on the values, such as the rows of NonMaxSuppression.
     """
 
     content: bytes
@@ -44,6 +65,8 @@ class Graph:
     outputs: tuple[TensorDecl, ...]
     weights: int
     model_version: int
+    discrete: frozenset[str] = frozenset()
+    unsized: frozenset[str] = frozenset()
 
     @classmethod
     def load(cls, content: bytes, name: str) -> Self:
@@ -61,6 +84,8 @@ class Graph:
             outputs=_tensors(model.graph.output, name),
             weights=sum(math.prod(t.dims) for t in model.graph.initializer if len(t.dims) > 1),
             model_version=min(max(model.model_version, 0), 999_999_999),
+            discrete=frozenset(_discrete(model.graph)),
+            unsized=frozenset(_unsized(model.graph)),
         )
 
     def sized_for(self, spec: Preprocess | None) -> Self:
@@ -119,6 +144,32 @@ def _parse(content: bytes, name: str) -> Any:
         f"cannot read {name}: its weights are in another file ({outside[0]!r} is); save it again "
         "with all in one: onnx.save(onnx.load(PATH), NEW_PATH)"
     )
+
+
+def _discrete(graph: Any) -> Iterator[str]:
+    """Outputs that are integers by type, or come from an operator that gives integers."""
+    made = {name for node in graph.node for name in _integers(node)}
+    for node in graph.node:
+        if node.op_type in _KEEPING and node.input and node.input[0] in made:
+            made.update(node.output)
+    for value in graph.output:
+        if value.name in made or value.type.tensor_type.elem_type not in _FLOATS:
+            yield value.name
+
+
+def _unsized(graph: Any) -> Iterator[str]:
+    """Outputs behind an operator that gives as many elements as it finds."""
+    behind: set[str] = set()
+    for node in graph.node:
+        if node.op_type in _FINDING or not behind.isdisjoint(node.input):
+            behind.update(node.output)
+    return (value.name for value in graph.output if value.name in behind)
+
+
+def _integers(node: Any) -> Sequence[str]:
+    if node.op_type == "TopK":
+        return list(node.output[1:])
+    return list(node.output) if node.op_type in _INTEGER_OPERATORS else []
 
 
 def _tensors(values: Sequence[Any], name: str) -> tuple[TensorDecl, ...]:

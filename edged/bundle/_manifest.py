@@ -106,12 +106,13 @@ class SelfTest(_Strict, frozen=True):
     """What the vectors in ``selftest.npz`` are held to.
 
     The file has ``in:NAME`` for every input and ``out:NAME`` for every output, stacked along the
-    first dimension.
+    first dimension. An output whose size depends on the values has none, and is not judged.
 
     Attributes:
         samples: how many there are.
         tolerances: per output, in the order of the manifest's: the largest absolute difference
-            from the expected value that any element may have.
+            from the expected value that any element may have; of labels, indices and masks the
+            largest share of elements that may differ (`Judge`).
     """
 
     samples: int

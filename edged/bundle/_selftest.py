@@ -4,19 +4,20 @@ An 8-bit model with power-of-two scales is no copy of the float model. On Mobile
 probability is off by up to 0.22; so 0.25 is the tolerance where the outputs are probabilities, and
 a quarter of the range of the expected values elsewhere. That does not measure accuracy. It tells a
 model that works from one that does not: wrong weights, a wrong bank, a stuck column. To that end
-the samples are taken for which the float model is the most decided.
+the samples are taken for which the float model is the most decided: whose floats have the widest
+spread, and whose labels, indices and masks a little noise on the input does not change.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from edged.bundle._graph import Graph
+from edged.bundle._graph import Graph, Tensors
 from edged.bundle._manifest import SelfTest, TensorDecl
 from edged.errors import ModelError
 
@@ -25,6 +26,9 @@ __all__ = ["INPUT_PREFIX", "OUTPUT_PREFIX", "make_self_test"]
 INPUT_PREFIX: Final = "in:"
 OUTPUT_PREFIX: Final = "out:"
 _SAMPLES: Final = 4
+_CANDIDATES: Final = 8
+_NOISE: Final = 0.02
+_SHARE: Final = 0.25
 _SEED: Final = 20
 _PROBABILITY_TOLERANCE: Final = 0.25
 _RANGE_TOLERANCE: Final = 0.25
@@ -44,7 +48,8 @@ def make_self_test(
     Args:
         graph: the model.
         samples: input name → [N, …] to choose from; ``None``: seeded noise.
-        tolerance: absolute, for every output; ``None``: by what the output is.
+        tolerance: for every output; absolute, or the share of a discrete one that may differ;
+            ``None``: by what the output is.
 
     Returns:
         ``in:NAME`` and ``out:NAME`` → [samples, …], and the record for the manifest.
@@ -57,38 +62,109 @@ def make_self_test(
     count = len(next(iter(candidates.values())))
     results = [run({name: a[i : i + 1] for name, a in candidates.items()}) for i in range(count)]
     outputs = {
-        tensor.name: _stack([result[tensor.name] for result in results], tensor.name, graph.name)
+        tensor.name: stacked
         for tensor in graph.outputs
+        if (stacked := _stack([r[tensor.name] for r in results], tensor.name, graph)) is not None
     }
-    chosen = _most_decided(outputs, count)
+    steady = _steadiness(graph, run, candidates, outputs) if graph.discrete else {}
+    chosen = _most_decided(outputs, steady, count)
     tolerances = []
     vectors = {f"{INPUT_PREFIX}{name}": array[chosen] for name, array in candidates.items()}
-    for name, array in outputs.items():
-        expected = array[chosen]
-        tolerances.append(_tolerance(expected) if tolerance is None else tolerance)
-        vectors[f"{OUTPUT_PREFIX}{name}"] = _on_grid(expected, tolerances[-1])
+    for tensor in graph.outputs:
+        if tensor.name not in outputs:
+            tolerances.append(1.0)
+            continue
+        expected = outputs[tensor.name][chosen]
+        if tensor.name in graph.discrete:
+            share = _share(expected, steady[tensor.name][chosen])
+            tolerances.append(share if tolerance is None else tolerance)
+            # Integers are what tells that they are judged as such, also where floats are answered.
+            expected = expected if expected.dtype.kind in "iub" else expected.astype(np.int64)
+        else:
+            tolerances.append(_tolerance(expected) if tolerance is None else tolerance)
+            expected = _on_grid(expected, tolerances[-1])
+        vectors[f"{OUTPUT_PREFIX}{tensor.name}"] = expected
     return vectors, SelfTest(samples=len(chosen), tolerances=tuple(tolerances))
 
 
-def _stack(results: list[npt.NDArray[Any]], name: str, model: str) -> npt.NDArray[Any]:
+def _stack(results: list[npt.NDArray[Any]], name: str, graph: Graph) -> npt.NDArray[Any] | None:
+    """All samples, or None if the size of the output depends on the values, as NonZero's does."""
     if any(r.ndim == 0 or r.shape[0] != 1 or r.shape != results[0].shape for r in results):
+        if name in graph.unsized:
+            return None
         shapes = sorted({r.shape for r in results})
         raise ModelError(
-            f"cannot make a self-test for {model}: output {name!r} has the shapes {shapes} for "
-            "single samples; wanted one shape with the batch first"
+            f"cannot make a self-test for {graph.name}: output {name!r} has the shapes {shapes} for"
+            " single samples; wanted one shape with the batch first"
         )
     stacked = np.concatenate(results)
     if not np.isfinite(stacked).all():
-        raise ModelError(f"cannot make a self-test for {model}: output {name!r} is not finite")
+        raise ModelError(f"cannot make a self-test for {graph.name}: output {name!r} is not finite")
     return stacked
+
+
+def _steadiness(
+    graph: Graph,
+    run: Callable[[Tensors], dict[str, npt.NDArray[Any]]],
+    candidates: Tensors,
+    outputs: Tensors,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """By discrete output, for each candidate the share of elements that stay under a little noise.
+
+    What changes with noise of 2 % on the input may change in 8 bits as well.
+    """
+    rng = np.random.default_rng(_SEED)
+    noisy = {name: _noisy(array, rng) for name, array in candidates.items()}
+    count = len(next(iter(candidates.values())))
+    results = [run({name: a[i : i + 1] for name, a in noisy.items()}) for i in range(count)]
+    steady = {}
+    for name in graph.discrete & outputs.keys():
+        same = [
+            float((r[name] == outputs[name][i : i + 1]).mean())
+            if r[name].shape == outputs[name][i : i + 1].shape
+            else 0.0
+            for i, r in enumerate(results)
+        ]
+        steady[name] = np.asarray(same)
+    return steady
+
+
+def _noisy(array: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Floats and bytes with some noise; wider integers are counts and indices, and stay."""
+    if array.dtype.kind not in "iuf" or (array.dtype.kind != "f" and array.dtype.itemsize > 1):
+        return array
+    noisy = array + rng.standard_normal(array.shape) * (array.std() * _NOISE)
+    if array.dtype.kind != "f":
+        limits = np.iinfo(array.dtype)
+        noisy = np.clip(np.rint(noisy), limits.min, limits.max)
+    return np.asarray(noisy, array.dtype)
+
+
+def _share(expected: npt.NDArray[Any], steady: npt.NDArray[np.float64]) -> float:
+    """How many elements of a discrete output may differ.
+
+    At most half of the elements in which two answers differ that are drawn from the expected values
+    by chance: so few that the commonest value everywhere would not do. As many as noise changes may
+    differ in any case.
+    """
+    _, counts = np.unique(expected, return_counts=True)
+    chance = 1.0 - float(((counts / expected.size) ** 2).sum())
+    unsteady = 1.0 - float(steady.mean())
+    share = min(_SHARE + 2.0 * unsteady, max(0.5 * chance, unsteady))
+    return float(f"{max(share, _SMALLEST_TOLERANCE):.3g}")
 
 
 def _noise(graph: Graph) -> dict[str, npt.NDArray[Any]]:
     rng = np.random.default_rng(_SEED)
-    return {tensor.name: _noise_for(tensor, rng, graph.name) for tensor in graph.inputs}
+    return {
+        tensor.name: _noise_for(tensor, rng, graph.name, bool(graph.discrete))
+        for tensor in graph.inputs
+    }
 
 
-def _noise_for(tensor: TensorDecl, rng: np.random.Generator, model: str) -> npt.NDArray[Any]:
+def _noise_for(
+    tensor: TensorDecl, rng: np.random.Generator, model: str, discrete: bool
+) -> npt.NDArray[Any]:
     dimensions = tensor.shape[1:]
     if not tensor.shape or tensor.shape[0] not in (None, 1) or None in dimensions:
         raise ModelError(
@@ -96,7 +172,7 @@ def _noise_for(tensor: TensorDecl, rng: np.random.Generator, model: str) -> npt.
             f"{list(tensor.shape)}; wanted a batch of 1 or open, and either all other dimensions "
             "or calibration samples that give them"
         )
-    shape = (_SAMPLES, *(d for d in dimensions if d is not None))
+    shape = (_CANDIDATES if discrete else _SAMPLES, *(d for d in dimensions if d is not None))
     dtype = np.dtype(str(tensor.dtype))
     if dtype.kind == "f":
         return rng.standard_normal(shape).astype(dtype)
@@ -104,9 +180,12 @@ def _noise_for(tensor: TensorDecl, rng: np.random.Generator, model: str) -> npt.
     return rng.integers(0, high, shape).astype(dtype)
 
 
-def _most_decided(outputs: Mapping[str, npt.NDArray[Any]], count: int) -> list[int]:
+def _most_decided(outputs: Tensors, steady: Tensors, count: int) -> list[int]:
     spread = np.zeros(count)
-    for array in outputs.values():
+    for name, array in outputs.items():
+        if name in steady:
+            spread += np.round(steady[name], 6)
+            continue
         flat = array.reshape(count, -1).astype(np.float64)
         whole = float(np.ptp(flat)) or 1.0
         spread += np.round(np.ptp(flat, axis=1) / whole, 6)
@@ -114,8 +193,6 @@ def _most_decided(outputs: Mapping[str, npt.NDArray[Any]], count: int) -> list[i
 
 
 def _tolerance(expected: npt.NDArray[Any]) -> float:
-    if expected.dtype.kind != "f":
-        return 0.5  # exact, for integers
     values = expected.astype(np.float64)
     sums = values.sum(axis=-1)
     if values.min() >= 0 and values.max() <= 1 and np.abs(sums - 1).max() < 1e-2:
@@ -125,8 +202,6 @@ def _tolerance(expected: npt.NDArray[Any]) -> float:
 
 
 def _on_grid(expected: npt.NDArray[Any], tolerance: float) -> npt.NDArray[Any]:
-    if expected.dtype.kind != "f":
-        return expected
     step = 2.0 ** math.floor(math.log2(tolerance * _GRID))
     rounded: npt.NDArray[Any] = (np.round(expected / step) * step).astype(expected.dtype)
     return rounded

@@ -74,7 +74,11 @@ def pack(
         typer.Option(metavar="TENSOR=ALIAS", help="A second name for clients to use; repeat it."),
     ] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="Of the self-test: the largest absolute difference.")
+        float | None,
+        typer.Option(
+            help="Of the self-test: the largest absolute difference, or, of labels, indices and"
+            " masks, the largest share of elements that differ."
+        ),
     ] = None,
     licence: Annotated[str, typer.Option(help="SPDX expression, such as Apache-2.0.")] = "",
     source_revision: Annotated[str, typer.Option(help="What the model was built from.")] = "",

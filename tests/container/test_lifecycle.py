@@ -189,6 +189,30 @@ async def test_a_wrong_device_fails_the_self_test(
         await container.stop()
 
 
+async def test_labels_and_masks_are_judged_by_how_many_differ(
+    sample: Any, emulator: Any, tmp_path: Path
+) -> None:
+    """Integers among the vectors stand for such an output."""
+    folder = tmp_path / "folder"
+    shutil.copytree(sample.folder, folder)
+    with np.load(folder / "selftest.npz") as file:
+        vectors = {name: file[name] for name in file.files}
+    labels = np.rint(vectors["out:scores:0"]).astype(np.int64)
+    labels[0, 0] += 1  # One element differs.
+    for change, passes in ((0, True), (1, False)):
+        np.savez(folder / "selftest.npz", **{**vectors, "out:scores:0": labels + change})
+        container = await ProcessLauncher().start(folder)
+        try:
+            await container.attach(vfio_user.connect(emulator.socket))
+            if passes:
+                await container.self_test()
+            else:
+                with pytest.raises(DeviceError, match=r"'scores:0' differ.*--calibration"):
+                    await container.self_test()
+        finally:
+            await container.stop()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
