@@ -449,7 +449,8 @@ def _serving(status: SlotStatus) -> str | None:
 
 def _tell_folder(intake: Intake, status: SlotStatus) -> None:
     if status.since is not None:
-        intake.serving(str(status.model), datetime.fromtimestamp(status.since, UTC))
+        since = datetime.fromtimestamp(status.since, UTC)
+        intake.serving(str(status.model), since, status.remarks)
 
 
 def describe(status: SlotStatus, way: Way, figures: Sequence[str] = ()) -> str:

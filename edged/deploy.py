@@ -81,7 +81,7 @@ class Deployer:
                 await self._collect()
         since = datetime.fromtimestamp(deployed.since, UTC)
         note = "the same bundle was serving already; nothing changed" if deployed.already else ""
-        return Served(str(deployed.model), since, note)
+        return Served(str(deployed.model), since, note, deployed.remarks)
 
     async def activate(self, name: str, version: str | None, cause: str, tell: Tell) -> Deployed:
         """Make a stored bundle serve: pinned or not, older or newer, set aside or not.
@@ -251,7 +251,9 @@ class Deployer:
         """What became of a deployment that was called off when its model served already."""
         (last,) = await asyncio.to_thread(self._store.history, 1)
         since = self._slot.status.since or last.at
-        return Deployed(record, since, already=False, gate_closed_seconds=last.gate_closed or 0.0)
+        held = last.gate_closed or 0.0
+        remarks = self._slot.status.remarks
+        return Deployed(record, since, already=False, gate_closed_seconds=held, remarks=remarks)
 
     async def _set_aside(self, record: BundleRecord, error: EdgedError) -> None:
         del self._containers_lost[record.digest]

@@ -11,6 +11,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from edged.remarks import Remark
+
 __all__ = [
     "Activate",
     "CallFigures",
@@ -47,6 +49,7 @@ class ModelInfo(Struct, frozen=True):
         set_aside: why it is not loaded by itself, or None.
         set_aside_at: since when.
         source: what its maker says it was built from, such as "random weights, seed 7".
+        remarks: of the compiler; none before it was compiled.
     """
 
     name: str
@@ -61,6 +64,7 @@ class ModelInfo(Struct, frozen=True):
     set_aside: str | None = None
     set_aside_at: float | None = None
     source: str = ""
+    remarks: tuple[Remark, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"

@@ -228,6 +228,21 @@ class Notice(enum.Enum):
         "Digest @DIGEST@. Calls that came while it took its place were held, not refused.",
         "",
     )
+    REMARK = Kind(
+        "8312030a75104f759b853a2a9583f969",
+        "The compiler remarks on model @MODEL@",
+        (
+            "Digest @DIGEST@. It serves, and this is what to know of it: whether its ranges were "
+            "measured on made-up inputs, how much of its work stays on the host and why, and which "
+            "of its outputs come in coarse steps. `edgectl models` and the status file in the drop "
+            "folder say the same."
+        ),
+        (
+            "Pack it with 16 or more typical inputs: `edgectl pack --calibration`. `edgectl "
+            "compile FILE --report` tells of every operator where it runs and why; "
+            "docs/operators.md says what the device can run."
+        ),
+    )
     NOT_LOADED = Kind(
         "8237ee730ef94a4dbd07fedb9d61414f",
         "Model @MODEL@ could not be loaded",

@@ -214,8 +214,9 @@ def _summary(report: Report, seconds: float, peak: int) -> None:
         ("compiled", f"in {seconds:.1f} s, {peak / 1e6:.0f} MB at the peak"),
     ):
         stdout().print(f"[bold]{key:12}[/bold] {escape(value)}")
-    for warning in report.warnings:
-        stderr().print(escape(f"edgectl: {warning}"))
+    for remark in report.remarks:
+        if remark.warning:
+            stderr().print(escape(f"edgectl: {remark}"))
 
 
 def _abridged(name: str) -> str:

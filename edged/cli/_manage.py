@@ -17,6 +17,7 @@ from edged.cli._options import ConfigOption, JsonOption, SocketOption
 from edged.cli._output import held, moment, print_json, print_table, stderr, stdout
 from edged.errors import InputError
 from edged.management import Activate, Cancelled, Change, ModelInfo, Pin, Status, Swap
+from edged.remarks import Code
 
 ACTIVATE_EXAMPLES = "edgectl activate mobilenet-v2 · edgectl activate mobilenet-v2@1.0.0"
 REMOVE_EXAMPLES = "edgectl remove mobilenet-v2@1.0.0"
@@ -27,7 +28,11 @@ _INTERRUPTED = 130
 def models(
     socket: SocketOption = None, config: ConfigOption = None, as_json: JsonOption = False
 ) -> None:
-    """List the models in the store: loaded, available, set aside and why."""
+    """List the models in the store: loaded, available, set aside and why.
+
+    ON DEVICE is the share of the multiply-accumulates that the device computes, known once a model
+    was compiled. Below the table stands what may cost accuracy or speed, a line each.
+    """
     daemon = _daemon(socket, config)
     pinned = daemon.get("/v1/status", Status).pinned
     found = daemon.get("/v1/models", list[ModelInfo])
@@ -40,11 +45,17 @@ def models(
             str(m.serial),
             f"{m.size / 1e6:.1f} MB",
             moment(m.added),
+            _on_device(m),
             " · ".join(filter(None, (_state(m, pinned), m.source))),
         )
         for m in found
     ]
-    print_table(("MODEL", "SERIAL", "SIZE", "ADDED (UTC)", "STATE"), rows)
+    print_table(("MODEL", "SERIAL", "SIZE", "ADDED (UTC)", "ON DEVICE", "STATE"), rows)
+    notes = [f"{m.name}@{m.version}: {each}" for m in found for each in m.remarks if each.warning]
+    if notes:
+        stdout().print()
+    for note in notes:
+        stdout().print(escape(note))
 
 
 def history(
@@ -186,6 +197,12 @@ def _follow(changes: Iterator[Change], as_json: bool) -> None:
     else:
         held = done.gate_closed_seconds * 1000
         stdout().print(f"{escape(done.model)} serves; calls were held for {held:.0f} ms")
+
+
+def _on_device(model: ModelInfo) -> str:
+    shares = (each.value for each in model.remarks if each.code == Code.HOST_SHARE)
+    share = next(shares, None)
+    return "–" if share is None else f"{1 - share:.0%}"
 
 
 def _state(model: ModelInfo, pinned: bool) -> str:

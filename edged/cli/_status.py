@@ -143,6 +143,8 @@ def _facts(seen: _Seen) -> Iterator[tuple[str, str]]:
     if status.model is not None:
         since = f", since {moment(status.since)} UTC" if status.since is not None else ""
         yield "model", f"{status.model} (serial {status.model.serial}){since}"
+        for remark in status.model.remarks:
+            yield "note", str(remark)
     if status.calls is not None:
         yield "calls", _calls(status.calls)
     yield "device", _device(device)

@@ -11,8 +11,10 @@ A compiled model is a folder that the container runs as
 ``epilogue.onnx``
     from the device's outputs, likewise, to the model's outputs by their names;
 ``report.json``
-    every layer, every operator of the host with the reason, and warnings
-    (:class:`Report` says what the keys are).
+    every layer, every operator of the host with the reason, and remarks
+    (:class:`Report` says what the keys are);
+``remarks.json``
+    the remarks alone, for the daemon (:mod:`edged.remarks`).
 
 ``python -m edged.compiler`` does the same for a folder, in a process that can be confined.
 """

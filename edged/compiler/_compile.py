@@ -26,6 +26,7 @@ from edged.compiler._techniques import Techniques
 from edged.compiler._version import COMPILER_VERSION
 from edged.errors import ImageError, ModelError
 from edged.npu import Array, ProgramImage, parse_image, serialize_image, weights_bytes
+from edged.remarks import FILE_NAME, serialize
 
 __all__ = ["CompiledModel", "Progress", "compile_model"]
 
@@ -51,7 +52,8 @@ class CompiledModel:
     report: Report
 
     def write(self, folder: Path) -> None:
-        """Write ``program.img``, ``prologue.onnx``, ``epilogue.onnx``, ``report.json``.
+        """Write ``program.img``, ``prologue.onnx``, ``epilogue.onnx``, ``report.json``,
+        ``remarks.json``.
 
         Raises:
             OSError: *folder* does not exist or cannot be written.
@@ -60,6 +62,7 @@ class CompiledModel:
         (folder / "prologue.onnx").write_bytes(self.prologue)
         (folder / "epilogue.onnx").write_bytes(self.epilogue)
         (folder / "report.json").write_text(self.report.json(), encoding="utf-8")
+        (folder / FILE_NAME).write_bytes(serialize(self.report.remarks))
 
 
 def _silent(_fraction: float, _step: str) -> None:

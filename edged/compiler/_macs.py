@@ -45,6 +45,8 @@ class _UnknownError(Exception):
 
 
 def _shape(graph: Graph, name: str) -> tuple[int, ...]:
+    if name in graph.constants:
+        return graph.constants[name].shape
     value = graph.values.get(name)
     if value is None or value.shape is None:
         raise _UnknownError

@@ -14,16 +14,17 @@ the classifier behind it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from edged.compiler._graph import Graph, Node, abridged
 from edged.compiler._layout import Layout, entering
-from edged.compiler._place import VIEWS, Kernel, NotOnDevice, place, view
+from edged.compiler._macs import macs
+from edged.compiler._place import OPERATORS, VIEWS, Kernel, NotOnDevice, place, view
 from edged.errors import ModelError
 from edged.npu import Op
 
-__all__ = ["HostNode", "Partition", "partition"]
+__all__ = ["HostNode", "Partition", "kinds_in_the_way", "partition", "segment_macs"]
 
 _MULTIPLIERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _LISTED = 12
@@ -66,17 +67,22 @@ class Partition:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Placed:
-    """A node with its level: on the device (with its kernel, or as a mere view) or on the host."""
+    """A node with its level: on the device (with its kernel, or as a mere view) or on the host.
+
+    Attributes:
+        supposed: it is on the device because the question is what would follow from that.
+    """
 
     node: Node
     level: int
     kernel: Kernel | None = None
     layout: Layout | None = None
     reason: str = ""
+    supposed: bool = False
 
     @property
     def on_device(self) -> bool:
-        return self.layout is not None
+        return self.supposed or self.layout is not None
 
 
 def partition(graph: Graph) -> Partition:
@@ -86,18 +92,56 @@ def partition(graph: Graph) -> Partition:
         ModelError: nothing worth the device; lists the operators and where they stand.
     """
     placed = _placed(graph)
-    macs: dict[int, int] = {}
-    for p in placed:
-        if p.kernel is not None:
-            macs[p.level] = macs.get(p.level, 0) + p.kernel.macs
+    work = _work(graph, placed)
     multiplies = any(p.node.op in _MULTIPLIERS for p in placed)
-    if not macs or (multiplies and not any(macs.values())):
+    if not work or (multiplies and not any(work.values())):
         raise ModelError(_refusal(placed))
-    return _cut(graph, placed, max(macs, key=lambda level: (macs[level], -level)))
+    return _cut(graph, placed, max(work, key=lambda level: (work[level], -level)))
 
 
-def _placed(graph: Graph) -> list[_Placed]:
-    """Every node with its level, as far on the device as the rules let it."""
+def kinds_in_the_way(graph: Graph) -> Counter[str]:
+    """Kinds of operators that keep others off the device, and how many there are of each.
+
+    They are first those that the device does not have, then those that change the order in which
+    values lie, then those that it has in other forms.
+    """
+    counts: Counter[str] = Counter()
+    for p in _placed(graph):
+        reordered = p.layout is not None and p.layout.order is not None and p.kernel is None
+        if reordered or (p.reason and p.node.op not in VIEWS):
+            counts[p.node.op] += 1
+
+    def rank(op: str) -> tuple[object, ...]:
+        return op in OPERATORS - VIEWS, op in VIEWS, op != "Transpose", -counts[op], op
+
+    return Counter({op: counts[op] for op in sorted(counts, key=rank)})
+
+
+def segment_macs(graph: Graph, supposed: Collection[str] = ()) -> int:
+    """Multiply-accumulates of the segment if operators of the kinds *supposed* were the device's.
+
+    One that changes the order of values would then give them in their natural order.
+    """
+    work = _work(graph, _placed(graph, supposed))
+    return max(work.values(), default=0)
+
+
+def _work(graph: Graph, placed: Iterable[_Placed]) -> dict[int, int]:
+    """Multiply-accumulates of the device by level; levels without a layer are not there."""
+    work: dict[int, int] = {}
+    for p in placed:
+        if p.kernel is not None or p.supposed:
+            own = p.kernel.macs if p.kernel is not None else macs(graph, p.node) or 0
+            work[p.level] = work.get(p.level, 0) + own
+    return work
+
+
+def _placed(graph: Graph, supposed: Collection[str] = ()) -> list[_Placed]:
+    """Every node with its level, as far on the device as the rules let it.
+
+    Args:
+        supposed: kinds of operators that are taken for the device's, whatever their operands.
+    """
     producers: dict[str, _Placed] = {}
     result: list[_Placed] = []
     behind = {graph.features} if graph.features else set()
@@ -106,7 +150,10 @@ def _placed(graph: Graph) -> list[_Placed]:
         level = max((source.level for _, source in sources if source), default=0)
         layouts = [
             source.layout
-            if source is not None and source.level == level and source.layout is not None
+            if source is not None
+            and source.level == level
+            and source.layout is not None
+            and not source.supposed  # It may have several outputs.
             else _arriving(graph, name)
             for name, source in sources
         ]
@@ -117,7 +164,13 @@ def _placed(graph: Graph) -> list[_Placed]:
                     f"it is behind the features {abridged(graph.features, 40)!r}, where the model's"
                     " metadata end the device's part"
                 )
-            done = _on_device(graph, node, level, layouts, [source for _, source in sources])
+            follows = node.op in VIEWS and any(
+                s is not None and s.supposed and s.layout is None for _, s in sources
+            )
+            if node.op in supposed or follows:
+                done = _Placed(node, level, layout=_arriving(graph, node.output), supposed=True)
+            else:
+                done = _on_device(graph, node, level, layouts, [source for _, source in sources])
         except NotOnDevice as answer:
             # Below this the data came back from the device to the host once more.
             crossed = [s.level + s.on_device for _, s in sources if s is not None]

@@ -8,18 +8,19 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import numpy as np
+from msgspec import to_builtins
 
 from edged.compiler._calibrate import Calibration
 from edged.compiler._graph import Graph, abridged
 from edged.compiler._macs import macs
 from edged.compiler._partition import HostNode, Partition
 from edged.compiler._quantise import Quantised
+from edged.compiler._remarks import calibration_remarks, output_remarks, share_remark
 from edged.npu import ProgramImage, weights_bytes
+from edged.remarks import Remark
 
 __all__ = ["HostRow", "LayerRow", "OutputRow", "Report", "report"]
 
-_FEW_SAMPLES: Final = 8
-_FEW_MACS: Final = 0.01
 _COARSE: Final = 1.0
 """Steps above this multiple of a column's standard deviation are said to be coarse: rounding alone
 then adds an error of at least 29 % of it (a step has a standard deviation of 1/√12)."""
@@ -118,7 +119,7 @@ class Report:
         activations_total_bytes: what activations would take if each had an address of its own.
         host_macs: multiply-accumulates of one run on the host, as far as they are known.
         outputs: how coarse what leaves the device is.
-        warnings: what may cost accuracy or speed, a sentence each.
+        remarks: what a user should know of it.
     """
 
     compiler: str
@@ -134,11 +135,12 @@ class Report:
     outputs: tuple[OutputRow, ...]
     layers: tuple[LayerRow, ...]
     host: tuple[HostRow, ...]
-    warnings: tuple[str, ...]
+    remarks: tuple[Remark, ...]
 
     def json(self) -> str:
         """As indented JSON, keys as the attributes; the same report gives the same text."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        facts = asdict(self) | {"remarks": [to_builtins(each) for each in self.remarks]}
+        return json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
 
 
 def report(
@@ -207,10 +209,10 @@ def report(
         outputs=outputs,
         layers=tuple(rows),
         host=host,
-        warnings=(
-            *_calibration_warnings(calibration, samples),
-            *(row.coarse for row in outputs if row.coarse),
-            *_host_warnings(cut, host, image),
+        remarks=(
+            *calibration_remarks(calibration, samples),
+            *share_remark(graph, image.macs(), host),
+            *output_remarks(outputs),
         ),
     )
 
@@ -256,26 +258,6 @@ def _host_row(graph: Graph, entry: HostNode) -> HostRow:
         macs(graph, node),
         sum(int(array.nbytes) for array in constants if array.dtype.kind == "f"),
     )
-
-
-def _calibration_warnings(calibration: str, samples: int) -> list[str]:
-    if calibration == "synthetic":
-        return [
-            "no calibration data were given: the exponents come from synthetic inputs, and accuracy"
-            " may be far below the float model's; pack the bundle with a few typical inputs"
-        ]
-    if samples < _FEW_SAMPLES:
-        return [f"only {samples} calibration samples were given; {_FEW_SAMPLES} or more are better"]
-    return []
-
-
-def _host_warnings(cut: Partition, rows: Sequence[HostRow], image: ProgramImage) -> list[str]:
-    few = (image.macs() + _known(rows)) * _FEW_MACS
-    return [
-        f"{entry.node.place} runs on the host ({entry.where}): {entry.reason}"
-        for entry, row in zip(cut.host, rows, strict=True)
-        if row.macs is None or row.macs > few
-    ]
 
 
 def _known(rows: Sequence[HostRow]) -> int:

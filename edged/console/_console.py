@@ -32,6 +32,7 @@ from edged.management import (
 )
 from edged.nesting import NestingError, check_nesting
 from edged.npu import MAX_FIRMWARE_BYTES, Firmware
+from edged.remarks import Remark
 from edged.slot import Deployed, SlotStatus
 from edged.store import BundleRecord, Store
 
@@ -207,12 +208,14 @@ class Console:
         status = self._slot_status()
         loaded = status.model.digest if status.model else None
         committed, last_good = self._store.committed(), self._store.last_good()
+        remarks = self._store.remarks()
         return [
             _info(
                 record,
                 loaded=record.digest == loaded,
                 committed=committed is not None and record.digest == committed.digest,
                 last_good=last_good is not None and record.digest == last_good.digest,
+                remarks=remarks.get(str(record.digest), ()),
             )
             for record in self._store.list()
         ]
@@ -335,7 +338,14 @@ def _swapped(deployed: Deployed) -> Change:
     )
 
 
-def _info(record: BundleRecord, *, loaded: bool, committed: bool, last_good: bool) -> ModelInfo:
+def _info(
+    record: BundleRecord,
+    *,
+    loaded: bool,
+    committed: bool,
+    last_good: bool,
+    remarks: tuple[Remark, ...],
+) -> ModelInfo:
     manifest = record.manifest
     return ModelInfo(
         name=manifest.name,
@@ -350,6 +360,7 @@ def _info(record: BundleRecord, *, loaded: bool, committed: bool, last_good: boo
         set_aside=record.set_aside,
         set_aside_at=record.set_aside_at,
         source=manifest.source_revision,
+        remarks=remarks,
     )
 
 

@@ -12,7 +12,7 @@ __all__ = ["NAMES", "Files"]
 
 NAMES: Final = (
     *("manifest.json", "labels.txt", "selftest.npz"),
-    *("program.img", "prologue.onnx", "epilogue.onnx"),
+    *("program.img", "prologue.onnx", "epilogue.onnx", "remarks.json"),
 )
 """Those that a container reads; what else is in the folder is of no use to it."""
 

@@ -9,7 +9,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -30,6 +30,7 @@ from edged.intake._folder import (
 from edged.intake._status import Fate, StatusBoard, moment
 from edged.intake._wakeups import Wakeups
 from edged.notices import Notice, about
+from edged.remarks import Remark
 
 __all__ = ["Accept", "Intake", "Served", "Stored", "Tell"]
 
@@ -45,6 +46,8 @@ _MOST_ENDS = 3
 # How many rejected files are watched, and for how long: a copy that pauses longer was given up.
 _MOST_REJECTED = 32
 _MAY_GROW_SECONDS = 900.0
+# How a line of a status file begins that the compiler has to say.
+_REMARK = "note: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +58,18 @@ class Served:
         model: name and version, as people know it.
         since: when it began to serve.
         note: what else there is to say, for instance that it was serving before.
+        remarks: of the compiler; a line each.
     """
 
     model: str
     since: datetime
     note: str = ""
+    remarks: tuple[Remark, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{Fate.SERVING}{moment(self.since)}", self.model]
-        return "\n".join([*lines, self.note] if self.note else lines)
+        lines = [f"{Fate.SERVING}{moment(self.since)}", self.model, self.note]
+        lines += [f"{_REMARK}{remark}" for remark in self.remarks]
+        return "\n".join(filter(None, lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +207,15 @@ class Intake:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    def serving(self, model: str, since: datetime) -> None:
+    def serving(self, model: str, since: datetime, remarks: tuple[Remark, ...] = ()) -> None:
         """Be told what serves, each time that it changes; the status files follow shortly.
 
         Args:
             model: what serves now, as :attr:`Served.model` names it.
             since: since when.
+            remarks: of the compiler.
         """
-        self._serves = Served(model, since)
+        self._serves = Served(model, since, remarks=remarks)
         self._serves_changed.set()
 
     async def _run(self) -> None:
@@ -415,7 +422,9 @@ class Intake:
             )
 
     async def _finish(self, entry: _Entry, fate: Served | Stored) -> None:
-        _log.info("%s: %s", entry.dropped.shown, " · ".join(str(fate).splitlines()))
+        # What the compiler remarks is in the log already, a line each.
+        told = replace(fate, remarks=()) if isinstance(fate, Served) else fate
+        _log.info("%s: %s", entry.dropped.shown, " · ".join(str(told).splitlines()))
         if isinstance(fate, Served):
             await self._reject_older(entry)
         async with self._moving:
@@ -500,7 +509,8 @@ def _made_true(serves: Served, _name: str, lines: list[str]) -> str:
     """The text of a status file, of which *lines* are there, now that *serves* does."""
     text = "\n".join(lines)
     if lines[1:2] == [serves.model] and text.startswith((Fate.SERVING, Fate.SERVED, Fate.STORED)):
-        return str(Served(serves.model, serves.since, *lines[2:3]))
+        notes = (line for line in lines[2:3] if not line.startswith(_REMARK))
+        return str(replace(serves, note=next(notes, "")))
     if not text.startswith(Fate.SERVING):
         return text
     began = lines[0].removeprefix(Fate.SERVING)

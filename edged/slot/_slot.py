@@ -30,6 +30,7 @@ from edged.faults import fault_point
 from edged.notices import Notice, about
 from edged.npu import image_digest
 from edged.npu.registers import QUEUE_DATA, BankStatus
+from edged.remarks import Remark
 from edged.slot._demand import Demand
 from edged.slot._gate import Gate
 from edged.slot._link import DeviceLink, Gone
@@ -89,12 +90,14 @@ class SlotStatus:
     Attributes:
         since: seconds since the epoch at which the model began to serve, None with none serving.
         problem: why nothing serves, in a sentence; empty when something does.
+        remarks: of the compiler on the model.
     """
 
     state: State
     model: BundleRecord | None
     since: float | None
     problem: str
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +108,14 @@ class Deployed:
         since: when it began to serve, seconds since the epoch.
         already: the model was serving before; nothing changed.
         gate_closed_seconds: for how long calls were held.
+        remarks: of the compiler.
     """
 
     model: BundleRecord
     since: float
     already: bool
     gate_closed_seconds: float
+    remarks: tuple[Remark, ...] = ()
 
 
 class Slot:
@@ -163,6 +168,7 @@ class Slot:
             loaded.record if loaded else None,
             loaded.since if loaded and serving else None,
             "" if serving else self._problem,
+            loaded.remarks if loaded else (),
         )
 
     @property
@@ -310,7 +316,14 @@ class Slot:
             closed,
             extra=about(Notice.SERVES, model=record, digest=record.digest),
         )
-        return Deployed(record, standby.since, already=False, gate_closed_seconds=closed.seconds)
+        _log_remarks(standby)
+        return Deployed(
+            record,
+            standby.since,
+            already=False,
+            gate_closed_seconds=closed.seconds,
+            remarks=standby.remarks,
+        )
 
     def _already(self, record: BundleRecord) -> Deployed | None:
         loaded = self._loaded
@@ -318,7 +331,9 @@ class Slot:
             return None
         if loaded.record.digest != record.digest:
             return None
-        return Deployed(record, loaded.since, already=True, gate_closed_seconds=0.0)
+        return Deployed(
+            record, loaded.since, already=True, gate_closed_seconds=0.0, remarks=loaded.remarks
+        )
 
     async def settled(self) -> None:
         """Wait until no model is on its way onto the device.
@@ -593,6 +608,7 @@ class Slot:
         _log.info(
             "%s serves", record, extra=about(Notice.SERVES, model=record, digest=record.digest)
         )
+        _log_remarks(model)
 
     # Models change places.
 
@@ -844,6 +860,17 @@ async def _is_let_go_of(lost: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def _log_remarks(model: Model) -> None:
+    for remark in model.remarks:
+        _log.log(
+            logging.WARNING if remark.warning else logging.INFO,
+            "%s: %s",
+            model.record,
+            remark,
+            extra=about(Notice.REMARK, model=model.record, digest=model.record.digest),
+        )
 
 
 def _loadable(store: Store, model: RequestedModel) -> BundleRecord | None:

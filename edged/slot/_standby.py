@@ -14,8 +14,9 @@ from typing import Protocol
 from edged.container import Container, Launcher
 from edged.faults import fault_point
 from edged.npu import Array
+from edged.remarks import Remark
 from edged.slot._to_its_end import to_its_end
-from edged.store import BundleRecord, CompiledKey, Store, translated
+from edged.store import BundleRecord, CompiledKey, Store, read_remarks, translated
 
 __all__ = ["Compile", "Model", "Standbys", "Tell", "log_only"]
 
@@ -42,6 +43,7 @@ class Model:
 
     Attributes:
         folder: its files, of the bundle and of the compiler; gone with :meth:`Standbys.discard`.
+        remarks: of the compiler.
         bank: the device's bank that holds the image, -1 before it does.
         since: when it began to serve, seconds since the epoch; 0 before it does.
         watch: sees to it when the container dies.
@@ -51,6 +53,7 @@ class Model:
     record: BundleRecord
     folder: Path
     container: Container
+    remarks: tuple[Remark, ...] = ()
     bank: int = -1
     since: float = 0.0
     watch: asyncio.Task[None] | None = None
@@ -88,6 +91,7 @@ class Standbys:
                 fault_point("slot.materialised")
                 compiled = await self._compiled(record, folder, array, tell)
                 await asyncio.to_thread(_link_files, compiled, folder)
+                remarks = await asyncio.to_thread(read_remarks, folder)
                 fault_point("slot.compiled")
             tell("starting the container")
             container = await self._launcher.start(folder)
@@ -95,7 +99,7 @@ class Standbys:
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             raise
-        return Model(record, folder, container)
+        return Model(record, folder, container, remarks)
 
     async def discard(self, model: Model) -> None:
         """End the container and remove the files."""

@@ -5,8 +5,8 @@ was in the middle of is either whole or absent. What it cannot read it keeps and
 """
 
 from edged.store._catalogue import Commit
-from edged.store._compiled import CompiledKey
+from edged.store._compiled import CompiledKey, read_remarks
 from edged.store._durable import translated
 from edged.store._store import BundleRecord, Store
 
-__all__ = ["BundleRecord", "Commit", "CompiledKey", "Store", "translated"]
+__all__ = ["BundleRecord", "Commit", "CompiledKey", "Store", "read_remarks", "translated"]

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from edged.bundle import Digest
-from edged.errors import StoreError
+from edged.errors import EdgedError, StoreError
 from edged.faults import fault_point
 from edged.nesting import check_nesting
+from edged.remarks import FILE_NAME, MAX_BYTES, Remark, parse
 from edged.store._blobs import digest_of
 from edged.store._durable import quarantine, sync_file, sync_folder
 
-__all__ = ["CompiledCache", "CompiledKey"]
+__all__ = ["CompiledCache", "CompiledKey", "read_remarks"]
 
 _INFO: Final = ".info.json"
 _FORMAT: Final = 1
@@ -97,6 +98,11 @@ class CompiledCache:
         """
         return {folder: _bundle(folder) for folder in self._folder.iterdir() if folder.is_dir()}
 
+    def remarks(self) -> dict[str, tuple[Remark, ...]]:
+        """What the compiler remarked, by the digest of the bundle, where it was compiled last."""
+        found = sorted(self.bundles().items(), key=lambda item: _made(item[0]))
+        return {bundle: read_remarks(folder) for folder, bundle in found}
+
     def remove(self, folder: Path) -> None:
         """Remove an entry: out of sight at once, and then file by file."""
         doomed = Path(tempfile.mkdtemp(dir=self._root / "scratch", prefix="removed-"))
@@ -120,6 +126,22 @@ class CompiledCache:
         sync_folder(staged)
         staged.chmod(0o755)
         fault_point("store.compiled.staged")
+
+
+def read_remarks(folder: Path) -> tuple[Remark, ...]:
+    """The remarks of the compiled model in *folder*; none where they cannot be read."""
+    try:
+        with (folder / FILE_NAME).open("rb") as file:
+            return parse(file.read(MAX_BYTES + 1))
+    except (OSError, EdgedError):
+        return ()
+
+
+def _made(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:  # It was removed meanwhile.
+        return 0.0
 
 
 def _bundle(folder: Path) -> str:

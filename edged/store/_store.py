@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from edged.bundle import (
 from edged.errors import BundleError, EdgedError, InputError, NotFoundError, StoreError
 from edged.faults import fault_point
 from edged.notices import Notice, about
+from edged.remarks import Remark
 from edged.store._blobs import Blobs
 from edged.store._catalogue import (
     Catalogue,
@@ -214,6 +215,11 @@ class Store:
         """
         with self._writing, translated("cannot keep the compiled model"):
             return self._compiled.add(key, folder)
+
+    def remarks(self) -> Mapping[str, tuple[Remark, ...]]:
+        """What the compiler remarked on each bundle that was compiled here, by its digest."""
+        with translated("cannot read compiled models"):
+            return self._compiled.remarks()
 
     # What serves.
 

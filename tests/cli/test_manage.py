@@ -27,6 +27,10 @@ MODEL = {
     "loaded": True,
     "committed": True,
     "what a newer edged says": 1,
+    "remarks": [
+        {"code": "made-up-calibration", "text": "calibrated on made-up inputs", "warning": True},
+        {"code": "host-share", "text": "14 % stay [on] the host", "value": 0.14},
+    ],
 }
 ASIDE = MODEL | {
     "version": "2.0.0",
@@ -35,6 +39,7 @@ ASIDE = MODEL | {
     "last_good": True,
     "set_aside": "cannot compile: [Conv3D] is " + "long " * 40,
     "set_aside_at": 1_700_000_001.0,
+    "remarks": [],
 }
 STATUS = {
     "version": "0.1.0",
@@ -140,6 +145,8 @@ def test_status(daemon: Answers) -> None:
         "edged    0.1.0",
         "state    serving",
         "model    kws 1.0.0 (serial 1000000), since 2023-11-14 22:13:22 UTC",
+        "note     calibrated on made-up inputs",
+        "note     14 % stay [on] the host",
         "calls    312 a minute, p50 4.12 ms, p99 12.3 ms",
         "device   ACTIVE, 54 °C, gateware 0123456789abcdef, array 16x32x4 at 250 MHz, 4096 MiB",
         "pinned   no",
@@ -208,9 +215,11 @@ def test_models(daemon: Answers) -> None:
     done = edgectl(daemon, "models")
     assert (done.returncode, done.stderr) == (0, "")
     # A line a model, whatever its length: it may go into a pipe.
-    head, kws, aside = done.stdout.splitlines()
+    head, kws, aside, empty, note = done.stdout.splitlines()
     assert head.split("  ")[0] == "MODEL"
-    assert kws.rstrip() == "kws@1.0.0  1000000  1.5 MB  2023-11-14 22:13:20  loaded"
+    assert kws.rstrip() == "kws@1.0.0  1000000  1.5 MB  2023-11-14 22:13:20  86%        loaded"
+    assert "  –          what a rollback leads to" in aside
+    assert (empty, note) == ("", "kws@1.0.0: calibrated on made-up inputs")
     assert (
         "what a rollback leads to; set aside on 2023-11-14 22:13:21: cannot compile: [Conv3D] is"
         in aside

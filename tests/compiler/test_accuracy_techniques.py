@@ -350,4 +350,4 @@ def test_few_images_of_unknown_range_are_left_alone(dtype: int) -> None:
 def test_the_report_counts_the_samples_that_were_given() -> None:
     report = compile_model(pixels(), calibration={"x": np.full((2, 3, 8, 8), 9, np.uint8)}).report
     assert (report.calibration, report.samples) == ("samples", 2)
-    assert "only 2 calibration samples" in report.warnings[0]
+    assert "calibrated on only 2 inputs" in report.remarks[0].text

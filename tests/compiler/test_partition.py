@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from edged.compiler import CompiledModel, compile_model
 from edged.errors import ModelError
+from edged.remarks import Code
 
 CONSTANTS = {
     name: np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
@@ -107,7 +108,8 @@ def test_a_sandwiched_operator_ends_the_segment_and_the_larger_side_wins() -> No
     compiled = compiled_and_checked(light_first, IMAGE, ["y"])
     assert host(compiled) == [("Conv", "prologue"), ("Tanh", "prologue")]
     assert "cut off" in compiled.report.host[0].reason
-    assert any("Conv" in warning for warning in compiled.report.warnings)
+    (remark,) = (r for r in compiled.report.remarks if r.code == Code.HOST_SHARE)
+    assert "(Tanh ×1: 31 % would move if the device could run it)" in remark.text
 
     heavy_first = [node("Conv", "x v", "a"), node("Tanh", "a", "t"), node("Conv", "t w", "y")]
     assert host(compiled_and_checked(heavy_first, IMAGE, ["y"])) == [

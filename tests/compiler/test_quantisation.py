@@ -22,6 +22,7 @@ from edged.npu import (
     serialize_image,
     weights_bytes,
 )
+from edged.remarks import Code
 
 
 def residual(channels: int = 8, size: int = 12) -> bytes:
@@ -166,7 +167,7 @@ def test_without_calibration_data_synthetic_ones_are_used_and_it_is_said() -> No
     model = residual()
     compiled = compile_model(model)
     assert compiled.report.calibration == "synthetic"
-    assert "no calibration data were given" in compiled.report.warnings[0]
+    assert compiled.report.remarks[0].code == Code.MADE_UP_CALIBRATION
     feeds = normal(9, 1, 8, 12, 12)
     wanted = run_float(model, feeds)["y"]
     error = np.abs(Pipeline(compiled)(feeds)["y"] - wanted)
@@ -174,7 +175,7 @@ def test_without_calibration_data_synthetic_ones_are_used_and_it_is_said() -> No
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
-    names = ("program.img", "prologue.onnx", "epilogue.onnx", "report.json")
+    names = ("program.img", "prologue.onnx", "epilogue.onnx", "report.json", "remarks.json")
     written = []
     for attempt in ("first", "second"):
         folder = tmp_path / attempt

@@ -20,6 +20,7 @@ from watchdog.observers.inotify import InotifyObserver
 
 from edged.errors import BundleError, DeviceLostError
 from edged.intake import Intake, Served, Stored, Tell
+from edged.remarks import Code, remark
 
 DEADLINE = 10.0
 # So long that whatever happens within a test was not brought about by a rescan.
@@ -598,6 +599,22 @@ async def test_a_model_that_was_replaced_before_its_file_was_told(
         await until(lambda: acceptor.running)
         acceptor.hold.set()
         await until(lambda: "; other took its place" in status(drop, "net.onnx"))
+
+
+async def test_a_stored_model_has_its_remarks_once_it_serves(
+    drop: Path, acceptor: Acceptor
+) -> None:
+    remarks = (remark(Code.HOST_SHARE, "14 % stay"), remark(Code.COARSE_OUTPUT, "steps of 1"))
+    acceptor.stored = Stored("net", "not activated")
+    async with running(drop, acceptor) as intake:
+        (drop / "net.onnx").write_bytes(b"x")
+        await until_status(drop, "net.onnx", "stored; ")
+        for given in (remarks, remarks[1:], remarks):  # It may be compiled anew.
+            intake.serving("net", SINCE, given)
+            wanted = ["net", *(f"note: {each}" for each in given)]
+            await until(lambda: status(drop, "net.onnx").splitlines()[1:-1] == wanted)  # noqa: B023
+        intake.serving("other", SINCE)
+        await until(lambda: status(drop, "net.onnx").splitlines()[1:-1] == ["net"])
 
 
 async def test_what_was_replaced_stays_so_after_a_restart(drop: Path, acceptor: Acceptor) -> None:

@@ -76,6 +76,8 @@ def test_the_configuration_is_the_metadata_in_tritons_words(
     (given,) = told.input
     assert (given.name, list(given.dims)) == ("images", [SIDE, SIDE, 3])
     assert [list(output.dims) for output in told.output] == [[CLASSES], [1, 1, 8]]
+    share = told.parameters["host-share"].string_value
+    assert share == "all multiply-accumulates run on the device"
 
 
 def test_others_are_not(client: triton.InferenceServerClient) -> None:

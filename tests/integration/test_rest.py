@@ -322,7 +322,9 @@ def test_triton_is_told_of_server_and_model(client: triton.InferenceServerClient
     assert client.get_server_metadata()["name"] == "edged"
     told = client.get_model_metadata("sample", "1.0.0")
     assert told["versions"] == ["1000000"]
-    assert client.get_model_config("sample")["input"][0]["dims"] == [SIDE, SIDE, 3]
+    config = client.get_model_config("sample")
+    assert config["input"][0]["dims"] == [SIDE, SIDE, 3]
+    assert "run on the device" in config["parameters"]["host-share"]["string_value"]
     assert told["inputs"] == [{"name": "images", "datatype": "FP32", "shape": [-1, SIDE, SIDE, 3]}]
 
 

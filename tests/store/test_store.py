@@ -14,6 +14,7 @@ import pytest
 
 from edged.bundle import Digest, VerifiedBundle
 from edged.errors import InputError, NotFoundError, StoreError
+from edged.remarks import Code, remark, serialize
 from edged.store import CompiledKey, Store
 
 MakeBundle = Callable[..., VerifiedBundle]
@@ -163,6 +164,24 @@ def test_compiled_models(store: Store, root: Path, make_bundle: MakeBundle, tmp_
     store.close()
     with closing(Store(root)) as again:
         assert again.compiled(key) == folder
+
+
+def test_remarks_are_those_of_the_last_compilation(store: Store, tmp_path: Path) -> None:
+    bundle = Digest.of(b"bundle")
+    written = {"old": "1", "new": "2"}
+    for age, (said, version) in enumerate(written.items()):
+        output = tmp_path / said
+        output.mkdir()
+        (output / "remarks.json").write_bytes(serialize([remark(Code.HOST_SHARE, said)]))
+        folder = store.add_compiled(CompiledKey(bundle, version, "16x32x4"), output)
+        os.utime(folder, (age, age))
+    silent = Digest.of(b"of a compiler that had no remarks")
+    (tmp_path / "none").mkdir()
+    store.add_compiled(CompiledKey(silent, "1", "16x32x4"), tmp_path / "none")
+    assert {digest: [str(r) for r in found] for digest, found in store.remarks().items()} == {
+        str(bundle): ["new"],
+        str(silent): [],
+    }
 
 
 def test_a_damaged_compiled_model_is_made_again(store: Store, root: Path, tmp_path: Path) -> None:

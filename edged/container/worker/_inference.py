@@ -118,7 +118,11 @@ class OpenInference:
         )
 
     def config(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
-        """The same in Triton's words: without the batch, which has a bound."""
+        """The same in Triton's words: without the batch, which has a bound.
+
+        What the compiler remarks is among the parameters, by its code: the protocol's own metadata
+        have no place for it.
+        """
         request = parse(inference.ModelConfigRequest, data)
         self.check(request.name, request.version)
         return inference.ModelConfigResponse(config=self.configured()).SerializeToString()
@@ -137,6 +141,9 @@ class OpenInference:
                 described = _described(tensor)
                 kind = inference.DataType.Value(f"TYPE_{described.datatype}")
                 listed.add(name=described.name, data_type=kind, dims=described.shape[1:])
+        for code in dict.fromkeys(remark.code for remark in self._model.remarks):
+            said = (remark.text for remark in self._model.remarks if remark.code == code)
+            config.parameters[code].string_value = "; ".join(said)
         return config
 
     def statistics(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:

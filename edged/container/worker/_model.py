@@ -15,6 +15,8 @@ from edged.bundle import MANIFEST_NAME, FileName, Manifest, read_arrays
 from edged.container._files import Files
 from edged.errors import ModelError
 from edged.npu import MAX_IMAGE_BYTES, ProgramImage, parse_image
+from edged.remarks import FILE_NAME as REMARKS
+from edged.remarks import MAX_BYTES, Remark, parse
 
 __all__ = ["Arrays", "Model"]
 
@@ -36,6 +38,7 @@ class Model:
         vectors: for the self-test: ``in:NAME`` and ``out:NAME``, empty when the bundle has none.
         labels: of the classes, in the order of the output; empty when the bundle has none.
         takes_nan: whether the prologue looks for NaN or infinity, and so is made to be given them.
+        remarks: of the compiler; empty where it wrote none.
     """
 
     manifest: Manifest
@@ -45,6 +48,7 @@ class Model:
     epilogue: InferenceSession
     labels: tuple[str, ...] = ()
     takes_nan: bool = False
+    remarks: tuple[Remark, ...] = ()
 
     @classmethod
     def load(cls, files: Files) -> Model:
@@ -68,6 +72,7 @@ class Model:
             _labels(files, FileName.LABELS) if manifest.labels else (),
             # An operator's name is in the file as it is written here.
             takes_nan=any(operator in prologue for operator in _LOOK_FOR_NAN),
+            remarks=_remarks(files),
         )
         model._check()
         return model
@@ -128,6 +133,14 @@ def _vectors(files: Files, name: str) -> Arrays:
 def _labels(files: Files, name: str) -> tuple[str, ...]:
     text = _read(files, name, _MAX_LABELS).decode(errors="replace")
     return tuple(text.removesuffix("\n").split("\n"))
+
+
+def _remarks(files: Files) -> tuple[Remark, ...]:
+    try:
+        with files.open(REMARKS) as file:
+            return parse(file.read(MAX_BYTES + 1))
+    except OSError:
+        return ()
 
 
 def _read(files: Files, name: str, most: int) -> bytes:

@@ -1,0 +1,97 @@
+"""What the compiler remarks: the host's share and what keeps it there, calibration, coarseness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from compiler.pipeline import make_model, node
+
+from edged.compiler import compile_model
+from edged.remarks import Code, Remark, parse
+
+_W = np.random.default_rng(5).normal(0, 0.2, (16, 16, 3, 3)).astype(np.float32)
+_CONSTANTS = {"w": _W, "shuffle": np.array([0, 4, 4, 12, 12]), "back": np.array([0, 16, 12, 12])}
+
+
+def share(nodes: list[onnx.NodeProto], outputs: str = "y") -> Remark:
+    model = make_model(nodes, {"x": ["N", 16, 12, 12]}, outputs.split(), _CONSTANTS)
+    (found,) = (r for r in compile_model(model).report.remarks if r.code == Code.HOST_SHARE)
+    return found
+
+
+def test_a_share_is_kept_by_operators_that_only_together_would_move_it() -> None:
+    """SiLU: neither Sigmoid nor Mul alone would move anything."""
+    nodes = []
+    for step in range(3):
+        nodes += [
+            node("Conv", f"v{step} w", f"c{step}", pads=[1] * 4)
+            if step
+            else node("Conv", "x w", "c0", pads=[1] * 4),
+            node("Sigmoid", f"c{step}", f"s{step}"),
+            node("Mul", f"c{step} s{step}", "y" if step == 2 else f"v{step + 1}"),
+        ]
+    found = share(nodes)
+    assert found.value == pytest.approx(2 / 3, abs=1e-4) and found.warning
+    assert found.text == (
+        "67 % of the multiply-accumulates stay on the host (Mul ×3 and Sigmoid ×3 together:"
+        " 67 % would move if the device could run them)"
+    )
+
+
+def test_the_fewest_kinds_are_named() -> None:
+    """A Tanh at the end keeps nothing on the host, a Softmax in the middle does."""
+    found = share(
+        [
+            node("Conv", "x w", "c", pads=[1] * 4),
+            node("Softmax", "c", "s", axis=1),
+            node("Conv", "s w", "d", pads=[1] * 4),
+            node("Tanh", "d", "y"),
+        ]
+    )
+    assert "(Softmax ×1: 50 % would move if the device could run it)" in found.text
+
+
+def test_a_shuffle_is_put_down_to_its_transpose() -> None:
+    found = share(
+        [
+            node("Conv", "x w", "c", pads=[1] * 4),
+            node("Reshape", "c shuffle", "r"),
+            node("Transpose", "r", "t", perm=[0, 2, 1, 3, 4]),
+            node("Reshape", "t back", "b"),
+            node("Conv", "b w", "y", pads=[1] * 4),
+        ]
+    )
+    assert "(Transpose ×1: 50 % would move if the device could run it)" in found.text
+
+
+def test_what_a_host_operator_costs_itself_is_counted() -> None:
+    """A transposed convolution on 144 pixels beside a convolution on as many."""
+    found = share([node("Conv", "x w", "c", pads=[1] * 4), node("ConvTranspose", "c w", "y")])
+    assert found.value == 0.5
+    assert "(ConvTranspose ×1: 50 % would move" in found.text
+
+
+def test_all_on_the_device_is_no_warning() -> None:
+    found = share([node("Conv", "x w", "c"), node("Relu", "c", "y")])
+    assert found == Remark("host-share", "all multiply-accumulates run on the device", False, 0.0)
+
+
+def test_what_is_not_known_is_said() -> None:
+    found = share([node("Conv", "x w", "y"), node("Det", "x", "z")], "y z")
+    assert found.text.endswith("; the cost of Det ×1 there is not known") and found.warning
+
+
+def test_made_up_and_few_samples_and_the_file(tmp_path: Path) -> None:
+    model = make_model([node("Conv", "x w", "y")], {"x": ["N", 16, 12, 12]}, ["y"], _CONSTANTS)
+    made_up = compile_model(model)
+    assert made_up.report.remarks[0].code == Code.MADE_UP_CALIBRATION
+    assert "edgectl pack --calibration" in made_up.report.remarks[0].text
+    made_up.write(tmp_path)
+    assert parse((tmp_path / "remarks.json").read_bytes()) == made_up.report.remarks
+    one = {"x": np.ones((1, 16, 12, 12), np.float32)}
+    few = compile_model(model, calibration=one).report.remarks[0]
+    assert (few.code, few.value) == (Code.FEW_SAMPLES, 1)
+    assert "on only 1 input;" in few.text
