@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import onnx
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from edged.errors import LimitError, ModelError, NotFoundError
+from edged._datafiles import MAX_DATA_FILES, is_inside
+from edged.errors import IncompleteError, LimitError, ModelError, NotFoundError
 
 __all__ = ["MAX_ONNX_BYTES", "read_onnx", "read_onnx_bytes"]
 
@@ -26,9 +27,10 @@ def read_onnx(path: Path, max_bytes: int = MAX_ONNX_BYTES) -> onnx.ModelProto:
     the names in a model come from anyone.
 
     Raises:
-        NotFoundError: there is no such file, or none with its external data.
+        NotFoundError: there is no such file.
+        IncompleteError: a file with external data is not there.
         ModelError: it is no ONNX file, or its external data are outside of its folder or cut short.
-        LimitError: it has more than *max_bytes*.
+        LimitError: it has more than *max_bytes*, or its data are in too many files.
     """
     data = _bytes(path, path.name, 0, None, max_bytes)
     return _whole(data, path, max_bytes)[0]
@@ -38,7 +40,7 @@ def read_onnx_bytes(path: Path, max_bytes: int = MAX_ONNX_BYTES) -> bytes:
     """As :func:`read_onnx`, serialised; a file that has all inside comes as it is.
 
     Raises:
-        NotFoundError, ModelError, LimitError: as :func:`read_onnx`.
+        NotFoundError, IncompleteError, ModelError, LimitError: as :func:`read_onnx`.
     """
     data = _bytes(path, path.name, 0, None, max_bytes)
     model, changed = _whole(data, path, max_bytes)
@@ -56,6 +58,7 @@ def _whole(data: bytes, path: Path, max_bytes: int) -> tuple[onnx.ModelProto, bo
         ) from error
     left = max_bytes - len(data)
     outside = [tensor for tensor in _tensors(model.graph) if uses_external_data(tensor)]
+    _check_there(outside, path)
     for tensor in outside:
         left -= _bring_in(tensor, path, left)
     return model, bool(outside)
@@ -66,6 +69,36 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     for node in graph.node:
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
+
+
+def _check_there(tensors: Sequence[onnx.TensorProto], model: Path) -> None:
+    """Refuse places that are no one's business, and name all files at once where one is missing."""
+    files: dict[str, str] = {}
+    for tensor in tensors:
+        location = next(
+            (entry.value for entry in tensor.external_data if entry.key == "location"), ""
+        )
+        if location and not is_inside(location):
+            raise ModelError(
+                f"cannot read {model.name}: the data of {tensor.name!r} are in {location!r},"
+                " outside of the folder of the model; wanted them beside it, or all in one file:"
+                " onnx.save(onnx.load(PATH), NEW_PATH)"
+            )
+        if location:
+            files.setdefault(str(PurePosixPath(location)), tensor.name)
+    if len(files) > MAX_DATA_FILES:
+        raise LimitError(
+            f"cannot read {model.name}: its data are in {len(files)} files, at most"
+            f" {MAX_DATA_FILES} are read; save it with all in one: onnx.save(onnx.load(PATH),"
+            " NEW_PATH)"
+        )
+    for location, tensor_name in files.items():
+        if not Path(model.parent, location).is_file():
+            raise IncompleteError(
+                f"cannot read {model.name}: the data of {tensor_name!r} are in {location!r}, which"
+                f" is not there; wanted it in the model's folder, {model.parent}",
+                tuple(files),
+            )
 
 
 def _bring_in(tensor: onnx.TensorProto, model: Path, max_bytes: int) -> int:
@@ -84,11 +117,6 @@ def _bring_in(tensor: onnx.TensorProto, model: Path, max_bytes: int) -> int:
         raise ModelError(
             f"{what} in {info.location!r}, outside of the folder of the model; wanted them beside"
             " it, or all in one file: onnx.save(onnx.load(PATH), NEW_PATH)"
-        )
-    if not place.is_file():
-        raise NotFoundError(
-            f"{what} in {info.location!r}, which is not there; wanted it in the model's folder,"
-            f" {model.parent}"
         )
     data = _bytes(place, info.location, offset, length, max_bytes)
     if len(data) < (length or 0):

@@ -212,6 +212,7 @@ async def _serve(
         rescan_seconds=config.drop.rescan_seconds,
         settle_seconds=config.drop.settle_seconds,
         max_file_bytes=config.drop.max_file_bytes,
+        data_seconds=config.drop.data_seconds,
     )
     notifier = Notifier()
 
@@ -242,6 +243,7 @@ async def _serve(
         intake.rescan_seconds = config.drop.rescan_seconds
         intake.settle_seconds = config.drop.settle_seconds
         intake.max_file_bytes = config.drop.max_file_bytes
+        intake.data_seconds = config.drop.data_seconds
         set_level(config.log.level)
         access.lines_per_second = config.log.access_lines_per_second
 

@@ -392,6 +392,15 @@ class DropConfig(Struct, frozen=True):
         int,
         Meta(extra=_LIVE, ge=1, description="Larger files are rejected without being read."),
     ] = 4 * GiB
+    data_seconds: Annotated[
+        float,
+        Meta(
+            extra=_LIVE,
+            gt=0,
+            description="How long an ONNX file waits for the files that it keeps its weights in"
+            " (MODEL.onnx.data), counted from the last of them that came or grew.",
+        ),
+    ] = 900.0
 
 
 class DeviceConfig(Struct, frozen=True):

@@ -22,7 +22,7 @@ from edged.errors import (
     UnavailableError,
 )
 from edged.faults import fault_point
-from edged.intake import Served, Stored, Tell
+from edged.intake import Arrival, Served, Stored, Tell
 from edged.notices import Notice, about
 from edged.slot import Deployed, Slot, State
 from edged.store import BundleRecord, Store
@@ -61,20 +61,21 @@ class Deployer:
         self._deployments: dict[asyncio.Task[Deployed], BundleRecord] = {}
         self._containers_lost: Counter[Digest] = Counter()
 
-    async def accept(self, file: Path, tell: Tell) -> Served | Stored:
-        """Verify *file*, a bundle or an ONNX model, take it into the store, and make it serve.
+    async def accept(self, arrival: Arrival, tell: Tell) -> Served | Stored:
+        """Verify what arrived, a bundle or an ONNX model, store it, and make it serve.
 
         Raises:
+            IncompleteError: the model keeps data in files that are not there or not listed.
             EdgedError: why it does not serve; what served before still does.
         """
         await self._slot.settled()
         tell("verifying")
-        record = await self._take_in(file)
+        record = await self._take_in(arrival)
         with self._protected(record):
             try:
                 if (stored := await asyncio.to_thread(self._stored_only, record)) is not None:
                     return stored
-                deployed = await self._deploy(record, f"drop of {file.name}", tell)
+                deployed = await self._deploy(record, f"drop of {arrival.shown}", tell)
             except CalledOffError as error:
                 return Stored(str(record), f"not activated: {error}")
             finally:
@@ -153,10 +154,10 @@ class Deployer:
         """Have what serves stay, whatever is dropped; or no longer."""
         await asyncio.to_thread(self._store.pin, pinned)
 
-    async def _take_in(self, file: Path) -> BundleRecord:
+    async def _take_in(self, arrival: Arrival) -> BundleRecord:
         scratch = await asyncio.to_thread(self._store.scratch)
         try:
-            verified = await asyncio.to_thread(_verify, file, scratch, self._bubblewrap)
+            verified = await asyncio.to_thread(_verify, arrival, scratch, self._bubblewrap)
             fault_point("deploy.verified")
             record = await asyncio.to_thread(self._store.add, verified)
             fault_point("deploy.stored")
@@ -293,11 +294,11 @@ class Deployer:
             self._at_work += Counter()  # drops those at zero
 
 
-def _verify(file: Path, scratch: Path, bubblewrap: str) -> VerifiedBundle:
+def _verify(arrival: Arrival, scratch: Path, bubblewrap: str) -> VerifiedBundle:
+    file = arrival.file
     if file.suffix.lower() == ".onnx":
-        packed = scratch / f"{file.stem}.edgemodel"
-        pack_bare(file, packed, bubblewrap=bubblewrap)
-        file = packed
+        file = scratch / file.name  # errors name it as it was dropped
+        pack_bare(arrival.file, file, name=arrival.name, data=arrival.data, bubblewrap=bubblewrap)
     into = scratch / "bundle"
     into.mkdir()
     return verify_bundle(file, into)

@@ -9,6 +9,7 @@
     │   ├── ModelError          INVALID_ARGUMENT     400   65   a model that cannot be compiled
     │   └── ImageError          INVALID_ARGUMENT     400   65   a program image that cannot be read
     ├── NotFoundError           NOT_FOUND            404   66   no such model, tensor or file
+    │   └── IncompleteError     NOT_FOUND            404   66   a model without its data files
     ├── LimitError              RESOURCE_EXHAUSTED   413   69   a size, count or memory bound
     │   └── OverloadError       RESOURCE_EXHAUSTED   429   69   too many calls at this moment
     ├── UnsupportedError        UNIMPLEMENTED        501   69   not done here, but another way
@@ -34,6 +35,7 @@ one, the next step. Errors of libraries are translated where the library is call
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "ForbiddenError",
     "ImageError",
     "IncompatibleError",
+    "IncompleteError",
     "InputError",
     "LimitError",
     "ModelError",
@@ -108,6 +111,18 @@ class NotFoundError(EdgedError):
     grpc_status = "NOT_FOUND"
     http_status = 404
     exit_status = 66
+
+
+class IncompleteError(NotFoundError):
+    """A model keeps data in other files, and not all of them are there.
+
+    Attributes:
+        files: all that it names, relative to its folder; they are inside of it.
+    """
+
+    def __init__(self, message: str, files: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.files = tuple(files)
 
 
 class LimitError(EdgedError):

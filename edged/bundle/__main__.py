@@ -1,8 +1,9 @@
-"""``python -m edged.bundle JOB OUTPUT NAME MEMORY``: the confined half of `pack_bare`.
+"""``python -m edged.bundle JOB OUTPUT FILE NAME MEMORY``: the confined half of `pack_bare`.
 
-Reads ``model.onnx`` from the folder *JOB* and writes ``packed.edgemodel`` into the folder *OUTPUT*.
-Prints one line of JSON: ``{"digest": …}``, or ``{"error": "cannot …", "status": …}`` with the exit
-status of the error's class.
+Reads the model *FILE* from the folder *JOB* and writes ``packed.edgemodel`` into the folder
+*OUTPUT*. Prints one line of JSON: ``{"digest": …}``, or ``{"error": "cannot …", "status": …}`` with
+the exit status of the error's class; where data files are missing, ``"files"`` lists all that the
+model names.
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ import sys
 from pathlib import Path
 
 from edged import sandbox
+from edged._onnxfile import read_onnx_bytes
 
 # All imports come before the confinement: afterwards no thread may be there, and less to read.
 from edged.bundle import _graph, _samples, _selftest  # noqa: F401
 from edged.bundle._bare import PACKED_NAME
 from edged.bundle._digest import Digest
 from edged.bundle._graph import Graph
-from edged.bundle._manifest import FileName
 from edged.bundle._pack import MAX_MODEL_BYTES, pack
 from edged.bundle._version import Version
-from edged.errors import EdgedError, LimitError
+from edged.errors import EdgedError, IncompleteError, LimitError
 
 
-def main(job: Path, output: Path, name: str, memory_bytes: int) -> int:
+def main(job: Path, output: Path, file: str, name: str, memory_bytes: int) -> int:
     """Pack the one model; the exit status."""
+    answer: dict[str, object]
     try:
         sandbox.lock_down(
             sandbox.Confinement(
@@ -35,11 +37,13 @@ def main(job: Path, output: Path, name: str, memory_bytes: int) -> int:
                 file_bytes=2 * MAX_MODEL_BYTES,
             )
         )
-        answer, status = {"digest": str(_pack(job / FileName.MODEL, output, name))}, 0
+        answer, status = {"digest": str(_pack(job / file, output, name))}, 0
     except EdgedError as error:
         answer, status = {"error": str(error), "status": error.grpc_status}, error.exit_status
+        if isinstance(error, IncompleteError):
+            answer["files"] = error.files
     except MemoryError:
-        problem = f"cannot pack {name}: it takes more than {memory_bytes >> 20} MiB of memory"
+        problem = f"cannot pack {file}: it takes more than {memory_bytes >> 20} MiB of memory"
         answer, status = (
             {"error": problem, "status": LimitError.grpc_status},
             LimitError.exit_status,
@@ -49,11 +53,12 @@ def main(job: Path, output: Path, name: str, memory_bytes: int) -> int:
 
 
 def _pack(model: Path, output: Path, name: str) -> Digest:
-    content = model.read_bytes()
-    number = Graph.load(content, f"{name}.onnx").model_version
+    content = read_onnx_bytes(model, MAX_MODEL_BYTES)
+    number = Graph.load(content, model.name).model_version
     version = Version(number, 0, 0, build=Digest.of(content).short)
     return pack(model, name=name, version=version, output=output / PACKED_NAME)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])))
+    job, output, file, name, memory = sys.argv[1:]
+    sys.exit(main(Path(job), Path(output), file, name, int(memory)))

@@ -18,6 +18,7 @@ from typing import IO, Any, Final
 
 import msgspec
 
+from edged._filekinds import compression_of
 from edged.bundle._digest import Digest
 from edged.bundle._strict import decode, encode
 from edged.errors import BundleError, LimitError
@@ -50,12 +51,6 @@ _BLOB: Final = re.compile(r"blobs/sha256/[0-9a-f]{64}", re.ASCII)
 # ORAS and containerd keep "ingest" in a layout, for blobs that are still on their way.
 _DIRECTORIES: Final = ("", "blobs", "blobs/sha256", "ingest")
 _PACK_IT: Final = "wanted the layout itself: tar -C LAYOUT -cf NAME.edgemodel ."
-_COMPRESSED: Final = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\0": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
 _KINDS: Final = {
     tarfile.LNKTYPE: "a hard link",
     tarfile.SYMTYPE: "a symbolic link",
@@ -291,12 +286,11 @@ class Archive:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except (tarfile.TarError, ValueError) as error:
             if offset == 0:
-                for start, how in _COMPRESSED.items():
-                    if block.startswith(start):
-                        raise self._bad(
-                            f"it is compressed by {how}, which a bundle is not; unpack it first:"
-                            f" {how} -dc {self._name} > NEW.edgemodel"
-                        ) from error
+                if (how := compression_of(block)) is not None:
+                    raise self._bad(
+                        f"it is compressed by {how}, which a bundle is not; unpack it first:"
+                        f" {how} -dc {self._name} > NEW.edgemodel"
+                    ) from error
                 found = f"bytes that start with {block[:8].hex(' ')}" if block else "no bytes"
                 raise self._bad(f"found {found}; wanted a tar as 'edgectl pack' writes") from error
             what = "it is cut short" if len(block) < _BLOCK else "it is damaged"

@@ -15,11 +15,12 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from edged._filekinds import MODEL_SUFFIXES
 from edged.cli._control import configuration
 from edged.cli._options import ConfigOption, JsonOption
 from edged.cli._output import print_json, stderr, stdout
 from edged.errors import DeadlineError, InputError, NotFoundError, UnavailableError
-from edged.intake import MODEL_SUFFIXES, Fate, FileStatus, read_status
+from edged.intake import Fate, FileStatus, read_status
 
 PUSH_EXAMPLES = "edgectl push kws-1.0.0.edgemodel · edgectl push model.onnx --drop /mnt/edge/drop"
 

@@ -1,4 +1,4 @@
-"""The files in the drop folder: which count, whether one is whole, where it goes afterwards.
+"""What is in the drop folder: which of it counts, whether it is whole, where it goes afterwards.
 
 Everything here blocks, and raises OSError as the file system does.
 """
@@ -6,31 +6,37 @@ Everything here blocks, and raises OSError as the file system does.
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import fcntl
 import os
 import signal
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edged._filekinds import HEAD_BYTES, MODEL_SUFFIXES, FileKind, kind_of
 from edged.faults import fault_point
+from edged.intake._inside import Inside, survey
 
 __all__ = [
-    "MODEL_SUFFIXES",
     "STATUS_SUFFIX",
     "Dropped",
+    "Form",
+    "Rejected",
     "begin_work",
     "end_work",
+    "identify",
     "is_being_written",
     "is_ignored",
     "look",
     "move_to_rejected",
     "remove",
+    "remove_data",
     "take_back",
 ]
 
-MODEL_SUFFIXES = (".edgemodel", ".onnx")
 STATUS_SUFFIX = ".status.txt"
 REASON_SUFFIX = ".reason.txt"
 REJECTED = "rejected"
@@ -45,37 +51,67 @@ _TEMPORARY_SUFFIXES = (
     ".temp",
     ".crdownload",
     ".download",
+    ".opdownload",
+    ".aria2",
+    ".!ut",
     ".swp",
+    ".lnk",
     "~",
 )
-_DESKTOP_NAMES = ("thumbs.db", "desktop.ini")
+_DESKTOP_NAMES = (
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "$recycle.bin"),
+    *("system volume information", "lost+found", "@eadir", "#recycle"),
+)
 _TAKEN = ".edged.taken"
 _AT_WORK = ".edged.at-work"
 _MAX_NOTE = 1000
 
 
+class Form(enum.StrEnum):
+    """What a name in the drop folder stands for."""
+
+    FILE = "a file"
+    FOLDER = "a folder"
+    LINK = "a symbolic link"
+    OTHER = "a pipe, socket or device"
+
+
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """One file as it was seen: another inode, size or time is another file.
+    """One file or folder as it was seen: with another inode, size or time it is another one.
 
     Attributes:
-        modified_ns: nanoseconds since the epoch.
+        size: bytes; of a folder, of all its files.
+        modified_ns: nanoseconds since the epoch; of a folder, the latest in it.
+        inside: what is in a folder; None for all else.
     """
 
     path: Path
     inode: int
     size: int
     modified_ns: int
+    form: Form = Form.FILE
+    inside: Inside | None = None
 
     @property
     def is_model(self) -> bool:
-        """Whether the name is one of those that edged takes."""
-        return self.path.suffix.lower() in MODEL_SUFFIXES
+        """Whether it has a name that edged takes, or a model in it."""
+        if self.inside is not None:
+            return self.inside.model is not None
+        return self.form is Form.FILE and self.path.suffix.lower() in MODEL_SUFFIXES
+
+    @property
+    def model(self) -> Path:
+        """The file with the model: itself, or in the folder."""
+        if self.inside is None or self.inside.model is None:
+            return self.path
+        return self.path / self.inside.model
 
     @property
     def identity(self) -> str:
-        """The same for the same file, and for no other."""
-        return f"{self.inode} {self.size} {self.modified_ns}"
+        """The same for the same file or folder, and for no other."""
+        digest = f" {self.inside.digest}" if self.inside is not None else ""
+        return f"{self.inode} {self.size} {self.modified_ns}{digest}"
 
     @property
     def shown(self) -> str:
@@ -84,9 +120,23 @@ class Dropped:
         return name if name.isprintable() else ascii(name)
 
 
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A model in ``rejected/``.
+
+    Attributes:
+        moved: the file as it is there.
+        path: what it was called in the drop folder.
+        data: the same of each file that it keeps data in.
+    """
+
+    moved: Dropped
+    path: Path
+    data: tuple[tuple[Dropped, Path], ...] = ()
+
+
 def look(folder: Path) -> list[Dropped]:
-    """The files that count, oldest first: regular ones whose names say neither hidden nor
-    unfinished."""
+    """What counts, oldest first: not what is hidden, unfinished, or left behind by a desktop."""
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -94,9 +144,7 @@ def look(folder: Path) -> list[Dropped]:
                 continue
             # It may be gone by now, or no longer ours to see.
             with contextlib.suppress(OSError):
-                dropped = _seen(folder / entry.name)
-                if dropped is not None:
-                    found.append(dropped)
+                found.append(_seen(folder / entry.name))
     return sorted(found, key=lambda dropped: (dropped.modified_ns, dropped.path.name))
 
 
@@ -106,16 +154,33 @@ def is_ignored(name: str) -> bool:
     return (
         low.startswith((".", "~$"))
         or low.endswith((STATUS_SUFFIX, *_TEMPORARY_SUFFIXES))
-        or low in _DESKTOP_NAMES
+        or low in (*_DESKTOP_NAMES, REJECTED)
     )
 
 
-def is_being_written(path: Path) -> bool:
-    """Whether somebody on this machine has the file open for writing.
+def identify(path: Path) -> FileKind | None:
+    """What the plain file at *path* is; None for what may be a model.
+
+    Raises:
+        OSError: it is not there, not plain, or may not be read.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(file, "rb") as opened:
+        return kind_of(path.name, opened.read(HEAD_BYTES))
+
+
+def is_being_written(dropped: Dropped) -> bool:
+    """Whether somebody on this machine has the file, or one in the folder, open for writing.
 
     A read lease is refused while there is a writer (fcntl(2), F_SETLEASE). Where leases do not
     exist, or the file is another user's and edged may not take one, the answer is False.
     """
+    if dropped.inside is not None:
+        return any(_has_writer(dropped.path / file) for file in dropped.inside.files)
+    return dropped.form is Form.FILE and _has_writer(dropped.path)
+
+
+def _has_writer(path: Path) -> bool:
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -182,27 +247,43 @@ def remove(dropped: Dropped) -> bool:
     return False
 
 
-def move_to_rejected(dropped: Dropped, reason: str) -> Dropped | None:
-    """Move the file into ``rejected/``, under a free name, with *reason* in a file beside it.
+def remove_data(folder: Path, file: str) -> None:
+    """Delete a data file, and the folders below *folder* that it leaves empty."""
+    path = folder / file
+    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        for above in path.relative_to(folder).parents[:-1]:
+            (folder / above).rmdir()
+
+
+def move_to_rejected(dropped: Dropped, reason: str, data: Sequence[str] = ()) -> Rejected | None:
+    """Move the file into ``rejected/``, with its data and with *reason* in a file beside it.
+
+    A model finds its data by their names, so these are kept: where one of the names is taken, model
+    and data get a folder of their own there.
+
+    Args:
+        data: the files that the model keeps its data in, by their names in the drop folder. They
+            are linked before the model is moved, and removed by the caller afterwards: at no time
+            is one without the other.
 
     Returns:
-        what it is now; None when it was gone, or another had taken its name.
+        where it is now; None when it was gone, or another had taken its name.
     """
     folder = dropped.path.parent / REJECTED
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir()
-        # Whoever may drop may clear away. The unit forbids to say so; the package made the folder.
-        with contextlib.suppress(PermissionError):
-            folder.chmod(stat.S_IMODE(folder.parent.stat().st_mode))
+    _make(folder, like=dropped.path.parent)
     if not stat.S_ISDIR(folder.lstat().st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    target = _free_name(folder, dropped.path.name)
+    target = _free_place(dropped, folder, data)
+    if target.parent != folder:
+        _make(target.parent, like=folder)
     # Before the file, so that none is ever there without its reason, whatever ends edged.
     explanation = target.with_name(target.name + REASON_SUFFIX)
     explanation.unlink(missing_ok=True)  # of a file that is not there any more
     try:
         with explanation.open("x", encoding="utf-8", errors="backslashreplace") as file:
             file.write(reason)
+        moved_data = _link_data(dropped.path.parent, target.parent, data)
         fault_point("intake.rejecting")
         dropped.path.rename(target)
     except OSError as error:
@@ -215,38 +296,79 @@ def move_to_rejected(dropped: Dropped, reason: str) -> Dropped | None:
         target.rename(dropped.path)
         explanation.unlink()
         return None
-    return replace(dropped, path=target)
+    return Rejected(replace(dropped, path=target), dropped.path, moved_data)
 
 
-def take_back(rejected: Dropped, path: Path) -> bool | None:
-    """Move a file out of ``rejected/`` if it was written to there.
+def take_back(rejected: Rejected) -> bool | None:
+    """Move a model and its data out of ``rejected/`` if one of them was written to there.
 
     Whoever copies it over a network has it open still, which nobody sees from here, and goes on
     after a pause: what was rejected was the beginning of it.
 
-    Args:
-        path: what it was called in the drop folder.
-
     Returns:
         whether it was; None when it is not there any more, or another has its name.
     """
+    pairs = [(rejected.moved, rejected.path), *rejected.data]
     try:
-        if _is_same(rejected.path, rejected):
+        if all(_is_same(moved.path, moved) for moved, _ in pairs):
             return False
-        if rejected.path.lstat().st_ino != rejected.inode or os.path.lexists(path):
-            return None
-        rejected.path.rename(path)
+        for moved, path in pairs:
+            if moved.path.lstat().st_ino != moved.inode or not _is_free(path, moved.path):
+                return None
+        # The model last: it finds its data there already.
+        for moved, path in reversed(pairs):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            moved.path.rename(path)
+            moved.path.unlink(missing_ok=True)  # rename(2) leaves both names of the same file
     except FileNotFoundError:
         return None
-    rejected.path.with_name(rejected.path.name + REASON_SUFFIX).unlink(missing_ok=True)
+    target = rejected.moved.path
+    target.with_name(target.name + REASON_SUFFIX).unlink(missing_ok=True)
+    if target.parent.name != REJECTED:
+        with contextlib.suppress(OSError):
+            target.parent.rmdir()
     return True
 
 
-def _seen(path: Path) -> Dropped | None:
+def _make(folder: Path, *, like: Path) -> None:
+    """Make *folder*: whoever may drop may clear away."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+        # The unit forbids to say so; the package made the folder.
+        with contextlib.suppress(PermissionError):
+            folder.chmod(stat.S_IMODE(like.stat().st_mode))
+
+
+def _link_data(source: Path, target: Path, data: Sequence[str]) -> tuple[tuple[Dropped, Path], ...]:
+    """Give each data file its second name; where there are no links, its new one at once."""
+    pairs = []
+    for name in data:
+        path, new = source / name, target / name
+        new.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, new, follow_symlinks=False)
+        except FileExistsError:
+            pass  # the same file, from a time that edged did not survive
+        except FileNotFoundError:
+            continue  # it never came
+        except OSError:
+            path.rename(new)
+        with contextlib.suppress(FileNotFoundError):
+            pairs.append((_seen(new), path))
+    return tuple(pairs)
+
+
+def _seen(path: Path) -> Dropped:
     found = path.lstat()
-    if not stat.S_ISREG(found.st_mode):
-        return None
-    return Dropped(path, found.st_ino, found.st_size, found.st_mtime_ns)
+    if stat.S_ISDIR(found.st_mode):
+        inside = survey(path)
+        return Dropped(
+            path, found.st_ino, inside.size, inside.modified_ns, Form.FOLDER, inside=inside
+        )
+    form = Form.FILE if stat.S_ISREG(found.st_mode) else Form.OTHER
+    if stat.S_ISLNK(found.st_mode):
+        form = Form.LINK
+    return Dropped(path, found.st_ino, found.st_size, found.st_mtime_ns, form)
 
 
 def _is_same(path: Path, dropped: Dropped) -> bool:
@@ -258,11 +380,25 @@ def _is_same(path: Path, dropped: Dropped) -> bool:
     )
 
 
-def _free_name(folder: Path, name: str) -> Path:
-    """*name*, or *name* with a number, so that no file is called that."""
-    wanted = Path(name)
-    path, number = folder / name, 1
-    while os.path.lexists(path):
+def _free_place(dropped: Dropped, folder: Path, data: Sequence[str]) -> Path:
+    """Where in *folder* the file can go: under its name, or with a number.
+
+    One with data keeps its name, and so do they: together they go into a folder with a number.
+    """
+    name = dropped.path
+    place, number = folder / name.name, 1
+    while os.path.lexists(place) or not all(
+        _is_free(place.parent / each, name.parent / each) for each in data
+    ):
         number += 1
-        path = folder / f"{wanted.stem}-{number}{wanted.suffix}"
-    return path
+        numbered = folder / f"{name.stem}-{number}{'' if data else name.suffix}"
+        place = numbered / name.name if data else numbered
+    return place
+
+
+def _is_free(place: Path, source: Path) -> bool:
+    """Whether *source* can have its name at *place*: nothing is there, or the same file."""
+    try:
+        return place.lstat().st_ino == source.lstat().st_ino
+    except FileNotFoundError:
+        return not os.path.lexists(place)

@@ -14,17 +14,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from edged.errors import EdgedError, InputError, LimitError, UnavailableError
+from edged.errors import (
+    EdgedError,
+    IncompleteError,
+    InputError,
+    LimitError,
+    NotFoundError,
+    UnavailableError,
+)
 from edged.faults import fault_point
+from edged.intake._answered import Answered
 from edged.intake._folder import (
-    MODEL_SUFFIXES,
     Dropped,
+    Form,
+    Rejected,
     begin_work,
     end_work,
+    identify,
     is_being_written,
+    is_ignored,
     look,
     move_to_rejected,
     remove,
+    remove_data,
     take_back,
 )
 from edged.intake._status import Fate, StatusBoard, moment
@@ -32,7 +44,7 @@ from edged.intake._wakeups import Wakeups
 from edged.notices import Notice, about
 from edged.remarks import Remark
 
-__all__ = ["Accept", "Intake", "Served", "Stored", "Tell"]
+__all__ = ["Accept", "Arrival", "Intake", "Served", "Stored", "Tell"]
 
 _log = logging.getLogger(__name__)
 
@@ -88,15 +100,34 @@ class Stored:
         return f"{Fate.STORED}{self.note}\n{self.model}"
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A model that was dropped, and is whole.
+
+    Attributes:
+        file: the bundle, or the ONNX file.
+        shown: what was dropped, as people know it: the name of the file, or of the folder.
+        name: what to call the model if it does not say so itself.
+        data: files that the model keeps data in, relative to its folder, as far as
+            `IncompleteError` has named them.
+    """
+
+    file: Path
+    shown: str
+    name: str
+    data: tuple[str, ...] = ()
+
+
 class Tell(Protocol):
     """Told how far a file has come; from any thread."""
 
     def __call__(self, text: str, fraction: float | None = None) -> None: ...
 
 
-Accept = Callable[[Path, Tell], Awaitable[Served | Stored]]
-"""Makes the model in a file the one that serves, or keeps it for later. Raises EdgedError when it
-cannot; UnavailableError when trying again later helps."""
+Accept = Callable[[Arrival, Tell], Awaitable[Served | Stored]]
+"""Makes a model the one that serves, or keeps it for later. Raises EdgedError when it cannot;
+UnavailableError when trying again later helps; IncompleteError when the model keeps data in files
+that `Arrival.data` does not list, or that are not there."""
 
 
 class _Stage(enum.Enum):
@@ -105,16 +136,21 @@ class _Stage(enum.Enum):
     AT_WORK = enum.auto()
     CALLED_OFF = enum.auto()
     POSTPONED = enum.auto()
+    INCOMPLETE = enum.auto()
     LEFT_ALONE = enum.auto()
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A file and how far it has come.
+    """A file or folder and how far it has come.
 
     Attributes:
-        due: loop time at which to look at it again, when it is settling or postponed.
+        due: loop time at which to look at it again, when it is settling or postponed; at which to
+            wait no longer, when it is incomplete.
         number: the order in which files became whole.
+        data: the files that it keeps data in, relative to its folder; None while nobody has looked.
+        parts: what stood for them in the drop folder when all was there.
+        told: what was said of their missing.
     """
 
     dropped: Dropped
@@ -122,19 +158,34 @@ class _Entry:
     stage: _Stage = _Stage.SETTLING
     number: int = 0
     tries: int = 0
+    data: tuple[str, ...] | None = None
+    parts: dict[str, Dropped] = field(default_factory=dict)
+    told: str = ""
+    overdue: bool = False
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.name = self.dropped.path.name
 
+    @property
+    def tops(self) -> set[str]:
+        """The names in the drop folder by which its data are there; none for a folder's model."""
+        if self.dropped.inside is not None:
+            return set()
+        return {file.partition("/")[0] for file in self.data or ()}
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is an ONNX file beside which there may be data."""
+        return self.dropped.form is Form.FILE and self.name.lower().endswith(".onnx")
+
 
 @dataclass(frozen=True, slots=True)
-class _Rejected:
-    """A file in ``rejected/``, what it was called, and when it came there (loop time)."""
+class _Spent:
+    """Data of a model that has its answer: to go, once no other model wants them."""
 
-    moved: Dropped
-    path: Path
-    at: float
+    files: tuple[str, ...]
+    parts: dict[str, Dropped]
 
 
 class Intake:
@@ -144,6 +195,10 @@ class Intake:
     ``rejected/``, and comes back from there if it turns out that its copy was not finished. A file
     that is replaced while it is at work is taken up again afterwards.
 
+    A model that keeps data in other files waits for them, and goes where they go. A folder with one
+    model in it, as model repositories are laid out, is taken for that; it stays as it is, and what
+    changes in it is taken anew.
+
     Args:
         folder: the drop folder; made if it does not exist.
         accept: is given each file once it is whole.
@@ -151,9 +206,11 @@ class Intake:
         settle_seconds: for how long a file must not have changed.
         max_file_bytes: larger files are rejected unread.
         retry_seconds: pause before a file whose time had not come is tried again; doubles.
+        data_seconds: for how long a model waits for its data, counted from the last that came.
 
     Attributes:
-        rescan_seconds, settle_seconds, max_file_bytes: as above; may be changed at any time.
+        rescan_seconds, settle_seconds, max_file_bytes, data_seconds: as above; may be changed at
+            any time.
     """
 
     def __init__(
@@ -165,13 +222,16 @@ class Intake:
         settle_seconds: float = 1.0,
         max_file_bytes: int = 4 << 30,
         retry_seconds: float = 5.0,
+        data_seconds: float = 900.0,
     ) -> None:
         self._folder = folder
         self._accept = accept
         self.rescan_seconds = rescan_seconds
         self.settle_seconds = settle_seconds
         self.max_file_bytes = max_file_bytes
+        self.data_seconds = data_seconds
         self._retry_seconds = retry_seconds
+        self._answered = Answered(folder)
         self._board = StatusBoard(folder)
         self._entries: dict[str, _Entry] = {}
         self._queue: asyncio.Queue[_Entry] = asyncio.Queue()
@@ -184,7 +244,8 @@ class Intake:
         # Held while files are looked at and while they are moved: a look must not bring back what
         # has just been put away.
         self._moving = asyncio.Lock()
-        self._rejected: deque[_Rejected] = deque(maxlen=_MOST_REJECTED)
+        self._rejected: deque[tuple[Rejected, float]] = deque(maxlen=_MOST_REJECTED)
+        self._spent: list[_Spent] = []
         self._complaint = ""
         self._task: asyncio.Task[None] | None = None
 
@@ -286,6 +347,7 @@ class Intake:
         present = {dropped.path.name for dropped in found}
         for name in [name for name in self._entries if name not in present]:
             entry = self._entries.pop(name)
+            self._let_go(entry)
             if entry.stage is not _Stage.AT_WORK:
                 self._board.post(name, None)
             elif self._taking is not None:
@@ -293,19 +355,30 @@ class Intake:
                 self._taking.cancel()
         for dropped in found:
             await self._notice(dropped)
+        for entry in list(self._entries.values()):
+            if entry.stage is _Stage.INCOMPLETE:
+                await self._look_for_data(entry)
+        await self._clear_spent()
+
+    def _let_go(self, entry: _Entry) -> None:
+        """Have the data of a model that was taken away tell for themselves again."""
+        for top in entry.tops:
+            part = self._entries.get(top)
+            if part is not None and part.stage is _Stage.LEFT_ALONE:
+                part.stage, part.due = _Stage.SETTLING, 0.0
 
     async def _take_back(self) -> None:
         """Have what grew in ``rejected/`` again, where it was rejected."""
         now = asyncio.get_running_loop().time()
-        for rejected in list(self._rejected):
+        for rejected, at in list(self._rejected):
             grew: bool | None = None
-            if now - rejected.at < _MAY_GROW_SECONDS:
+            if now - at < _MAY_GROW_SECONDS:
                 with contextlib.suppress(OSError):
-                    grew = await asyncio.to_thread(take_back, rejected.moved, rejected.path)
+                    grew = await asyncio.to_thread(take_back, rejected)
             if grew:
                 _log.info("taking %s back: its copy goes on", rejected.moved.shown)
             if grew is not False:
-                self._rejected.remove(rejected)
+                self._rejected.remove((rejected, at))
 
     async def _notice(self, dropped: Dropped) -> None:
         now = asyncio.get_running_loop().time()
@@ -313,26 +386,100 @@ class Intake:
         if entry is None or entry.dropped != dropped:
             entry = self._entries[dropped.path.name] = _Entry(dropped, now + self.settle_seconds)
             fault_point("intake.noticed")
-            if dropped.is_model and not self._is_at_work(entry.name):
+            if dropped.form is Form.FOLDER and await asyncio.to_thread(self._answered.has, dropped):
+                entry.stage = _Stage.LEFT_ALONE
+            elif dropped.is_model and not self._is_at_work(entry.name):
                 self._board.post(entry.name, "waiting for the copy to finish")
-        if entry.stage not in _WAITING or now < entry.due:
+        if entry.stage not in (_Stage.SETTLING, _Stage.POSTPONED) or now < entry.due:
             return
         if entry.stage is _Stage.SETTLING:
-            if await asyncio.to_thread(is_being_written, dropped.path):
+            if await asyncio.to_thread(is_being_written, dropped):
                 entry.due = now + self.settle_seconds
                 return
             if not dropped.is_model:
                 entry.stage = _Stage.LEFT_ALONE
-                takes = " and ".join(MODEL_SUFFIXES)
-                self._board.post(entry.name, f"ignored: edged takes files that end in {takes}")
+                if not any(entry.name in other.tops for other in self._entries.values()):
+                    self._board.post(entry.name, await asyncio.to_thread(_passed_over, dropped))
                 return
             fault_point("intake.settled")
+        self._enqueue(entry)
+
+    def _enqueue(self, entry: _Entry) -> None:
+        """Have *entry*, which is whole, taken in its turn."""
+        if entry.stage is not _Stage.POSTPONED:
             self._ready += 1
             entry.number = self._ready
         entry.stage = _Stage.QUEUED
         if self._at_work is not None and not self._is_at_work(entry.name):
             self._board.post(entry.name, f"waiting for {self._at_work.dropped.shown}")
         self._queue.put_nowait(entry)
+
+    async def _look_for_data(self, entry: _Entry) -> None:
+        """Have *entry* taken once all its data are there, or rejected when they do not come."""
+        now = asyncio.get_running_loop().time()
+        missing = await asyncio.to_thread(self._missing, entry)
+        coming = sorted(
+            top
+            for top in entry.tops
+            if top in self._entries and self._entries[top].stage is _Stage.SETTLING
+        )
+        if coming:
+            entry.due = now + self.data_seconds
+        elif not missing:
+            entry.parts = self._parts(entry)
+            for top in entry.tops:
+                self._board.post(top, f"data of {entry.dropped.shown}, taken together with it")
+            self._enqueue(entry)
+            return
+        elif now >= entry.due:
+            entry.overdue = True
+            self._enqueue(entry)
+            return
+        told = (
+            f"waiting for the copy of {_some(coming)} to finish"
+            if coming
+            else f"waiting for {_some(missing)}, in which {entry.dropped.shown} keeps its weights;"
+            " copy it here too"
+        )
+        if told != entry.told:
+            entry.told = told
+            self._board.post(entry.name, told)
+
+    def _missing(self, entry: _Entry) -> list[str]:
+        """The data files of *entry* that are not there. Blocking."""
+        folder = entry.dropped.model.parent
+        return [
+            file
+            for file in entry.data or ()
+            if not (folder / file).is_file()
+            or (
+                entry.tops
+                and file.partition("/")[0] not in self._entries
+                and not is_ignored(file.partition("/")[0])
+            )
+        ]
+
+    async def _clear_spent(self) -> None:
+        """Delete the data of models that have their answer, if they are of no other model."""
+        for spent in list(self._spent):
+            if any(self._may_want(other, spent) for other in self._entries.values()):
+                continue
+            self._spent.remove(spent)
+            for top, part in spent.parts.items():
+                entry = self._entries.get(top)
+                if entry is None or entry.dropped != part:
+                    continue  # New data, of a model to come.
+                for file in spent.files:
+                    if file.partition("/")[0] == top:
+                        with contextlib.suppress(OSError):
+                            await asyncio.to_thread(remove_data, self._folder, file)
+                del self._entries[top]
+                self._board.post(top, None)
+
+    def _may_want(self, entry: _Entry, spent: _Spent) -> bool:
+        if not entry.is_bare or entry.stage is _Stage.LEFT_ALONE:
+            return False
+        return entry.data is None or bool(set(entry.data) & set(spent.files))
 
     def _is_at_work(self, name: str) -> bool:
         return self._at_work is not None and self._at_work.name == name
@@ -373,8 +520,14 @@ class Intake:
         tell = _Progress(self._board, entry.name)
         try:
             self._check_size(entry.dropped)
+            await asyncio.to_thread(_check_kind, entry.dropped)
+            if entry.overdue:
+                raise await asyncio.to_thread(self._too_late, entry)
+            if entry.data and entry.parts != self._parts(entry):
+                self._await_data(entry, entry.data)
+                return
             await self._check_survivable(entry.dropped)
-            fate = await self._accept(entry.dropped.path, tell)
+            fate = await self._accept(_arrival(entry), tell)
         except asyncio.CancelledError:
             tell.stop()
             if entry.stage is _Stage.CALLED_OFF:
@@ -388,6 +541,12 @@ class Intake:
         except UnavailableError as error:
             tell.stop()
             await self._postpone(entry, error)
+        except IncompleteError as error:
+            tell.stop()
+            if set(error.files) <= set(entry.data or ()):
+                await self._reject(entry, str(error))
+            else:
+                self._await_data(entry, error.files)
         except EdgedError as error:
             tell.stop()
             await self._reject(entry, str(error))
@@ -401,10 +560,33 @@ class Intake:
             tell.stop()
             await self._finish(entry, fate)
 
+    def _await_data(self, entry: _Entry, files: tuple[str, ...]) -> None:
+        """Go on with *entry* when its data are there, which they may be already."""
+        entry.data = files
+        entry.due = asyncio.get_running_loop().time() + self.data_seconds
+        entry.stage = _Stage.INCOMPLETE
+        self._wake.set()
+
+    def _parts(self, entry: _Entry) -> dict[str, Dropped]:
+        """What stands for the data of *entry* in the drop folder now."""
+        return {
+            top: self._entries[top].dropped for top in sorted(entry.tops) if top in self._entries
+        }
+
+    def _too_late(self, entry: _Entry) -> NotFoundError:
+        """Why *entry* waits for its data no longer. Blocking."""
+        return NotFoundError(
+            f"cannot take {entry.dropped.shown}: it keeps its weights in"
+            f" {_some(self._missing(entry))}, and that did not come within {self.data_seconds:g} s;"
+            " copy both here at once, or one file that holds both:"
+            " onnx.save(onnx.load(PATH), NEW_PATH)"
+        )
+
     def _check_size(self, dropped: Dropped) -> None:
-        if dropped.size > self.max_file_bytes:
+        size = dropped.size if dropped.inside is None else dropped.model.lstat().st_size
+        if size > self.max_file_bytes:
             raise LimitError(
-                f"cannot take {dropped.shown}: it has {dropped.size} bytes, more than the limit"
+                f"cannot take {dropped.shown}: it has {size} bytes, more than the limit"
                 f" of {self.max_file_bytes} (drop.max_file_bytes in the configuration)"
             )
 
@@ -428,7 +610,13 @@ class Intake:
         if isinstance(fate, Served):
             await self._reject_older(entry)
         async with self._moving:
-            await self._put_away(entry, remove)
+            if entry.dropped.inside is None:
+                await self._put_away(entry, remove)
+                self._spend(entry)
+            else:
+                await self._leave(entry)
+                if isinstance(fate, Served) and not fate.note:
+                    fate = replace(fate, note="the folder stays; what changes in it is taken anew")
             await self._board.write(entry.name, str(fate))
         self._serves_changed.set()  # Another may have taken its place by now.
 
@@ -450,12 +638,26 @@ class Intake:
             extra=about(Notice.REJECTED, file=entry.dropped.shown),
         )
         text = f"{Fate.REJECTED}{reason}"
+        if entry.dropped.inside is not None:
+            async with self._moving:
+                if await self._leave(entry):
+                    stays = "the folder stays, and is tried again when something in it changes"
+                    await self._board.write(entry.name, f"{text}\n{stays}")
+            return
+        missing = await asyncio.to_thread(self._missing, entry)
+        data = [file for file in entry.data or () if file not in missing]
         async with self._moving:
-            moved = await self._put_away(entry, lambda it: move_to_rejected(it, f"{text}\n"))
-            if moved is not None:
+            rejected = await self._put_away(
+                entry, lambda it: move_to_rejected(it, f"{text}\n", data)
+            )
+            if rejected is not None:
+                self._spend(entry)
                 now = asyncio.get_running_loop().time()
-                self._rejected.append(_Rejected(moved, entry.dropped.path, now))
-                text += f"\nmoved to {moved.path.parent.name}/{moved.path.name}"
+                self._rejected.append((rejected, now))
+                place = rejected.moved.path.relative_to(self._folder)
+                text += f"\nmoved to {place}"
+                if data:
+                    text += f", with {_some(data)}"
             elif entry.name not in self._entries:
                 # Whoever took it away, or put another in its place, needs no answer.
                 await self._board.write(entry.name, None)
@@ -463,6 +665,23 @@ class Intake:
             elif self._entries[entry.name] is not entry:
                 return
             await self._board.write(entry.name, text)
+
+    def _spend(self, entry: _Entry) -> None:
+        """Have the data of *entry*, which has its answer, deleted from the drop folder."""
+        if entry.data and entry.tops:
+            self._spent.append(_Spent(entry.data, entry.parts or self._parts(entry)))
+            self._wake.set()
+
+    async def _leave(self, entry: _Entry) -> bool:
+        """Let a folder that has its answer be; whether it is still there, and the same."""
+        entry.stage = _Stage.LEFT_ALONE
+        if self._entries.get(entry.name) is not entry:
+            return False
+        try:
+            await asyncio.to_thread(self._answered.note, entry.dropped, set(self._entries))
+        except OSError as error:
+            _log.error("cannot note that %s has its answer: %s", entry.dropped.shown, error)
+        return True
 
     async def _put_away(self, entry: _Entry, put: Callable[[Dropped], _T]) -> _T | None:
         """Get the file out of the folder; one that stays is not taken up again as it is."""
@@ -499,6 +718,48 @@ class Intake:
         )
 
 
+def _arrival(entry: _Entry) -> Arrival:
+    dropped = entry.dropped
+    name = dropped.inside.name if dropped.inside is not None else dropped.path.stem
+    return Arrival(dropped.model, dropped.shown, name, entry.data or ())
+
+
+def _check_kind(dropped: Dropped) -> None:
+    """Refuse what its first bytes say is no model. Blocking."""
+    try:
+        kind = identify(dropped.model)
+    except OSError:
+        return  # Whoever reads it next says what is wrong with it.
+    if kind is not None:
+        where = "" if dropped.inside is None else f"of {dropped.inside.model}, "
+        raise InputError(f"cannot take {dropped.shown}: {where}{kind.said_of(dropped.model.name)}")
+
+
+def _passed_over(dropped: Dropped) -> str | None:
+    """What is said of a file or folder that is no model; None where nothing is. Blocking."""
+    match dropped.form:
+        case Form.FOLDER:
+            assert dropped.inside is not None
+            return f"ignored: {dropped.inside.problem}"
+        case Form.LINK:
+            return "ignored: it is a symbolic link; copy the file itself here: cp -L"
+        case Form.OTHER:
+            return f"ignored: it is {dropped.form}; copy a model here"
+    try:
+        kind = identify(dropped.path)
+    except OSError as error:
+        return f"ignored: it cannot be read ({error.strerror}); give edged the right to read it"
+    if kind is None or kind.silent:
+        return None
+    return f"{'waiting' if kind.is_data else 'ignored'}: {kind.said_of(dropped.shown)}"
+
+
+def _some(names: list[str]) -> str:
+    """Names as they can stand in a line."""
+    shown = [name if name.isprintable() else ascii(name) for name in names[:3]]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _is_ending() -> bool:
     """Whether the task that runs is cancelled itself, and not only what it waited for."""
     task = asyncio.current_task()
@@ -520,7 +781,7 @@ def _made_true(serves: Served, _name: str, lines: list[str]) -> str:
     )
 
 
-_WAITING = (_Stage.SETTLING, _Stage.POSTPONED)
+_WAITING = (_Stage.SETTLING, _Stage.POSTPONED, _Stage.INCOMPLETE)
 
 
 class _Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from edged.bundle import (
+    Digest,
     FileName,
     TensorDecl,
     VerifiedBundle,
@@ -24,7 +26,15 @@ from edged.bundle import (
     read_arrays,
     verify_bundle,
 )
-from edged.errors import BundleError, EdgedError, InputError, LimitError, ModelError, NotFoundError
+from edged.errors import (
+    BundleError,
+    EdgedError,
+    IncompleteError,
+    InputError,
+    LimitError,
+    ModelError,
+    NotFoundError,
+)
 
 DATA = Path(__file__).parents[1] / "data"
 MOBILENET = DATA / "models" / "mobilenet_v2_imagenet.onnx"
@@ -284,8 +294,68 @@ def test_bare_file_that_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "link.onnx").symlink_to("/etc/hostname")
     with pytest.raises(BundleError, match="it is no plain file"):
         pack_bare(tmp_path / "link.onnx", tmp_path / "out.edgemodel")
-    with pytest.raises(EdgedError, match="cannot name a bundle after"):
-        pack_bare(tmp_path / "---.onnx", tmp_path / "out.edgemodel")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("café.onnx", "cafe"),
+        ("---.onnx", "model"),
+        ("猫分类.onnx", "model-[0-9a-f]{12}"),
+        ("猫v2.onnx", "v2-[0-9a-f]{12}"),
+        ("犬v2.onnx", "v2-[0-9a-f]{12}"),
+    ],
+)
+def test_bare_models_have_names_of_any_alphabet(
+    model: Path, tmp_path: Path, file: str, name: str
+) -> None:
+    shutil.copy(model, tmp_path / file)
+    pack_bare(tmp_path / file, tmp_path / "out.edgemodel")
+    found = verify_bundle(tmp_path / "out.edgemodel", tmp_path / "verified").manifest.name
+    assert re.fullmatch(name, found)
+    # Another name of the same letters is another model.
+    assert found != "v2-" + Digest.of(b"v2").short
+
+
+def outside(model: Path, path: Path, location: str) -> Path:
+    """*model* at *path*, with all of its data in the file *location* beside it."""
+    onnx.save(
+        onnx.load(model), path, save_as_external_data=True, location=location, size_threshold=0
+    )
+    return path
+
+
+def test_bare_model_in_two_files(model: Path, tmp_path: Path) -> None:
+    path = outside(model, tmp_path / "net.onnx", "net.onnx.data")
+    with pytest.raises(IncompleteError, match=r"'net\.onnx\.data', which is not there") as caught:
+        pack_bare(path, tmp_path / "out.edgemodel")
+    assert caught.value.files == ("net.onnx.data",)
+    assert "cannot read net.onnx: the data of" in str(caught.value)
+    pack_bare(path, tmp_path / "out.edgemodel", data=caught.value.files)
+    alone = onnx.load(
+        verify_bundle(tmp_path / "out.edgemodel", tmp_path / "verified").folder / FileName.MODEL
+    )
+    assert alone.graph.initializer == onnx.load(model).graph.initializer
+
+    (tmp_path / "net.onnx.data").rename(tmp_path / "elsewhere")
+    (tmp_path / "net.onnx.data").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match=r"cannot read net\.onnx\.data: it is no plain file"):
+        pack_bare(path, tmp_path / "out.edgemodel", data=["net.onnx.data"])
+
+
+@pytest.mark.parametrize("place", ["../secret", "/etc/hostname", "a/../../secret", "a\\b"])
+def test_bare_model_with_data_outside_of_its_folder(
+    model: Path, tmp_path: Path, place: str
+) -> None:
+    path = outside(model, tmp_path / "net.onnx", "net.onnx.data")
+    proto = onnx.load(path, load_external_data=False)
+    for tensor in proto.graph.initializer:
+        next(entry for entry in tensor.external_data if entry.key == "location").value = place
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match="outside of the folder of the model"):
+        pack_bare(path, tmp_path / "out.edgemodel")
+    with pytest.raises(EdgedError, match="cannot read"):
+        pack_bare(path, tmp_path / "out.edgemodel", data=[place])
 
 
 def test_bare_model_beyond_its_memory(model: Path, tmp_path: Path) -> None:

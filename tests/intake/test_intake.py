@@ -11,111 +11,26 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from intake.folder import (
+    NEVER,
+    SINCE,
+    Acceptor,
+    rescans,
+    running,
+    status,
+    until,
+    until_status,
+)
+from patience import PATIENCE
 from watchdog.observers.inotify import InotifyObserver
 
 from edged.errors import BundleError, DeviceLostError
-from edged.intake import Intake, Served, Stored, Tell
+from edged.intake import Intake, Stored, Tell
 from edged.remarks import Code, remark
-
-DEADLINE = 10.0
-# So long that whatever happens within a test was not brought about by a rescan.
-NEVER = 3600.0
-SETTLE = 0.05
-SINCE = datetime(2026, 11, 22, 18, 44, 5, tzinfo=UTC)
-
-
-class Acceptor:
-    """Stands for the rest of edged: remembers what it was given, answers what it is told to."""
-
-    def __init__(self) -> None:
-        self.taken: list[tuple[str, bytes]] = []
-        self.answer: Callable[[Path, Tell], object] = lambda _path, _tell: None
-        self.hold = asyncio.Event()
-        self.hold.set()
-        self.running = 0
-        self.stored: Stored | None = None
-        self.serving: Callable[[str, datetime], None] = lambda _model, _since: None
-
-    async def __call__(self, path: Path, tell: Tell) -> Served | Stored:
-        assert not self.running, "two files at work at once"
-        self.running += 1
-        try:
-            self._begin(path, tell)
-            await self.hold.wait()
-        finally:
-            self.running -= 1
-        if self.stored is not None:
-            return self.stored
-        self.serving(path.stem, SINCE)
-        return Served(path.stem, SINCE)
-
-    def _begin(self, path: Path, tell: Tell) -> None:
-        self.taken.append((path.name, path.read_bytes()))
-        self.answer(path, tell)
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name, _ in self.taken]
-
-
-@pytest.fixture
-def drop(tmp_path: Path) -> Path:
-    return tmp_path / "drop"
-
-
-@pytest.fixture
-async def acceptor() -> Acceptor:
-    return Acceptor()
-
-
-@contextlib.asynccontextmanager
-async def running(drop: Path, acceptor: Acceptor, **settings: float) -> AsyncIterator[Intake]:
-    intake = Intake(
-        drop,
-        acceptor,
-        rescan_seconds=settings.pop("rescan_seconds", NEVER),
-        settle_seconds=settings.pop("settle_seconds", SETTLE),
-        **settings,  # type: ignore[arg-type]  # whole and broken numbers alike
-    )
-    acceptor.serving = intake.serving
-    await intake.start()
-    try:
-        yield intake
-    finally:
-        await intake.stop()
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Wait for something outside; fail when it does not come true."""
-    async with asyncio.timeout(DEADLINE):
-        while not true():
-            await asyncio.sleep(0.01)
-
-
-def status(drop: Path, name: str) -> str:
-    try:
-        return (drop / f"{name}.status.txt").read_text()
-    except FileNotFoundError:
-        return ""
-
-
-async def until_status(drop: Path, name: str, start: str) -> str:
-    await until(lambda: status(drop, name).startswith(start))
-    return status(drop, name)
-
-
-async def rescans(drop: Path, intake: Intake) -> None:
-    """Wait until the intake has looked at all there is now, by a file that it is sure to see."""
-    probe = drop / "probe.other"
-    probe.touch()
-    await until_status(drop, "probe.other", "ignored")
-    probe.unlink()
-    await until(lambda: not status(drop, "probe.other"))
 
 
 async def test_dropped_file_is_taken_and_removed(drop, acceptor):
@@ -199,25 +114,31 @@ async def test_hidden_and_temporary_names_are_ignored(drop, acceptor):
     assert {path.name for path in drop.iterdir()} == names
 
 
-async def test_what_is_no_regular_file_is_ignored(drop, acceptor, tmp_path):
+async def test_what_is_no_file_stays_and_is_named(drop, acceptor, tmp_path):
     (tmp_path / "elsewhere").write_bytes(b"secret")
     drop.mkdir()
     (drop / "link.onnx").symlink_to(tmp_path / "elsewhere")
     (drop / "folder.onnx").mkdir()
     os.mkfifo(drop / "pipe.onnx")
-    async with running(drop, acceptor) as intake:
-        await rescans(drop, intake)
+    async with running(drop, acceptor):
+        assert "a symbolic link; copy the file itself" in await until_status(
+            drop, "link.onnx", "ignored"
+        )
+        assert "an empty folder" in await until_status(drop, "folder.onnx", "ignored")
+        assert "a pipe, socket or device" in await until_status(drop, "pipe.onnx", "ignored")
     assert acceptor.taken == []
-    assert len(list(drop.iterdir())) == 3
 
 
 async def test_other_files_stay_and_their_owner_is_told(drop, acceptor):
     async with running(drop, acceptor):
         (drop / "net.tflite").write_bytes(b"x")
         told = await until_status(drop, "net.tflite", "ignored")
-        assert ".edgemodel and .onnx" in told
+        assert "--tflite net.tflite --output net.onnx" in told
         (drop / "net.tflite").unlink()
         await until(lambda: not status(drop, "net.tflite"))
+        (drop / "net.what").write_bytes(b"x")
+        told = await until_status(drop, "net.what", "ignored")
+        assert ".edgemodel and .onnx" in told
     assert acceptor.taken == []
 
 
@@ -278,7 +199,7 @@ async def test_a_copy_that_goes_on_after_its_beginning_was_rejected_is_taken_who
 def unseen_writers() -> Iterator[None]:
     """Without leases, as on files of others for whoever has no CAP_LEASE."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edged.intake._intake.is_being_written", lambda _path: False)
+        patch.setattr("edged.intake._intake.is_being_written", lambda _dropped: False)
         yield
 
 
@@ -651,7 +572,7 @@ def test_a_file_that_takes_edged_down_is_tried_three_times(drop: Path) -> None:
 
     def start() -> int:
         words = [sys.executable, "-c", TAKES_EDGED_DOWN, str(drop)]
-        return subprocess.run(words, timeout=DEADLINE, check=False).returncode
+        return subprocess.run(words, timeout=PATIENCE, check=False).returncode
 
     assert [start() for _ in range(4)] == [9, 9, 9, 0]
     reason = (drop / "rejected" / "net.edgemodel.reason.txt").read_text()
