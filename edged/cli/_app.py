@@ -7,11 +7,12 @@ import difflib
 import importlib
 import sys
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
+from edged import __version__
 from edged.cli._help import Command, Commands
 from edged.errors import EdgedError
 
@@ -167,8 +168,21 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"edgectl {__version__}")  # noqa: T201  (it is a command)
+        raise typer.Exit
+
+
 @app.callback()
-def edgectl() -> None:
+def edgectl(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version, and end."
+        ),
+    ] = False,
+) -> None:
     """Make and check bundles, say which of them serves, and ask the model that does."""
 
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from edged import __version__
 from edged.emulator._core import Pace
 from edged.emulator._faults import KINDS, Faults, read_schedule
 from edged.emulator._gateware import Gateware
@@ -172,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=_seed, default=0, metavar="N", help="of faults that have a chance"
     )
+    parser.add_argument("--version", action="version", version=f"edged-emulator {__version__}")
     parser.add_argument("--verbose", action="store_true", help="say why a descriptor was refused")
     return parser
 

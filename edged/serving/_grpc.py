@@ -34,7 +34,7 @@ from edged.serving._caller import (
     timing_of,
     trace_of,
 )
-from edged.serving._health import HEALTH, Health, add_channelz, add_reflection
+from edged.serving._health import HEALTH, LIST, Health, add_channelz, add_reflection
 from edged.serving._listener import InFlight, Listener
 from edged.serving._reception import METHODS
 
@@ -316,7 +316,8 @@ def _bound(call: _Call, listener: Listener, method: str) -> Callable[[Any, Any],
 class _Admitted(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
     """Has whoever asks of the server itself, by reflection or channelz, bring what callers bring.
 
-    Calls of :class:`_Methods` see to it themselves; health checks are for all who can connect.
+    Calls of :class:`_Methods` see to it themselves; health checks are for all who can connect, but
+    for the list of them, which has the names of models.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -326,8 +327,9 @@ class _Admitted(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
         handler = await continuation(details)
-        service = details.method.removeprefix("/").rpartition("/")[0]
-        if handler is None or service in _ADMITTED_ELSEWHERE:
+        method = details.method.removeprefix("/")
+        admitted = method != LIST and method.rpartition("/")[0] in _ADMITTED_ELSEWHERE
+        if handler is None or admitted:
             return handler
         deserializer, serializer = handler.request_deserializer, handler.response_serializer
         if handler.stream_stream is not None:

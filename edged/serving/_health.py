@@ -8,21 +8,22 @@ from typing import Any, Final
 
 import grpc.aio
 from google.protobuf import descriptor_pool
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
 
 from edged import wire
 
-__all__ = ["HEALTH", "Health", "add_channelz", "add_reflection"]
+__all__ = ["HEALTH", "LIST", "Health", "add_channelz", "add_reflection"]
 
 HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+LIST: Final = f"{HEALTH}/List"
 
 _SERVING: Final[int] = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final[int] = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN: Final[int] = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc ships no types
+class Health:
     """grpc.health.v1: SERVING while a model serves, and not before or after.
 
     Asked about by the empty name, by the name of a service, or by that of a model. A model that was
@@ -44,7 +45,22 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc ship
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Answer on *server*, which has not started yet."""
-        health_pb2_grpc.add_HealthServicer_to_server(self, server)
+        # Not add_HealthServicer_to_server(), which knows of methods that a later release adds: the
+        # servicer would answer them by an exception, with its traces in the log.
+        check = health_pb2.HealthCheckRequest.FromString
+        one = health_pb2.HealthCheckResponse.SerializeToString
+        handlers = {
+            "Check": grpc.unary_unary_rpc_method_handler(self.check, check, one),
+            "Watch": grpc.unary_stream_rpc_method_handler(self.watch, check, one),
+        }
+        if hasattr(health_pb2, "HealthListRequest"):  # older releases have no messages for it
+            handlers["List"] = grpc.unary_unary_rpc_method_handler(
+                self.list,
+                health_pb2.HealthListRequest.FromString,
+                health_pb2.HealthListResponse.SerializeToString,
+            )
+        handler = grpc.method_handlers_generic_handler(HEALTH, handlers)
+        server.add_generic_rpc_handlers((handler,))
 
     def serves(self, model: str | None) -> None:
         """Be told the name of the model that serves, None for none."""
@@ -58,7 +74,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc ship
         self._stopping = True
         self._tell()
 
-    async def Check(  # noqa: N802  (gRPC calls it so)
+    async def check(
         self, request: health_pb2.HealthCheckRequest, context: Any
     ) -> health_pb2.HealthCheckResponse:
         status = self._status(request.service)
@@ -70,7 +86,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc ship
             )
         return health_pb2.HealthCheckResponse(status=status)
 
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
+    async def watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         """Tell the status now and whenever it is another; who reads slowly misses some."""
         told = None
         while True:
@@ -84,6 +100,15 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc ship
                 return
             else:
                 await changed.wait()
+
+    async def list(self, request: Any, context: Any) -> Any:
+        """The status of every service, and of every model that was loaded."""
+        known = (*self._services, *self._models)
+        return health_pb2.HealthListResponse(
+            statuses={
+                name: health_pb2.HealthCheckResponse(status=self._status(name)) for name in known
+            }
+        )
 
     def _status(self, service: str) -> int:
         if service in self._services:

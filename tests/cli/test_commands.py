@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import edged
 from edged.cli._app import _COMMANDS, app
 from edged.errors import UnavailableError
 
@@ -80,3 +81,12 @@ def test_without_a_daemon_each_says_where_it_looked_and_what_to_do(
     assert str(done.exception).startswith(f"cannot reach edged at {path}: is it running? ")
     assert "systemctl status edged" in str(done.exception)
     assert not done.stdout
+
+
+@pytest.mark.parametrize("module", ["edged", "edged.cli", "edged.card_app", "edged.emulator"])
+def test_every_command_tells_its_version(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True
+    )
+    name, version = done.stdout.split()
+    assert name.startswith("edge") and version == edged.__version__
