@@ -44,8 +44,9 @@ def pack(
         typer.Option(
             metavar="TRANSFORM[=WxH][,KEY=VALUE…]",
             help="How a photograph becomes the input: stretch, crop, imagenet or ssd; with "
-            "input=NAME, short=PIXELS, sampling=antialias|tf1, scale=1/255, mean=R:G:B, "
-            "std=R:G:B (docs/preprocessing.md). Default: stretch where the input takes bytes.",
+            "input=NAME, short=PIXELS, sampling=antialias|tf1, channels=rgb|bgr, scale=1/255, "
+            "mean=R:G:B, std=R:G:B (docs/preprocessing.md). Default: stretch where the input "
+            "takes bytes.",
         ),
     ] = None,
     epilogue: Annotated[

@@ -131,6 +131,7 @@ class Evaluation:
             "TensorListGetItem": self._element,
             "TensorArrayGatherV3": self._mapped,
             "TensorListStack": self._mapped,
+            **dict.fromkeys(_PARTS, self._part),
         }
         if node is self._source:
             return self._string(node)
@@ -218,6 +219,15 @@ class Evaluation:
         written = self._found(handle, {"TensorArrayWriteV3": 2, "TensorListSetItem": 2}, node)
         return self.value(written)[None]
 
+    def _part(self, node: Node, key: str) -> _Array:
+        """One output of an operator that takes a tensor apart."""
+        operands = [self.value(name) for name in node.data]
+        try:
+            parts = _PARTS[node.op](node, *operands)
+            return np.asarray(parts[int(key.rpartition(":")[2])])
+        except (TypeError, ValueError, IndexError, KeyError) as error:
+            raise Stopped(node, f"it cannot be followed ({error})") from error
+
     def _found(self, handle: str, wanted: dict[str, int], node: Node) -> str:
         """The tensor that the one operator of *wanted* puts into the list *handle*."""
         seen: set[str] = set()
@@ -287,6 +297,12 @@ def _cast(node: Node, x: _Array) -> _Array:
     return x.astype(_DTYPES[node.attributes["DstT"]])
 
 
+def _bias_added(node: Node, x: _Array, bias: _Array) -> _Array:
+    if node.attributes.get("data_format") == b"NCHW":
+        raise ValueError("channels first")
+    return np.asarray(x + bias)
+
+
 def _divided(_node: Node, x: _Array, y: _Array) -> _Array:
     if np.issubdtype(x.dtype, np.floating):
         return np.asarray(x / y, x.dtype)
@@ -324,6 +340,20 @@ def _slice(_node: Node, x: _Array, begin: _Array, size: _Array) -> _Array:
     return np.asarray(x[tuple(index)])
 
 
+def _split(node: Node, axis: _Array, x: _Array) -> list[_Array]:
+    return np.split(x, int(node.attributes["num_split"]), int(axis.reshape(())))
+
+
+def _split_at(_node: Node, x: _Array, sizes: _Array, axis: _Array) -> list[_Array]:
+    if (sizes < 0).any():  # one may be what is left
+        sizes = np.where(sizes < 0, x.shape[int(axis.reshape(()))] - sizes.sum() - 1, sizes)
+    return np.split(x, np.cumsum(sizes)[:-1], int(axis.reshape(())))
+
+
+def _unpacked(node: Node, x: _Array) -> list[_Array]:
+    return list(np.moveaxis(x, node.attributes.get("axis") or 0, 0))
+
+
 def _squeeze(node: Node, x: _Array) -> _Array:
     axes = node.attributes.get("squeeze_dims") or node.attributes.get("axis") or []
     return np.squeeze(x, tuple(axes)) if axes else np.squeeze(x)
@@ -341,9 +371,19 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda _node, *operands: function(*operands)
 
 
+_PARTS: Final[dict[str, Callable[..., list[_Array]]]] = {
+    "Split": _split,
+    "SplitV": _split_at,
+    "Unpack": _unpacked,
+}
+"""Operators with several outputs."""
+
 _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     **dict.fromkeys(
-        ("Identity", "Enter", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"),
+        (
+            *("Identity", "Enter", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"),
+            "PlaceholderWithDefault",
+        ),
         _plain(lambda x: x),
     ),
     "Cast": _cast,
@@ -365,6 +405,7 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "Sub": _plain(np.subtract),
     "Add": _plain(np.add),
     "AddV2": _plain(np.add),
+    "BiasAdd": _bias_added,
     "RealDiv": _divided,
     "Div": _divided,
     "FloorDiv": _plain(np.floor_divide),

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from edged.convert._evaluate import PASSING, Evaluation, Resize, Stopped
 from edged.convert._graph import Graph, Node, node_of
 from edged.errors import InputError, ModelError
-from edged.preprocess import IMAGENET, PixelType, Preprocess, Sampling, Transform, apply
+from edged.preprocess import IMAGENET, Channels, PixelType, Preprocess, Sampling, Transform, apply
 
 __all__ = ["Recognised", "recognise"]
 
@@ -170,8 +170,17 @@ def _results(
     return results, done
 
 
-def _scaling(graph: Graph, start: Node, tensor: str, node: Node) -> tuple[_Array, _Array]:
-    """Slope and offset of each channel: what becomes of x is slope · x + offset.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scaling:
+    """What becomes of x in each channel of the tensor: slope · x + offset, both [3]."""
+
+    slope: _Array
+    offset: _Array
+    channels: Channels
+
+
+def _scaling(graph: Graph, start: Node, tensor: str, node: Node) -> _Scaling:
+    """Scale the channels of plain images.
 
     Raises:
         ModelError: channels are mixed or in another order, or a plain image does not stay plain.
@@ -191,13 +200,17 @@ def _scaling(graph: Graph, start: Node, tensor: str, node: Node) -> tuple[_Array
             f" {node.place}. {_ADVICE}"
         )
     order = [int(channel) for channel in np.abs(shifts).argmax(axis=1)]
-    if order != [0, 1, 2] or np.abs(shifts - np.diag(np.diag(shifts))).max() > _TOLERANCE * scale:
-        said = "B, G, R" if order == [2, 1, 0] else "mixed or reordered"
+    channels = Channels.BGR if order == [2, 1, 0] else Channels.RGB
+    if channels is Channels.BGR:
+        shifts = shifts[::-1]  # of the colour that the channel is made of
+    if np.abs(shifts - np.diag(np.diag(shifts))).max() > _TOLERANCE * scale:
         raise ModelError(
-            f"cannot recognise the image preprocessing: the channels are {said} at {node.place};"
-            f" edged gives R, G, B. {_ADVICE}"
+            "cannot recognise the image preprocessing: each channel is to be one colour, in the"
+            f" order R, G, B or B, G, R; at {node.place} they are mixed or reordered, for which"
+            " edged has no transform. Convert what is behind it (--input 'TENSOR[1,224,224,3]'),"
+            " and send it tensors"
         )
-    return np.diag(shifts) / 255, offset
+    return _Scaling(np.diag(shifts) / 255, offset, channels)
 
 
 def _means(image: _Array) -> _Array:
@@ -210,12 +223,16 @@ def _candidates(
     height: int,
     width: int,
     resizes: Sequence[Resize],
-    scaling: tuple[_Array, _Array],
+    scaling: _Scaling,
 ) -> Iterator[Preprocess]:
     """What it may be, the most telling first."""
     for transform in (Transform.IMAGENET, Transform.SSD):
-        yield from _made(name, height, width, transform, {})
-    numbers = _numbers(*scaling)
+        yield from _made(name, height, width, transform, {"channels": scaling.channels})
+    numbers = {
+        **_numbers(scaling.slope, scaling.offset),
+        "channels": scaling.channels,
+        "sampling": Sampling.TF1,
+    }
     if any(resize.after != (height, width) for resize in resizes):
         short = max(min(resize.after) for resize in resizes)
         yield from _made(name, height, width, Transform.CROP, {**numbers, "short": short})
@@ -226,8 +243,6 @@ def _candidates(
 def _made(
     name: str, height: int, width: int, transform: Transform, options: dict[str, Any]
 ) -> Iterator[Preprocess]:
-    if options:
-        options = {**options, "sampling": Sampling.TF1}
     try:
         yield Preprocess(
             input=name,

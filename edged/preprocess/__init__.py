@@ -11,6 +11,7 @@ from edged.preprocess._decode import MAX_PIXELS, MAX_SIDE_PIXELS, decode
 from edged.preprocess._spec import (
     IMAGENET,
     SSD_300,
+    Channels,
     ImageInput,
     Layout,
     PixelType,
@@ -25,6 +26,7 @@ __all__ = [
     "MAX_PIXELS",
     "MAX_SIDE_PIXELS",
     "SSD_300",
+    "Channels",
     "ImageInput",
     "Layout",
     "PixelType",

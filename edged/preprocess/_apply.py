@@ -10,7 +10,7 @@ from PIL import Image
 
 from edged.errors import LimitError, RequestError
 from edged.preprocess._decode import MAX_PIXELS, MAX_SIDE_PIXELS, decode, decode_as_tensorflow
-from edged.preprocess._spec import Layout, PixelType, Preprocess, Recipe, Sampling
+from edged.preprocess._spec import Channels, Layout, PixelType, Preprocess, Recipe, Sampling
 from edged.preprocess._tf1 import Axis, bilinear, sizes
 
 __all__ = ["apply", "image_to_array"]
@@ -29,7 +29,7 @@ def image_to_array(
         max_pixels: images with more are refused after their header, before they are decoded.
 
     Returns:
-        [1, height, width, 3] or [1, 3, height, width] of ``spec.dtype``, R, G, B, C-contiguous.
+        [1, height, width, 3] or [1, 3, height, width] of ``spec.dtype``, C-contiguous.
 
     Raises:
         RequestError: the bytes are no JPEG or PNG, or are damaged.
@@ -80,6 +80,8 @@ def _tensor(image: Image.Image | npt.NDArray[np.uint8], spec: Preprocess) -> npt
     else:
         whole = image if isinstance(image, Image.Image) else Image.fromarray(image)
         pixels = _antialiased(whole, spec, recipe)
+    if recipe.channels is Channels.BGR:
+        pixels = pixels[..., ::-1]
     if spec.dtype is PixelType.FLOAT32:
         pixels = _normalised(pixels, recipe)
     if spec.layout is Layout.NCHW:

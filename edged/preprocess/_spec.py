@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -16,6 +16,7 @@ from edged.preprocess import _text
 __all__ = [
     "IMAGENET",
     "SSD_300",
+    "Channels",
     "ImageInput",
     "Layout",
     "PixelType",
@@ -66,6 +67,13 @@ class Layout(enum.StrEnum):
     NCHW = "NCHW"
 
 
+class Channels(enum.StrEnum):
+    """The order of the colours in the tensor; ``bgr`` is that of Caffe and OpenCV."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
 class PixelType(enum.StrEnum):
     """The element type of the tensor."""
 
@@ -104,6 +112,7 @@ class Recipe:
         short_side: what the short side is resized to before the crop; ``None``: no crop.
         sampling: how it is resized.
         scale, mean, std: a pixel x becomes ``(x · scale - mean) / std``.
+        channels: the order of the colours, in the tensor and so in mean and std.
     """
 
     short_side: int | None
@@ -111,6 +120,7 @@ class Recipe:
     scale: float = 1.0
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    channels: Channels = Channels.RGB
 
     @property
     def scaled(self) -> bool:
@@ -118,10 +128,11 @@ class Recipe:
         return (self.scale, self.mean, self.std) != (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
     def __str__(self) -> str:
-        """One line for people, such as ``short side 256, tf1``."""
+        """One line for people, such as ``short side 256, tf1, bgr``."""
         short = "" if self.short_side is None else f"short side {self.short_side}, "
+        order = "" if self.channels is Channels.RGB else f", {self.channels}"
         scaled = f", (x · {self.scale:g} - {self.mean}) / {self.std}" if self.scaled else ""
-        return f"{short}{self.sampling}{scaled}"
+        return f"{short}{self.sampling}{order}{scaled}"
 
 
 _MEANS: Final = (123.68, 116.779, 103.939)
@@ -134,8 +145,8 @@ _PRESETS: Final = {
 class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How an image becomes one input of a model; an invalid one cannot be made.
 
-    A pixel x of 0…255 in channel c (R, G, B) becomes ``(x · scale - mean[c]) / std[c]``, in float32
-    and in this order.
+    A pixel x of 0…255 in channel c of the tensor becomes ``(x · scale - mean[c]) / std[c]``, in
+    float32 and in this order.
 
     Attributes:
         input: the name of the model's input that it feeds.
@@ -143,11 +154,14 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         transform: how the image gets to that size.
         layout: ``NHWC`` gives [1, height, width, 3], ``NCHW`` gives [1, 3, height, width].
         dtype: with ``uint8`` the pixels are passed as they are.
-        scale, mean, std: only with ``float32``.
+        scale: only with ``float32``.
+        mean, std: likewise; a number for each channel, in the order of the tensor's channels.
         short: with ``crop``, and only there: what the short side becomes, in pixels.
         sampling: how it is resized; ``tf1`` only with ``float32``.
+        channels: ``rgb``, or ``bgr`` for a tensor whose first channel is blue.
 
-    ``imagenet`` and ``ssd`` fix size, scale, mean, std, short and sampling.
+    ``imagenet`` and ``ssd`` fix size, scale, mean, std, short and sampling. With ``bgr`` each mean
+    stays with its colour: 103.939 is subtracted from blue, which then comes first.
 
     Raises:
         InputError: a field is out of its range, or two of them contradict each other.
@@ -164,6 +178,7 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     short: int | None = None
     sampling: Sampling = Sampling.ANTIALIAS
+    channels: Channels = Channels.RGB
 
     def __post_init__(self) -> None:
         for name, side in (("height", self.height), ("width", self.width)):
@@ -186,9 +201,17 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     def recipe(self) -> Recipe:
         """The steps, whether they are given one by one or by the name of a preset."""
-        if self.transform in _PRESETS:
-            return _PRESETS[self.transform][1]
-        return Recipe(self.short, self.sampling, self.scale, self.mean, self.std)
+        if self.transform not in _PRESETS:
+            return self._own()
+        preset = _PRESETS[self.transform][1]
+        if self.channels is Channels.RGB:
+            return preset
+        red, green, blue = preset.mean
+        return replace(preset, channels=self.channels, mean=(blue, green, red))
+
+    def _own(self) -> Recipe:
+        """The recipe that the fields say, whatever the transform."""
+        return Recipe(self.short, self.sampling, self.scale, self.mean, self.std, self.channels)
 
     def _check_dtype(self) -> None:
         recipe = self.recipe()
@@ -204,8 +227,7 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         if self.transform not in _PRESETS:
             return
         side, _ = _PRESETS[self.transform]
-        own = Recipe(self.short, self.sampling, self.scale, self.mean, self.std)
-        if own != Recipe(None, Sampling.ANTIALIAS):
+        if self._own() != Recipe(None, Sampling.ANTIALIAS, channels=self.channels):
             raise _bad(
                 f"{self.transform} brings its own means, short and sampling; leave out scale, mean,"
                 " std, short and sampling, or use stretch or crop"
@@ -233,10 +255,11 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         """Read ``TRANSFORM[=WIDTHxHEIGHT][,KEY=VALUE…]``.
 
         The keys are ``input`` (a name), ``short`` (pixels), ``sampling`` (``antialias`` or
-        ``tf1``), ``scale`` (a number) and ``mean`` and ``std`` (a number, or three as in
-        ``0.485:0.456:0.406``). Numbers may be fractions (``1/255``). ``resize`` is another word for
-        ``stretch``. Layout and element type, and the size when it is left out, come from the
-        model's input; ``short``, when it is left out, is 8/7 of the longer side of the crop.
+        ``tf1``), ``channels`` (``rgb`` or ``bgr``), ``scale`` (a number) and ``mean`` and ``std``
+        (a number, or three as in ``0.485:0.456:0.406``). Numbers may be fractions (``1/255``,
+        ``1/127.5``). ``resize`` is another word for ``stretch``. Layout and element type, and the
+        size when it is left out, come from the model's input; ``short``, when it is left out, is
+        8/7 of the longer side of the crop.
 
         Args:
             text: what the user wrote.
@@ -264,6 +287,7 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         if short is None and transform is Transform.CROP:
             short = round(max(width, height) / _CROPPED_PART)
         sampling = words.options.get("sampling", Sampling.ANTIALIAS.value)
+        channels = words.options.get("channels", Channels.RGB.value)
         return cls(
             input=chosen.name,
             height=height,
@@ -276,6 +300,7 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
             std=_text.triple("std", words.options.get("std", "1")),
             short=short,
             sampling=_text.member("sampling", sampling, Sampling),
+            channels=_text.member("channels", channels, Channels),
         )
 
 

@@ -15,7 +15,7 @@ __all__ = ["Words", "member", "number", "pixels", "size", "split", "triple"]
 
 E = TypeVar("E", bound=enum.StrEnum)
 
-_KEYS: Final = ("input", "short", "sampling", "scale", "mean", "std")
+_KEYS: Final = ("input", "short", "sampling", "channels", "scale", "mean", "std")
 _EXAMPLES: Final = (
     "try 'stretch', 'stretch=224x224', 'imagenet', 'ssd' or "
     "'crop,short=256,scale=1/255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225'"
@@ -69,15 +69,18 @@ def pixels(key: str, text: str | None) -> int | None:
 
 
 def number(key: str, text: str) -> float:
-    """A number, or a fraction of two."""
+    """A number, or a fraction of two, each as people write them: ``1/255``, ``1/127.5``."""
+    above, *below = map(str.strip, text.split("/"))
     try:
-        return float(Fraction(text))
+        if len(below) > 1:
+            raise ValueError
+        return float(Fraction(above) / Fraction(*below or "1"))
     except (ValueError, ZeroDivisionError, OverflowError):
         raise _bad(f"{key} is {text!r}; wanted a number such as 0.5 or 1/255") from None
 
 
 def triple(key: str, text: str) -> tuple[float, float, float]:
-    """Three numbers, for R, G and B, or one for all."""
+    """Three numbers, in the order of the channels, or one for all."""
     numbers = [number(key, part) for part in text.split(":")]
     if len(numbers) == 1:
         numbers *= 3

@@ -72,12 +72,33 @@ def random_crop(data):
     return minus_means(tf.slice(image, tf.stack([0, left, 0]), [32, 32, 3]), 32)
 
 
+def caffe(reordered):
+    """Blue first, then the means in the order of the tensor: *reordered* swaps the channels."""
+
+    def preprocess(data):
+        image = reordered(resized(decoded(data), [32, 24]))
+        return image - MEANS[::-1]
+
+    return preprocess
+
+
 KINDS = {
     "imagenet": imagenet,
     "ssd": lambda data: minus_means(resized(decoded(data), [300, 300]), 300),
     "unit": lambda data: resized(decoded(data), [32, 24]) * (1 / 127.5) - 1.0,
     "modern": modern,
     "bgr": lambda data: minus_means(resized(decoded(data), [32, 32]), 32, (2, 1, 0)),
+    "bgr_reverse": caffe(lambda image: tf.reverse(image, [-1])),
+    "bgr_slice": caffe(lambda image: image[..., ::-1]),
+    "bgr_split": caffe(lambda image: tf.concat(tf.split(image, 3, 2)[::-1], 2)),
+    "bgr_split_at": caffe(lambda image: tf.concat(tf.split(image, [1, 1, -1], 2)[::-1], 2)),
+    "bgr_unstack": caffe(lambda image: tf.stack(tf.unstack(image, 3, 2)[::-1], 2)),
+    "bgr_gather": caffe(lambda image: tf.gather(image, [2, 1, 0], axis=2)),
+    "bgr_bias": caffe(lambda image: tf.nn.bias_add(image[..., ::-1], [1.0, 2.0, 3.0])),
+    "bgr_imagenet": lambda data: minus_means(
+        cropped(resized(decoded(data), short_side(decoded(data), 256)), 224), 224, (2, 1, 0)
+    ),
+    "gbr": caffe(lambda image: tf.gather(image, [1, 2, 0], axis=2)),
     "nearest": lambda data: tf.squeeze(
         v1.image.resize_nearest_neighbor(tf.expand_dims(decoded(data), 0), [32, 32])
     ),
@@ -136,6 +157,7 @@ if __name__ == "__main__":
         for kind, style in [
             *((kind, "tf1") for kind in KINDS),
             ("imagenet", "tf2"),
+            ("bgr_slice", "tf2"),
             ("unit", "single"),
         ]:
             file = Path(sys.argv[1]) / f"{kind}-{style}.pb"

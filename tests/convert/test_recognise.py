@@ -10,12 +10,13 @@ import pytest
 from edged import wire
 from edged.convert import Graph, Node, read_graph, recognise
 from edged.errors import ModelError
-from edged.preprocess import Preprocess, Sampling, Transform
+from edged.preprocess import Channels, Preprocess, Sampling, Transform, apply
 
 GRAPHS = Path(__file__).parent / "graphs"
 OUTPUT = "classifier/predictions/Softmax:0"
 SOURCE = "Placeholder:0"
 FLOAT, INT, STRING = 1, 3, 7
+ACCURATE = b"INTEGER_ACCURATE"
 
 
 def graph(name: str) -> Graph:
@@ -59,6 +60,48 @@ def test_what_is_recognised(
         assert getattr(spec, key) == pytest.approx(value, rel=1e-5), key
 
 
+CAFFE = {"mean": (103.939, 116.779, 123.68), "scale": 1, "std": (1, 1, 1)}
+PADDED = {"mean": (102.939, 114.779, 120.68), "scale": 1, "std": (1, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "transform", "size", "options"),
+    [
+        ("bgr-tf1", Transform.STRETCH, (32, 32), CAFFE),
+        ("bgr_reverse-tf1", Transform.STRETCH, (32, 24), CAFFE),
+        ("bgr_slice-tf1", Transform.STRETCH, (32, 24), CAFFE),
+        ("bgr_slice-tf2", Transform.STRETCH, (32, 24), CAFFE),
+        ("bgr_split-tf1", Transform.STRETCH, (32, 24), CAFFE),
+        ("bgr_split_at-tf1", Transform.STRETCH, (32, 24), CAFFE),
+        ("bgr_unstack-tf1", Transform.STRETCH, (32, 24), CAFFE),
+        ("bgr_gather-tf1", Transform.STRETCH, (32, 24), CAFFE),
+        ("bgr_bias-tf1", Transform.STRETCH, (32, 24), PADDED),
+        ("bgr_imagenet-tf1", Transform.IMAGENET, (224, 224), {}),
+    ],
+)
+def test_blue_first_is_recognised_and_each_mean_stays_with_its_colour(
+    name: str, transform: Transform, size: tuple[int, int], options: dict[str, object]
+) -> None:
+    spec = recognise(graph(name), SOURCE, [OUTPUT]).preprocess
+    assert (spec.transform, spec.height, spec.width) == (transform, *size)
+    assert spec.channels is Channels.BGR
+    for key, value in options.items():
+        assert getattr(spec, key) == pytest.approx(value, rel=1e-5), key
+    # One plain colour, whose channels and means are all different.
+    pixels = np.full((300, 300, 3), (200, 100, 50), np.uint8)
+    means = options["mean"] if options else CAFFE["mean"]
+    expected = np.array([50, 100, 200]) - np.array(means)
+    np.testing.assert_allclose(apply(pixels, spec)[0, 5, 7], expected, atol=1e-3)
+
+
+def test_channels_in_another_order_are_refused_without_advice_that_would_swap_them() -> None:
+    with pytest.raises(
+        ModelError, match=r"in the order R, G, B or B, G, R; at .* reordered"
+    ) as caught:
+        recognise(graph("gbr-tf1"), SOURCE, [OUTPUT])
+    assert "--preprocess" not in str(caught.value)
+
+
 def test_the_network_is_what_is_behind_the_loop() -> None:
     assert recognise(graph("imagenet-tf1"), SOURCE, [OUTPUT]).tensor == (
         "map/TensorArrayStack/TensorArrayGatherV3:0"
@@ -77,7 +120,6 @@ def test_the_network_is_what_is_behind_the_loop() -> None:
         ("contrast", r"AdjustContrastv2 'map/while/adjust_contrast': it is no part"),
         ("grey", r"DecodePng '.*': it decodes to channels=1; wanted 3"),
         ("random", r"RandomUniformInt 'map/while/random_uniform': it is no part"),
-        ("bgr", r"the channels are B, G, R at TensorArrayGatherV3 '.*'; edged gives R, G, B"),
         ("gamma", r"with Minimum '.*' it is none of the transforms .*stretch of 32x32"),
     ],
 )
@@ -132,6 +174,14 @@ def test_what_the_network_asks_of_the_image_is_no_way_around_it() -> None:
         (
             Node("odd", "DecodeJpeg", ("source",), {"channels": 3, "ratio": 2}),
             r"at a part of the size \(ratio\)",
+        ),
+        (
+            Node("odd", "DecodeJpeg", ("source",), {"channels": 3, "dct_method": ACCURATE}),
+            "another DCT than TensorFlow's default",
+        ),
+        (
+            Node("odd", "DecodeJpeg", ("source",), {"channels": 3, "fancy_upscaling": False}),
+            "with fancy_upscaling=False",
         ),
         (Node("odd", "Slice", ("decoded", "size", "size")), "Slice 'odd': it cannot be followed"),
         (Node("odd", "DecodeRaw", ("source",)), "DecodeRaw 'odd': it is no part"),

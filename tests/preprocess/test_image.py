@@ -15,6 +15,7 @@ from edged.errors import LimitError, RequestError
 from edged.preprocess import (
     IMAGENET,
     SSD_300,
+    Channels,
     ImageInput,
     Layout,
     PixelType,
@@ -235,3 +236,40 @@ def test_a_side_longer_than_a_jpeg_may_have_is_refused() -> None:
         image_to_array(data, STRETCH)
     with pytest.raises(LimitError, match="a side may have at most 65535"):
         apply(np.zeros((1, 70_000, 3), np.uint8), STRETCH)
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize("dtype", list(PixelType))
+def test_blue_first(layout: Layout, dtype: PixelType) -> None:
+    pixels = noise(20, 30)
+    spec = Preprocess(
+        input="x", height=20, width=30, layout=layout, dtype=dtype, channels=Channels.BGR
+    )
+    found = image_to_array(png(pixels), spec)
+    assert found.flags.c_contiguous and found.dtype == dtype
+    planes = found[0] if layout is Layout.NCHW else found[0].transpose(2, 0, 1)
+    for channel, colour in enumerate((2, 1, 0)):
+        np.testing.assert_array_equal(planes[channel], pixels[:, :, colour])
+
+
+def test_means_and_deviations_are_in_the_order_of_the_tensor() -> None:
+    spec = Preprocess(
+        input="x",
+        height=20,
+        width=30,
+        dtype=PixelType.FLOAT32,
+        channels=Channels.BGR,
+        mean=(103.939, 116.779, 123.68),
+        std=(1.0, 2.0, 4.0),
+    )
+    pixels = np.full((20, 30, 3), (200, 100, 50), np.uint8)
+    found = image_to_array(png(pixels), spec)[0, 3, 4]
+    expected = [50 - 103.939, (100 - 116.779) / 2, (200 - 123.68) / 4]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_means_of_a_preset_stay_with_their_colours() -> None:
+    pixels = noise(300, 300)
+    swapped = Preprocess.parse("ssd,channels=bgr", [ImageInput("x", "float32", (1, 300, 300, 3))])
+    red_first = apply(pixels, SSD_300)
+    np.testing.assert_array_equal(apply(pixels, swapped), red_first[..., ::-1])

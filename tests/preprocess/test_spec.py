@@ -9,6 +9,7 @@ from edged.errors import InputError
 from edged.preprocess import (
     IMAGENET,
     SSD_300,
+    Channels,
     ImageInput,
     Layout,
     PixelType,
@@ -41,6 +42,21 @@ def test_every_option() -> None:
         mean=(0.5, 0.5, 0.5),
         std=(0.1, 0.2, 0.3),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1/127.5", 1 / 127.5),
+        ("2.5/255", 2.5 / 255),
+        ("1/255", 1 / 255),
+        ("0.0078125", 0.0078125),
+        ("1e-3", 1e-3),
+        ("1/1e3", 1e-3),
+    ],
+)
+def test_fractions_of_any_numbers(text: str, number: float) -> None:
+    assert Preprocess.parse(f"stretch=9x9,scale={text}", [PLANES]).scale == number
 
 
 def test_imagenet() -> None:
@@ -85,6 +101,11 @@ def test_what_older_bundles_say_is_still_understood() -> None:
         ("stretch=0x224", "gives 0x224"),
         ("stretch,scale=one", "scale is 'one'; wanted a number"),
         ("stretch,scale=1/0", "scale is '1/0'; wanted a number"),
+        ("stretch,scale=1/", "scale is '1/'; wanted a number"),
+        ("stretch,scale=1/2/3", "scale is '1/2/3'; wanted a number"),
+        ("stretch,scale=nan", "scale is 'nan'; wanted a number"),
+        ("stretch,scale=1/inf", "scale is '1/inf'; wanted a number"),
+        ("stretch,channels=grb", "channels 'grb' is none of rgb, bgr"),
         ("stretch,mean=1:2", "wanted one number, or three"),
         ("stretch,colour=red", "'colour=red' is no option"),
         ("stretch,shorts=256", "did you mean short=?"),
@@ -137,7 +158,8 @@ def test_a_model_without_or_with_several_images() -> None:
 
 
 def test_data_and_back() -> None:
-    spec = Preprocess.parse("stretch=9x8,scale=1/255", [PLANES])
+    spec = Preprocess.parse("stretch=9x8,scale=1/255,channels=bgr", [PLANES])
+    assert spec.channels is Channels.BGR and "bgr" in str(spec.recipe())
     assert msgspec.convert(msgspec.to_builtins(spec), Preprocess) == spec
 
 
