@@ -38,6 +38,7 @@ docs: $(INSTALLED) ## write from the code what of docs/ and systemd/ is made fro
 		> docs/configuration.md
 	$(BIN)/python -m edged.slot._picture docs/slot.md
 	$(BIN)/python packaging/board_vendors.py docs/board-vendors.md
+	$(BIN)/python packaging/c_header.py docs/edged-npu.h
 	$(BIN)/python -c 'from edged.notices import reference; print(reference(), end="")' \
 		> docs/messages.md
 	$(BIN)/python -c 'from edged.notices import catalogue; print(catalogue(), end="")' \

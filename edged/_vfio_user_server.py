@@ -70,6 +70,11 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger(__name__)
+# Plain integers: an operation on a flag of enum takes a microsecond, and each message has three.
+_TYPE_MASK: Final = int(HeaderFlag.TYPE_MASK)
+_REPLY: Final = int(HeaderFlag.REPLY)
+_NO_REPLY: Final = int(HeaderFlag.NO_REPLY)
+_ERROR: Final = int(HeaderFlag.ERROR)
 _MAX_CONNECTIONS: Final = 16
 _MESSAGES_PER_TURN: Final = 16
 """Handled for one connection before the others have their turn."""
@@ -384,7 +389,7 @@ class _Connection(Generic[_Opening]):
             header = Header.unpack(self._buffer)
             if not Header.SIZE <= header.size <= MAX_MESSAGE:
                 raise _Malformed(f"message of {header.size} bytes, wanted 16 … {MAX_MESSAGE}")
-            if header.flags & HeaderFlag.TYPE_MASK:
+            if header.flags & _TYPE_MASK:
                 raise _Malformed("a reply to nothing")
             self._header = header
         header = self._header
@@ -418,7 +423,7 @@ class _Connection(Generic[_Opening]):
         Returns:
             The reply; empty when none is wanted.
         """
-        flags, error, reply = HeaderFlag.REPLY, 0, b""
+        flags, error, reply = _REPLY, 0, b""
         try:
             if not self._negotiated and header.command != Command.VERSION:
                 raise _Malformed(f"command {header.command} before the version")
@@ -436,11 +441,11 @@ class _Connection(Generic[_Opening]):
             for fd in self._fds:
                 os.close(fd)
             self._fds.clear()
-        if header.flags & HeaderFlag.NO_REPLY:
+        if header.flags & _NO_REPLY:
             self._close_fds()
             return b""
         if error:
-            flags, reply = flags | HeaderFlag.ERROR, b""
+            flags, reply = flags | _ERROR, b""
         size = Header.SIZE + len(reply)
         return Header(header.message_id, header.command, size, flags, error).pack() + reply
 

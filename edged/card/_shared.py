@@ -19,16 +19,15 @@ from edged.card._interrupts import VECTORS, Interrupts
 from edged.card._memory import AddressSpace, Memory, told
 from edged.device import BusOwner, DmaBuffer, Step, Transport
 from edged.errors import DeviceError, DeviceLostError
+from edged.npu.access import AccessPolicy, read_words, words
 from edged.npu.registers import (
-    BANK_STRIDE,
-    BANKS,
     BAR0_SIZE,
+    MAX_LOG2_SIZE,
     QUEUE_DATA,
     QUEUE_MANAGEMENT,
-    QUEUE_STRIDE,
     QUEUES,
+    RING_ALIGN,
     Bank,
-    Capability,
     Completion,
     Descriptor,
     DescriptorFlag,
@@ -37,23 +36,21 @@ from edged.npu.registers import (
     QueueControl,
     Reg,
     Status,
-    bank_offset,
     interrupt_of_queue,
     queue_offset,
 )
+from edged.npu.regmap import Access, Word, address_map
 
 __all__ = ["Opening", "SharedCard"]
 
 _LOW: Final = 0xFFFF_FFFF
 _CONFIG_SIZE: Final = 4096
-_LOG2_SIZES: Final = range(1, 13)
-_RING_BYTES: Final = Descriptor.SIZE << _LOG2_SIZES[-1]
+_RING_BYTES: Final = Descriptor.SIZE << MAX_LOG2_SIZE
 _ABORT_SECONDS: Final = 0.2
-_ALL_INTERRUPTS: Final = (1 << VECTORS) - 1
 _EVENT: Final = 0
-_OPEN_TO_ALL: Final = (Reg.INTERRUPT_ACK, Reg.SCRATCH)
 _COMMAND_MASTER: Final = 4
-_SETUP: Final = (Queue.RING_BASE, 0x04, Queue.LOG2_SIZE, Queue.COMPLETION_BASE, 0x1C)
+_ENABLE: Final = int(QueueControl.ENABLE)
+_INTERRUPT: Final = int(DescriptorFlag.INTERRUPT)
 _WITHOUT_MEMORY: Final = (
     Operation.ACTIVATE_BANK,
     Operation.RUN,
@@ -75,7 +72,7 @@ class _Queue:
     """A queue as its owner sees it, which is not quite how the card has it.
 
     Attributes:
-        registers: what the owner set up, by offset.
+        registers: what the owner set up, by the offset in the block of each word.
         tail: up to where descriptors were handed on.
         head: how many the card had fetched when it was asked last.
     """
@@ -85,7 +82,12 @@ class _Queue:
         self.owner: Opening | None = None
         self.enabled = False
         self.error = Status.OK
-        self.registers = dict.fromkeys(_SETUP, 0)
+        self.registers = {
+            register + 4 * part: 0
+            for register in Queue
+            if register.takes
+            for part in range(register.nbytes // 4)
+        }
         self.tail = self.head = 0
 
     def at(self, register: Queue) -> int:
@@ -115,13 +117,19 @@ class SharedCard:
         self._space = AddressSpace()
         self._openings: list[Opening] = []
         self._queues = tuple(_Queue(number) for number in range(QUEUES))
-        self._locks: dict[int, Opening] = {}
         self._kept: list[Memory] = []
         self._rings = DmaBuffer(
             transport, self._space.take(QUEUES * _RING_BYTES), QUEUES * _RING_BYTES
         )
-        self._injectable = bool(
-            transport.region_read(Reg.CAPABILITIES) & Capability.FAULT_INJECTION
+        assigned = address_map(transport.region_read(Reg.CAPABILITIES))
+        self._writable = {at: word for at, word in assigned.items() if word.register.writable}
+        self._ours = {
+            at: word
+            for at, word in assigned.items()
+            if isinstance(word.register, Queue) or word.register is Reg.INTERRUPT_ENABLE
+        }
+        self._policy: AccessPolicy[Opening] = AccessPolicy(
+            self._owner_of, lambda opening: opening in self._openings
         )
 
     @property
@@ -155,10 +163,8 @@ class SharedCard:
             for queue in self._queues:
                 if queue.owner is opening:
                     self._wait_for_abort(queue)
-            for bank, holder in tuple(self._locks.items()):
-                if holder is opening:
-                    del self._locks[bank]
-                    self._transport.region_write(bank_offset(bank, Bank.OWNER), 0)
+            for bank in self._policy.unlock(opening):
+                self._transport.region_write(Bank.OWNER.address(bank), 0)
         if self.gives_memory and any(queue.enabled for queue in self._orphans()):
             self._kept.append(opening.memory)
         else:
@@ -203,9 +209,10 @@ class SharedCard:
 
     def _forget(self) -> None:
         """What a reset ends."""
-        self._locks.clear()
+        self._policy.unlock_all()
         for queue in self._queues:
-            queue.owner, queue.enabled = None, False
+            queue.owner, queue.enabled, queue.error = None, False, Status.OK
+            queue.registers = dict.fromkeys(queue.registers, 0)
         for other in self._openings:
             other.interrupts.enabled = 0
         self._release_kept()
@@ -230,16 +237,11 @@ class SharedCard:
     @told()
     def read(self, opening: Opening, offset: int, size: int) -> bytes:
         """*size* bytes of BAR0; the range is inside of it."""
-        ours = any(map(self._is_ours, range(offset, offset + size, 4)))
-        if offset % 4 == size % 4 == 0 and not ours:
+        if offset % 4 == size % 4 == 0 and self._ours.keys().isdisjoint(
+            range(offset, offset + size, 4)
+        ):
             return self._transport.region_read(offset, size).to_bytes(size, "little")
-        first = offset & ~3
-        last = -(-(offset + size) // 4) * 4
-        words = b"".join(
-            (self._read_word(opening, at) & _LOW).to_bytes(4, "little")
-            for at in range(first, last, 4)
-        )
-        return words[offset - first : offset - first + size]
+        return read_words(lambda at: self._read_word(opening, at), offset, size)
 
     @told()
     def write(self, opening: Opening, offset: int, data: bytes) -> None:
@@ -248,75 +250,56 @@ class SharedCard:
         Raises:
             Busy: another opening holds that register.
         """
-        if offset % 4 == 0 and len(data) in (4, 8):
-            for at in range(0, len(data), 4):
-                value = int.from_bytes(data[at : at + 4], "little")
-                self._write_word(opening, offset + at, value)
+        for at, value in words(offset, data):
+            if at in self._writable:
+                self._write_word(opening, at, value)
 
     # Registers. What is not looked after here is the card's.
 
-    def _is_ours(self, offset: int) -> bool:
-        return offset == Reg.INTERRUPT_ENABLE or _queue_register(offset) is not None
-
     def _read_word(self, opening: Opening, offset: int) -> int:
-        if offset == Reg.INTERRUPT_ENABLE:
+        word = self._ours.get(offset)
+        if word is None:
+            return self._transport.region_read(offset)
+        if word.register is Reg.INTERRUPT_ENABLE:
             return opening.interrupts.enabled
-        if (found := _queue_register(offset)) is not None:
-            queue, register = self._queues[found[0]], found[1]
-            if register in _SETUP:
-                return queue.registers[register]
-            if register == Queue.ERROR and queue.error is not Status.OK:
-                return queue.error
+        queue = self._queues[word.index]
+        if word.register.takes:
+            return queue.registers[word.register + 4 * word.part]
+        if word.register is Queue.ERROR and queue.error is not Status.OK:
+            return queue.error
         return self._transport.region_read(offset)
 
     def _write_word(self, opening: Opening, offset: int, value: int) -> None:
-        if (found := _queue_register(offset)) is not None:
-            self._write_queue(opening, self._queues[found[0]], found[1], value)
-        elif offset == Reg.INTERRUPT_ENABLE:
-            opening.interrupts.enabled = value & _ALL_INTERRUPTS
+        word = self._writable[offset]
+        register, value = word.register, value & word.mask
+        if register is Queue.TAIL and self._queues[word.index].owner is opening:
+            # Each run waits for this; a queue that the card has disabled meanwhile ignores it.
+            self._ring(opening, self._queues[word.index], value)
+            return
+        if why := self._policy.refusal(opening, word, value):
+            raise Busy(why)
+        if isinstance(register, Queue):
+            self._write_queue(opening, self._queues[word.index], word, value)
+        elif register is Reg.INTERRUPT_ENABLE:
+            opening.interrupts.enabled = value
             enabled = functools.reduce(
                 int.__or__, (other.interrupts.enabled for other in self._openings)
             )
             self._transport.region_write(offset, enabled)
-        elif (bank := _lock_of_bank(offset)) is not None:
-            self._write_lock(opening, bank, value)
-        else:
-            injects = self._injectable and offset >= Reg.FAULT_INJECTION
-            if offset not in _OPEN_TO_ALL and not injects:
-                self._require_manager(opening)
+        elif register.access is not Access.LOCK or self._policy.lock(opening, word.index, value):
             self._transport.region_write(offset, value)
 
-    def _write_lock(self, opening: Opening, bank: int, value: int) -> None:
-        """Who holds a lock is kept here: to the card all openings are one."""
-        holder = self._locks.get(bank)
-        if value == 0 and holder in (None, opening):
-            self._locks.pop(bank, None)
-        elif value and holder is None:
-            self._locks[bank] = opening
-        else:
-            return
-        self._transport.region_write(bank_offset(bank, Bank.OWNER), value)
-
-    def _write_queue(self, opening: Opening, queue: _Queue, register: int, value: int) -> None:
-        if register == Queue.TAIL and queue.owner is opening:
-            # Each run waits for this; a queue that the card has disabled meanwhile ignores it.
-            self._ring(opening, queue, value)
-            return
-        self._refresh(queue)
-        if register == Queue.CONTROL and not value & QueueControl.ENABLE:
-            # Whoever manages the card may take a queue from its owner.
-            if queue.owner not in (None, opening):
-                self._require_manager(opening)
+    def _write_queue(self, opening: Opening, queue: _Queue, word: Word, value: int) -> None:
+        """What the policy has let pass, but for the doorbell."""
+        if word.register is Queue.CONTROL and not value:
             self._abort(queue)
-            return
-        if queue.owner is None and register in _SETUP:
-            queue.owner = opening
-        if queue.owner is not opening:
-            raise Busy(f"queue {queue.number} belongs to another opening")
-        if register == Queue.CONTROL:
+        elif word.register is Queue.CONTROL:
             self._enable(opening, queue)
-        elif register in _SETUP and not queue.enabled:
-            queue.registers[register] = value
+        elif word.register.takes:
+            if queue.owner is None:
+                queue.owner = opening
+            if not queue.enabled:
+                queue.registers[word.register + 4 * word.part] = value
 
     # Queues.
 
@@ -325,13 +308,13 @@ class SharedCard:
             return
         queue.error = Status.OK
         bases = queue.address(Queue.RING_BASE), queue.address(Queue.COMPLETION_BASE)
-        if queue.log2_size not in _LOG2_SIZES:
+        if not 1 <= queue.log2_size <= MAX_LOG2_SIZE:
             queue.error = Status.BAD_LENGTH
             return
         completions = opening.memory.translated(
             bases[1], Completion.SIZE << queue.log2_size, DmaFlag.WRITE
         )
-        if (bases[0] | bases[1]) % 64 or completions is None:
+        if (bases[0] | bases[1]) % RING_ALIGN or completions is None:
             queue.error = Status.BAD_ADDRESS
             return
         for vector in (_EVENT, interrupt_of_queue(queue.number)):
@@ -341,7 +324,7 @@ class SharedCard:
             (Queue.RING_BASE, ring, 8),
             (Queue.LOG2_SIZE, queue.log2_size, 4),
             (Queue.COMPLETION_BASE, completions, 8),
-            (Queue.CONTROL, QueueControl.ENABLE, 4),
+            (Queue.CONTROL, _ENABLE, 4),
         ):
             self._transport.region_write(queue.at(register), value, size, posted=True)
         queue.enabled = True
@@ -392,7 +375,7 @@ class SharedCard:
         """The card disables a queue itself: upon an error, at the end of an abort, in a reset."""
         if queue.enabled:
             control = self._transport.region_read(queue.at(Queue.CONTROL))
-            if not control & QueueControl.ENABLE:
+            if not control & _ENABLE:
                 queue.enabled, queue.owner = False, None
                 self._release_kept()
 
@@ -437,14 +420,15 @@ class SharedCard:
         number = QUEUE_MANAGEMENT if vector == _EVENT else vector - interrupt_of_queue(0)
         return self._queues[number].owner
 
-    def _require_manager(self, opening: Opening) -> None:
-        """While someone owns the management queue, the card as a whole is theirs."""
-        queue = self._queues[QUEUE_MANAGEMENT]
+    def _owner_of(self, number: int) -> Opening | None:
+        """Who owns a queue, unless the card has disabled it meanwhile."""
+        queue = self._queues[number]
         self._refresh(queue)
-        # Unless it is gone: what hangs may keep its queue longer than that.
-        owner = queue.owner if queue.owner in self._openings else None
-        if owner not in (None, opening):
-            raise Busy("another opening manages the card")
+        return queue.owner
+
+    def _require_manager(self, opening: Opening) -> None:
+        if why := self._policy.reset_refusal(opening):
+            raise Busy(why)
 
 
 def _checked(descriptor: Descriptor, memory: Memory, harmless: int) -> Descriptor:
@@ -465,23 +449,8 @@ def _checked(descriptor: Descriptor, memory: Memory, harmless: int) -> Descripto
     return replace(
         descriptor,
         op=Operation.DMA_IN if descriptor.op == Operation.DMA_OUT else descriptor.op,
-        flags=descriptor.flags & DescriptorFlag.INTERRUPT,
+        flags=descriptor.flags & _INTERRUPT,
         length=min(descriptor.length, Descriptor.SIZE),
         host_address=harmless,
         device_address=_NO_DEVICE_ADDRESS,
     )
-
-
-def _queue_register(offset: int) -> tuple[int, int] | None:
-    """Number of the queue, and offset in its block."""
-    if not Reg.QUEUE <= offset < Reg.QUEUE + QUEUES * QUEUE_STRIDE:
-        return None
-    return divmod(offset - Reg.QUEUE, QUEUE_STRIDE)
-
-
-def _lock_of_bank(offset: int) -> int | None:
-    """Number of the bank whose lock this is."""
-    if not Reg.BANK <= offset < Reg.BANK + BANKS * BANK_STRIDE:
-        return None
-    bank, register = divmod(offset - Reg.BANK, BANK_STRIDE)
-    return bank if register == Bank.OWNER else None

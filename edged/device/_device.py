@@ -60,9 +60,11 @@ from edged.npu.registers import (
     ResetCause,
     State,
     Status,
+    Timing,
     bank_offset,
     queue_offset,
 )
+from edged.npu.regmap import Register
 
 __all__ = ["BankState", "Device", "Identity", "Readings"]
 
@@ -71,12 +73,11 @@ _LOG = logging.getLogger(__name__)
 _RING_IOVA: Final = 1 << 32
 _IMAGE_IOVA: Final = 1 << 36
 _LOG2_SIZE: Final = 4
-_NONE: Final = 0xFFFF_FFFF
 _EVENT: Final = 0
 """Number of the interrupt vector of the device as a whole."""
-_ABORT_SECONDS: Final = 2.0
-_RESET_SECONDS: Final = 2.0
-_PROBE_SECONDS: Final = 2.0
+_ABORT_SECONDS: Final = Timing.QUEUE_ABORT.seconds
+_RESET_SECONDS: Final = Timing.SOFT_RESET.seconds
+_PROBE_SECONDS: Final = Timing.FENCE.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,25 +247,24 @@ class Device:
             DeviceLostError: the link is down.
         """
         self._check_link()
-        health = _Registers(self._transport, Reg.TEMPERATURE_MC, Reg.TIMEOUTS + 4)
-        counters = _Registers(self._transport, Reg.CYCLES, Reg.BYTES_WRITTEN + 8)
-        temperature = health[Reg.TEMPERATURE_MC]
+        health = _Registers(self._transport, Reg.TEMPERATURE_MC, Reg.TIMEOUTS)
+        counters = _Registers(self._transport, Reg.CYCLES, Reg.BYTES_WRITTEN)
         return Readings(
-            temperature=(temperature - ((temperature >> 31) << 32)) / 1000,
+            temperature=health[Reg.TEMPERATURE_MC] / 1000,
             power=health[Reg.POWER_MW] / 1000,
             ecc_corrected=health[Reg.ECC_CORRECTED],
             ecc_uncorrected=health[Reg.ECC_UNCORRECTED],
             seu_count=health[Reg.SEU_COUNT],
             calibrated=bool(health[Reg.DRAM_CALIBRATED]),
             fault=_known(Fault, health[Reg.FAULT_CODE]),
-            fault_address=health.wide(Reg.FAULT_ADDRESS),
+            fault_address=health[Reg.FAULT_ADDRESS],
             timeouts=health[Reg.TIMEOUTS],
             reset_cause=_known(ResetCause, self._transport.region_read(Reg.RESET_CAUSE)),
-            cycles=counters.wide(Reg.CYCLES),
-            busy_cycles=counters.wide(Reg.BUSY_CYCLES),
-            stall_cycles=counters.wide(Reg.STALL_CYCLES),
-            bytes_read=counters.wide(Reg.BYTES_READ),
-            bytes_written=counters.wide(Reg.BYTES_WRITTEN),
+            cycles=counters[Reg.CYCLES],
+            busy_cycles=counters[Reg.BUSY_CYCLES],
+            stall_cycles=counters[Reg.STALL_CYCLES],
+            bytes_read=counters[Reg.BYTES_READ],
+            bytes_written=counters[Reg.BYTES_WRITTEN],
         )
 
     def link(self) -> LinkState:
@@ -309,7 +309,7 @@ class Device:
         finally:
             self._lock.release()
 
-    def load(self, image: bytes, bank: int, timeout: float = 120.0) -> None:
+    def load(self, image: bytes, bank: int, timeout: float = Timing.LOAD_IMAGE.seconds) -> None:
         """Put a program image into a bank that is not active; the active one goes on running.
 
         Args:
@@ -343,7 +343,7 @@ class Device:
                 f"cannot {what}: the bank has digest {found.hex()}, wanted {wanted.hex()}"
             )
 
-    def activate(self, bank: int, timeout: float = 30.0) -> None:
+    def activate(self, bank: int, timeout: float = Timing.ACTIVATE_BANK.seconds) -> None:
         """Make *bank* the one that RUN executes.
 
         Raises:
@@ -549,22 +549,14 @@ class Device:
         return completion.status
 
     def _bank(self, number: int, active: bool) -> BankState:
-        first = bank_offset(number, Bank.DIGEST)
-        block = _Registers(self._transport, first, bank_offset(number, Bank.OWNER))
-
-        def narrow(register: Bank) -> int:
-            return block[bank_offset(number, register)]
-
-        def wide(register: Bank) -> int:
-            return block.wide(bank_offset(number, register))
-
+        block = _Registers(self._transport, Bank.DIGEST, Bank.GENERATION, number)
         return BankState(
             number,
-            digest=block.bytes(first, 32),
-            base=wide(Bank.BASE),
-            size=wide(Bank.SIZE),
-            status=_known(BankStatus, narrow(Bank.STATUS)),
-            generation=narrow(Bank.GENERATION),
+            digest=block[Bank.DIGEST].to_bytes(Bank.DIGEST.nbytes, "little"),
+            base=block[Bank.BASE],
+            size=block[Bank.SIZE],
+            status=_known(BankStatus, block[Bank.STATUS]),
+            generation=block[Bank.GENERATION],
             active=active,
         )
 
@@ -572,7 +564,7 @@ class Device:
     def _locked(self, bank: int) -> Iterator[None]:
         """Hold the bank's lock."""
         register = bank_offset(bank, Bank.OWNER)
-        token = secrets.randbelow(_NONE) + 1
+        token = secrets.randbelow(0xFFFF_FFFF) + 1
         self._transport.region_write(register, token)
         owner = self._transport.region_read(register)
         if owner != token:
@@ -613,23 +605,19 @@ _Known = TypeVar("_Known", State, Fault, ResetCause, BankStatus)
 
 
 class _Registers:
-    """Those from *first* up to *end*, read at once: each access is a message to another process."""
+    """Those from *first* to *last*, read at once: each access is a message to another process."""
 
-    def __init__(self, transport: Transport, first: int, end: int) -> None:
+    def __init__(
+        self, transport: Transport, first: Register, last: Register, index: int = 0
+    ) -> None:
         self._first = first
-        self._data = transport.region_read(first, end - first).to_bytes(end - first, "little")
+        size = last + last.nbytes - first
+        self._data = transport.region_read(first.address(index), size).to_bytes(size, "little")
 
-    def bytes(self, offset: int, size: int) -> bytes:
-        at = offset - self._first
-        return self._data[at : at + size]
-
-    def __getitem__(self, register: int) -> int:
-        """Of 32 bits."""
-        return int.from_bytes(self.bytes(register, 4), "little")
-
-    def wide(self, register: int) -> int:
-        """Of 64 bits."""
-        return int.from_bytes(self.bytes(register, 8), "little")
+    def __getitem__(self, register: Register) -> int:
+        at = register - self._first
+        data = self._data[at : at + register.nbytes]
+        return int.from_bytes(data, "little", signed=register.signed)
 
 
 def _known(kind: type[_Known], value: int) -> _Known:

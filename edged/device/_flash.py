@@ -26,6 +26,7 @@ from edged.npu.registers import (
     Reg,
     State,
     Status,
+    Timing,
 )
 
 __all__ = ["Booted", "FlashState", "boot", "flash_state", "write_firmware"]
@@ -35,10 +36,10 @@ Tell = Callable[[str, float], None]
 
 _IOVA: Final = 1 << 36
 _CHUNK: Final = 256 << 10
-_STALL_SECONDS: Final = 10.0
+_STALL_SECONDS: Final = Timing.FLASH_PROGRESS.seconds
 """Longest time without progress: a sector that takes longer is worn out."""
-_BOOT_SECONDS: Final = 30.0
-_WRITE_SECONDS: Final = 10.0
+_BOOT_SECONDS: Final = Timing.BOOT.seconds
+_WRITE_SECONDS: Final = Timing.WRITE_FLASH.seconds
 _POLL_SECONDS: Final = 0.005
 
 
@@ -86,10 +87,10 @@ def flash_state(transport: Transport) -> FlashState | None:
     if booted not in FirmwareKind.__members__.values():
         raise DeviceError(f"cannot read the flash: region {booted} is said to run")
     return FlashState(
-        _bytes(transport, Flash.SHELL_ID, 8),
+        _bytes(transport, Flash.SHELL_ID),
         FirmwareKind(booted),
-        _bytes(transport, Flash.ROLE_DIGEST, 32),
-        _bytes(transport, Flash.GOLDEN_DIGEST, 32),
+        _bytes(transport, Flash.ROLE_DIGEST),
+        _bytes(transport, Flash.GOLDEN_DIGEST),
         _read(transport, Flash.REGION_SIZE),
     )
 
@@ -125,7 +126,7 @@ def write_firmware(
             _write_chunk(execute, at, chunk)
     _command(transport, FlashCommand.VERIFY, len(firmware.data), lambda f: tell("verifying", f))
     register = Flash.ROLE_DIGEST if header.kind is FirmwareKind.ROLE else Flash.GOLDEN_DIGEST
-    if (found := _bytes(transport, register, 32)) != header.digest:
+    if (found := _bytes(transport, register)) != header.digest:
         raise DeviceError(
             f"cannot flash: the card says digest {found.hex()[:16]}…, wanted"
             f" {header.digest.hex()[:16]}…; flash again"
@@ -215,15 +216,16 @@ def _command(
 
 
 def _read(transport: Transport, register: Flash) -> int:
-    return transport.region_read(Reg.FLASH + register)
+    return transport.region_read(register.address())
 
 
 def _write(transport: Transport, register: Flash, value: int) -> None:
-    transport.region_write(Reg.FLASH + register, value)
+    transport.region_write(register.address(), value)
 
 
-def _bytes(transport: Transport, register: Flash, size: int) -> bytes:
+def _bytes(transport: Transport, register: Flash) -> bytes:
+    first = register.address()
     return b"".join(
-        transport.region_read(Reg.FLASH + register + at, 8).to_bytes(8, "little")
-        for at in range(0, size, 8)
+        transport.region_read(first + at, 8).to_bytes(8, "little")
+        for at in range(0, register.nbytes, 8)
     )

@@ -385,7 +385,7 @@ def _active_base(transport: Transport, image: ProgramImage) -> int:
         raise DeviceError("cannot open the data queue: no bank is active; activate one first")
     digest = b"".join(
         transport.region_read(bank_offset(active, Bank.DIGEST) + at, 8).to_bytes(8, "little")
-        for at in range(0, 32, 8)
+        for at in range(0, Bank.DIGEST.nbytes, 8)
     )
     if digest != image.digest:
         raise IncompatibleError(

@@ -54,4 +54,4 @@ def _write(transport: Transport, register: Inject, content: int) -> None:
             "cannot inject a fault: the device does not take any; an emulator that is started with"
             " --fault-injection does"
         )
-    transport.region_write(Reg.FAULT_INJECTION + register, content)
+    transport.region_write(register.address(), content)

@@ -5,25 +5,41 @@ from __future__ import annotations
 import enum
 import threading
 from collections import Counter
+from typing import Self
 
 __all__ = ["Resets", "Step"]
 
 
 class Step(enum.Enum):
-    """In the order in which they are taken, each only when the one before did not help."""
+    """In the order in which they are taken, each only when the one before did not help.
 
-    QUEUE_ABORT = "queue abort"
-    """Abort the data queue, clear the fault, take the management queue anew. Banks stay."""
-    SOFT_RESET = "soft reset"
-    """Banks are emptied."""
-    FUNCTION_LEVEL_RESET = "function-level reset"
-    """Counters and faults as well."""
-    BUS_RESET = "bus reset"
-    """The bus of the card, by its owner, if nothing else is on it."""
-    REMOVE_AND_RESCAN = "remove and rescan"
-    """The card is taken off the bus, which is scanned anew; once, until the card is fit again."""
-    GOLDEN_IMAGE = "golden image"
-    """The factory's firmware, which ends whatever hangs, and waits to be flashed."""
+    Attributes:
+        text: what it does, as Markdown.
+    """
+
+    text: str
+
+    def __new__(cls, name: str, text: str = "") -> Self:
+        step = object.__new__(cls)
+        step._value_ = name
+        step.text = text
+        return step
+
+    QUEUE_ABORT = (
+        "queue abort",
+        "Abort the data queue, clear the fault, take the management queue anew. Banks stay.",
+    )
+    SOFT_RESET = "soft reset", "Banks are emptied."
+    FUNCTION_LEVEL_RESET = "function-level reset", "Counters and faults as well."
+    BUS_RESET = "bus reset", "The bus of the card, by its owner, if nothing else is on it."
+    REMOVE_AND_RESCAN = (
+        "remove and rescan",
+        "The card is taken off the bus, which is scanned anew; once, until the card is fit again.",
+    )
+    GOLDEN_IMAGE = (
+        "golden image",
+        "The factory's firmware, which ends whatever hangs, and waits to be flashed.",
+    )
 
 
 class Resets:

@@ -15,11 +15,13 @@ from edged.device._transport import Transport
 from edged.errors import DeadlineError, DeviceError, DeviceLostError, EdgedError, IncompatibleError
 from edged.npu.registers import (
     Completion,
+    Descriptor,
     Operation,
     Queue,
     QueueControl,
     Reg,
     Status,
+    Timing,
     interrupt_of_queue,
     queue_offset,
 )
@@ -28,14 +30,15 @@ __all__ = ["ALL_ONES", "QueueTakenError", "Ring", "disable_queue", "link_down", 
 
 ALL_ONES: Final = 0xFFFF_FFFF
 """What is read of a PCI device that does not answer."""
-DISABLE_SECONDS: Final = 15.0
+DISABLE_SECONDS: Final = Timing.QUEUE_HANDOVER.seconds
 
 _MODULO: Final = 0xFFFF_FFFF
-_DESCRIPTOR_BYTES: Final = 32
-_COMPLETION_BYTES: Final = 16
+_ENABLE: Final = int(QueueControl.ENABLE)
+_DESCRIPTOR_BYTES: Final = Descriptor.SIZE
+_COMPLETION_BYTES: Final = Completion.SIZE
 _SEQUENCE: Final = struct.Struct("<I")
 _RELEASE_SECONDS: Final = 1.0
-_HINT_MS: Final = 20
+_HINT_MS: Final = Timing.LOST_INTERRUPT.seconds * 1000
 """An interrupt can be lost: look without one, this often."""
 _LOST: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
@@ -79,6 +82,7 @@ class Ring:
         self._completion_data = self._completions.data.cast("B")
         self._tail = 0
         self._seen = 0
+        self._doorbell = queue_offset(queue, Queue.TAIL)
         self._vector = interrupt_of_queue(queue)
         self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll = select.poll()
@@ -117,7 +121,7 @@ class Ring:
             (Queue.RING_BASE, base, 8),
             (Queue.LOG2_SIZE, self._log2_size, 4),
             (Queue.COMPLETION_BASE, base + self.size * _DESCRIPTOR_BYTES, 8),
-            (Queue.CONTROL, QueueControl.ENABLE, 4),
+            (Queue.CONTROL, _ENABLE, 4),
         ):
             # The first write makes the queue ours, or hears that it is not. The others need no
             # answer: the read that follows them tells whether all went well.
@@ -133,8 +137,7 @@ class Ring:
             slot = self._descriptors[self._tail & (self.size - 1)]
             slot.data[:] = descriptor
             self._tail = (self._tail + 1) & _MODULO
-        doorbell = queue_offset(self._queue, Queue.TAIL)
-        self._transport.region_write(doorbell, self._tail, posted=True)
+        self._transport.region_write(self._doorbell, self._tail, posted=True)
 
     def wait(self, deadline: float, count: int | None = None) -> list[Completion]:
         """The completions that come next, in order.
@@ -197,7 +200,7 @@ class Ring:
         control = self._transport.region_read(queue_offset(self._queue, Queue.CONTROL))
         if control == ALL_ONES:
             raise link_down()
-        return bool(control & QueueControl.ENABLE)
+        return bool(control & _ENABLE)
 
     def _disabled(self, what: str) -> DeviceError:
         """The error for a queue that is not enabled: for its own, or for somebody else's doing."""
@@ -233,7 +236,7 @@ def disable_queue(transport: Transport, queue: int, seconds: float = DISABLE_SEC
     control = queue_offset(queue, Queue.CONTROL)
     transport.region_write(control, 0)
     deadline = time.monotonic() + seconds
-    while (found := transport.region_read(control)) & QueueControl.ENABLE:
+    while (found := transport.region_read(control)) & _ENABLE:
         if found == ALL_ONES:
             raise link_down()
         if time.monotonic() > deadline:

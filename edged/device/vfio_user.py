@@ -42,11 +42,15 @@ from edged.device._ladder import Step
 from edged.device._transport import GivenMemory
 from edged.errors import DeviceError, DeviceLostError, IncompatibleError, LimitError
 from edged.nesting import check_nesting
-from edged.npu.registers import BAR0_SIZE, QUEUES
+from edged.npu.registers import BAR0_SIZE, QUEUES, Timing
 
 __all__ = ["VfioUserTransport", "connect"]
 
-_ANSWER_SECONDS: Final = 15.0
+_TYPE_MASK: Final = int(HeaderFlag.TYPE_MASK)
+_REPLY: Final = int(HeaderFlag.REPLY)
+_NO_REPLY: Final = int(HeaderFlag.NO_REPLY)
+_ERROR: Final = int(HeaderFlag.ERROR)
+_ANSWER_SECONDS: Final = Timing.FUNCTION_LEVEL_RESET.seconds
 """Longest wait for a reply; a function-level reset may take ten."""
 
 
@@ -104,7 +108,7 @@ class VfioUserTransport:
         message = _write(REGION_BAR0, offset, value, size)
         if posted:
             with self._lock:
-                self._send(Command.REGION_WRITE, message, HeaderFlag.NO_REPLY)
+                self._send(Command.REGION_WRITE, message, _NO_REPLY)
         else:
             self._call(Command.REGION_WRITE, message, expect=REGION_ACCESS.size)
 
@@ -219,16 +223,16 @@ class VfioUserTransport:
             given: gets the descriptor that comes with the reply, if there is one.
         """
         with self._lock:
-            message_id = self._send(command, payload, HeaderFlag(0), fd)
+            message_id = self._send(command, payload, 0, fd)
             header = Header.unpack(self._receive(Header.SIZE, given))
             if (
                 (header.message_id, header.command) != (message_id, command)
-                or header.flags & HeaderFlag.TYPE_MASK != HeaderFlag.REPLY
+                or header.flags & _TYPE_MASK != _REPLY
                 or not Header.SIZE <= header.size <= MAX_MESSAGE
             ):
                 raise self._lose(f"reply {header} does not belong to {command.name}")
             reply = self._receive(header.size - Header.SIZE)
-        if header.flags & HeaderFlag.ERROR:
+        if header.flags & _ERROR:
             raise _refusal(command, header.error)
         if expect is not None and len(reply) != expect:
             raise DeviceError(
@@ -236,9 +240,7 @@ class VfioUserTransport:
             )
         return reply
 
-    def _send(
-        self, command: Command, payload: bytes, flags: HeaderFlag, fd: int | None = None
-    ) -> int:
+    def _send(self, command: Command, payload: bytes, flags: int, fd: int | None = None) -> int:
         if self._lost:
             raise DeviceLostError("cannot reach device: its connection is closed")
         message_id = next(self._ids) & 0xFFFF

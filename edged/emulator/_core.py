@@ -35,6 +35,7 @@ from edged.npu import (
 )
 from edged.npu.registers import (
     BANKS,
+    MAX_FLASH_WRITE,
     QUEUE_MANAGEMENT,
     BankStatus,
     Descriptor,
@@ -44,6 +45,7 @@ from edged.npu.registers import (
     Operation,
     Status,
 )
+from edged.npu.regmap import IMAGE_MAGIC
 
 __all__ = ["Bank", "Cancellation", "Core", "Counters", "Pace", "Push"]
 
@@ -51,7 +53,7 @@ _LOG = logging.getLogger(__name__)
 _PAGE: Final = 4096
 _HOST_BYTES_PER_CYCLE: Final = 28
 """PCI Express 3.0 ×8 after its overheads, 7 GB/s, by the array's clock."""
-_MAX_FLASH_WRITE: Final = 1 << 20
+_CRC: Final = int(DescriptorFlag.CRC)
 _FLASH_CYCLES_PER_BYTE: Final = 16
 """16 MB/s, as fast as quad SPI is written."""
 _WITHOUT_ROLE: Final = (Operation.FENCE, Operation.FLUSH, Operation.WRITE_FLASH)
@@ -82,7 +84,7 @@ class Bank:
     """One of the two places for a program.
 
     Attributes:
-        owner: the lock's value; ``holder`` is the opening that wrote it.
+        owner: the lock's value.
     """
 
     base: int
@@ -91,7 +93,6 @@ class Bank:
     status: BankStatus = BankStatus.EMPTY
     generation: int = 0
     owner: int = 0
-    holder: object = None
     program: Program | None = None
 
     def clear(self) -> None:
@@ -370,7 +371,7 @@ class Core:
         memory.read(descriptor.host_address, data)
         _check_crc(descriptor, data)
         abi = int.from_bytes(data[8:10], "little")  # follows the magic, in every version
-        if bytes(data[:8]) == b"EDGEIMG\0" and abi != ABI:
+        if bytes(data[:8]) == IMAGE_MAGIC and abi != ABI:
             raise _Refused(Status.INCOMPATIBLE, f"ABI {abi}, the device has {ABI}")
         try:
             image = parse_image(data)
@@ -391,7 +392,7 @@ class Core:
         return image.digest, program
 
     def _write_flash(self, descriptor: Descriptor, memory: HostMemory) -> int:
-        if not 0 < descriptor.length <= _MAX_FLASH_WRITE:
+        if not 0 < descriptor.length <= MAX_FLASH_WRITE:
             raise _Refused(Status.BAD_LENGTH, f"a write of {descriptor.length} bytes")
         self._transfer()
         data = bytearray(descriptor.length)
@@ -494,7 +495,7 @@ class Core:
 
 
 def _check_crc(descriptor: Descriptor, data: memoryview) -> None:
-    if descriptor.flags & DescriptorFlag.CRC:
+    if descriptor.flags & _CRC:
         found = google_crc32c.value(bytes(data))
         if found != descriptor.crc:
             raise _Refused(Status.BAD_CRC, f"CRC {found:#x}, wanted {descriptor.crc:#x}")

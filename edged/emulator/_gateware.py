@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edged._vfio_user_server import Busy
-from edged.emulator._core import Bank, Core, Counters, Pace, Push
+from edged.emulator._core import Core, Counters, Pace, Push
 from edged.emulator._executor import WeightEncodings
 from edged.emulator._faults import Armed, Faults
 from edged.emulator._flash import REGION_BYTES, FlashChip
@@ -19,14 +19,12 @@ from edged.emulator._pci import CONFIG_SIZE, MSI_VECTORS, ConfigSpace
 from edged.emulator._queue import Opening, QueueEngine
 from edged.emulator._timing import CLOCK_KHZ
 from edged.npu import EMULATOR_SHELL, FirmwareKind
+from edged.npu.access import AccessPolicy, read_words, words
 from edged.npu.registers import (
     ABI,
-    BANK_STRIDE,
-    BANKS,
     BAR0_SIZE,
     MAGIC,
-    QUEUE_MANAGEMENT,
-    QUEUE_STRIDE,
+    NO_BANK,
     QUEUES,
     Array,
     Capability,
@@ -43,6 +41,7 @@ from edged.npu.registers import (
     State,
 )
 from edged.npu.registers import Bank as BankReg
+from edged.npu.regmap import Access, Register, Word, address_map
 
 __all__ = ["Gateware"]
 
@@ -50,12 +49,11 @@ _ACTIVATION_BUFFER: Final = 2 << 20
 _WEIGHT_BUFFER: Final = 1 << 20
 _IDLE_POWER_MW: Final = 21_500
 _RUN_POWER_MW: Final = 43_000
-_NO_BANK: Final = 0xFFFF_FFFF
 _RESET_SECONDS: Final = 10.0
 _COMPLETION_TIMEOUT: Final = 14
 """Its bit in the status of uncorrectable errors."""
 _LOW: Final = 0xFFFF_FFFF
-_FLASH_BYTES: Final = Flash.GOLDEN_DIGEST + 32
+_ENABLE: Final = int(QueueControl.ENABLE)
 
 
 class Gateware:
@@ -101,6 +99,13 @@ class Gateware:
         self._injection: dict[int, int] = dict.fromkeys(_INJECT_ARGUMENTS, 0)
         if injectable:
             self._capabilities |= Capability.FAULT_INJECTION
+        assigned = address_map(self._capabilities)
+        self._readers = {at: self._reader(word) for at, word in assigned.items()}
+        self._writers = {
+            at: (word, _WRITERS[type(word.register)][word.register])
+            for at, word in assigned.items()
+            if word.register.writable
+        }
         self._link_is_up = True
         self._openings: tuple[Opening, ...] = ()
         self._scratch: int = 0
@@ -108,8 +113,11 @@ class Gateware:
         self._idle = threading.Condition()
         self._resetting = False
         self._booting: FirmwareKind | None = None
-        self._queues = tuple(
+        self._queues: tuple[QueueEngine, ...] = tuple(
             QueueEngine(number, self._core, self._queue_idle) for number in range(QUEUES)
+        )
+        self._policy: AccessPolicy[Opening] = AccessPolicy(
+            lambda queue: self._queues[queue].owner, lambda opening: opening in self._openings
         )
 
     def strike(self, fault: Armed) -> None:
@@ -172,9 +180,8 @@ class Gateware:
         for queue in self._queues:
             if queue.owner is opening:
                 queue.abort()
-        for bank in self._core.banks:
-            if bank.holder is opening:
-                bank.owner, bank.holder = 0, None
+        for number in self._policy.unlock(opening):
+            self._core.banks[number].owner = 0
         opening.interrupts.close()
 
     def stop(self) -> None:
@@ -192,7 +199,8 @@ class Gateware:
         Raises:
             Busy: another opening manages the device.
         """
-        self._require_manager(opening)
+        if why := self._policy.reset_refusal(opening):
+            raise Busy(why)
         self._begin_reset(ResetCause.FUNCTION_LEVEL)
         with self._idle:
             done = self._idle.wait_for(lambda: not self._resetting, _RESET_SECONDS)
@@ -211,13 +219,10 @@ class Gateware:
         """*size* bytes of BAR0; the range is inside of it."""
         if not self._link_is_up:
             return b"\xff" * size
-        first = offset & ~3
-        last = -(-(offset + size) // 4) * 4
-        words = b"".join(
-            (self._read_word(opening, at) & _LOW).to_bytes(4, "little")
-            for at in range(first, last, 4)
+        readers = self._readers
+        return read_words(
+            lambda at: readers[at](opening) & _LOW if at in readers else 0, offset, size
         )
-        return words[offset - first : offset - first + size]
 
     def write(self, opening: Opening, offset: int, data: bytes) -> None:
         """Write one or two aligned words of BAR0; anything else is ignored.
@@ -225,99 +230,29 @@ class Gateware:
         Raises:
             Busy: another opening holds that register.
         """
-        if self._link_is_up and offset % 4 == 0 and len(data) in (4, 8):
-            for at in range(0, len(data), 4):
-                value = int.from_bytes(data[at : at + 4], "little")
-                self._write_word(opening, offset + at, value)
+        if self._link_is_up:
+            for at, value in words(offset, data):
+                if at in self._writers:
+                    self._write_word(opening, at, value)
 
-    # Reading
+    def _write_word(self, opening: Opening, offset: int, value: int) -> None:
+        word, writer = self._writers[offset]
+        value &= word.mask
+        if why := self._policy.refusal(opening, word, value):
+            raise Busy(why)
+        writer(self, opening, word, value)
 
-    def _read_word(self, opening: Opening, offset: int) -> int:
-        if Reg.QUEUE <= offset < Reg.QUEUE + QUEUES * QUEUE_STRIDE:
-            number, register = divmod(offset - Reg.QUEUE, QUEUE_STRIDE)
-            return self._read_queue(self._queues[number], register)
-        if Reg.BANK <= offset < Reg.BANK + BANKS * BANK_STRIDE:
-            number, register = divmod(offset - Reg.BANK, BANK_STRIDE)
-            return self._read_bank(self._core.banks[number], register)
-        if offset == Reg.INTERRUPT_ENABLE:
-            return opening.interrupts.enabled
-        if offset == Reg.INTERRUPT_PENDING:
-            return opening.interrupts.pending
-        if Reg.FLASH <= offset < Reg.FLASH + _FLASH_BYTES:
-            return self._read_flash(offset - Reg.FLASH)
-        if self._is_injection(offset):
-            register = offset - Reg.FAULT_INJECTION
-            if register == Inject.STRUCK:
-                return self._faults.struck
-            return self._injection.get(register, 0)
-        if offset - 4 in _WIDE:
-            return _READERS[offset - 4](self) >> 32
-        return _READERS[offset](self) if offset in _READERS else 0
-
-    def _read_queue(self, queue: QueueEngine, register: int) -> int:
-        match register:
-            case Queue.RING_BASE:
-                return queue.ring_base
-            case 0x04:
-                return queue.ring_base >> 32
-            case Queue.LOG2_SIZE:
-                return queue.log2_size
-            case Queue.HEAD:
-                return queue.head
-            case Queue.TAIL:
-                return queue.tail
-            case Queue.COMPLETION_BASE:
-                return queue.completion_base
-            case 0x1C:
-                return queue.completion_base >> 32
-            case Queue.ERROR:
-                return queue.error
-            case Queue.CONTROL:
-                return QueueControl.ENABLE if queue.enabled else 0
-        return 0
-
-    def _read_bank(self, bank: Bank, register: int) -> int:
-        match register:
-            case _ if register < 32:
-                return int.from_bytes(bank.digest[register : register + 4], "little")
-            case BankReg.BASE:
-                return bank.base
-            case 0x24:
-                return bank.base >> 32
-            case BankReg.SIZE:
-                return bank.size
-            case 0x2C:
-                return bank.size >> 32
-            case BankReg.STATUS:
-                return bank.status
-            case BankReg.GENERATION:
-                return bank.generation
-            case BankReg.OWNER:
-                return bank.owner
-        return 0
-
-    def _read_flash(self, register: int) -> int:
-        flash = self._flash
-        match register:
-            case Flash.STATUS:
-                return flash.status
-            case Flash.REGION:
-                return flash.region
-            case Flash.LENGTH:
-                return flash.length
-            case Flash.PROGRESS:
-                return flash.progress
-            case Flash.REGION_SIZE:
-                return REGION_BYTES
-            case Flash.BOOTED:
-                return flash.booted
-            case Flash.SHELL_ID | 0x24:
-                at = register - Flash.SHELL_ID
-                return int.from_bytes(EMULATOR_SHELL[at : at + 4], "little")
-            case _ if Flash.ROLE_DIGEST <= register < _FLASH_BYTES:
-                number, at = divmod(register - Flash.ROLE_DIGEST, 32)
-                return int.from_bytes(flash.digest(FirmwareKind(number))[at : at + 4], "little")
-        return 0
+    def _reader(self, word: Word) -> Callable[[Opening], int]:
+        """What reads one word of BAR0."""
+        register, index, shift = word.register, word.index, 32 * word.part
+        if register.access in (Access.COMMAND, Access.W1C):
+            return lambda _: 0
+        if register.private:
+            return _PRIVATE[register]
+        whole = _READERS[type(register)][register]
+        if shift:
+            return lambda _: whole(self, index) >> shift
+        return lambda _: whole(self, index)
 
     def _state(self) -> State:
         core = self._core
@@ -333,88 +268,76 @@ class Gateware:
             return State.READY
         return State.LOADING if core.loading else State.CLEARED
 
-    # Writing
+    # What a write does, once the policy has let it pass.
 
-    def _write_word(self, opening: Opening, offset: int, value: int) -> None:
-        if Reg.QUEUE <= offset < Reg.QUEUE + QUEUES * QUEUE_STRIDE:
-            number, register = divmod(offset - Reg.QUEUE, QUEUE_STRIDE)
-            self._write_queue(opening, self._queues[number], register, value)
-            return
-        if Reg.BANK <= offset < Reg.BANK + BANKS * BANK_STRIDE:
-            number, register = divmod(offset - Reg.BANK, BANK_STRIDE)
-            if register == BankReg.OWNER:
-                self._write_lock(opening, self._core.banks[number], value)
-            return
-        if Reg.FLASH <= offset < Reg.FLASH + _FLASH_BYTES:
-            self._write_flash(opening, offset - Reg.FLASH, value)
-            return
-        if self._is_injection(offset):
-            self._write_injection(Inject(offset - Reg.FAULT_INJECTION), value)
-            return
-        match offset:
-            case Reg.INTERRUPT_ENABLE:
-                opening.interrupts.enable(value)
-            case Reg.INTERRUPT_ACK:
-                opening.interrupts.acknowledge(value)
-            case Reg.SCRATCH:
-                self._scratch = value
-            case Reg.WATCHDOG_MS:
-                self._require_manager(opening)
-                self._core.watchdog_ms = value
-            case Reg.COMMAND:
-                self._require_manager(opening)
-                if value == Command.SOFT_RESET:
-                    self._begin_reset(ResetCause.SOFT)
-                elif value == Command.CLEAR_FAULT:
-                    self._core.fault, self._core.fault_address = Fault.NONE, 0
+    def _write_command(self, opening: Opening, word: Word, value: int) -> None:
+        if value == Command.SOFT_RESET:
+            self._begin_reset(ResetCause.SOFT)
+        elif value == Command.CLEAR_FAULT:
+            self._core.fault, self._core.fault_address = Fault.NONE, 0
 
-    def _write_flash(self, opening: Opening, register: int, value: int) -> None:
-        if register == Flash.COMMAND and value in _BOOTS:
-            self._require_manager(opening)
-            self._boot(_BOOTS[value])
-            return
-        # Not just nobody else: the opening of a model's container never may.
-        if self._queues[QUEUE_MANAGEMENT].owner is not opening:
-            raise Busy("only who has the management queue changes the flash")
-        match register:
-            case Flash.REGION:
-                self._flash.region = value
-            case Flash.LENGTH:
-                self._flash.length = value
-            case Flash.UNLOCK:
-                self._flash.unlock(value)
-            case Flash.COMMAND if value in (FlashCommand.ERASE, FlashCommand.VERIFY):
-                self._flash.command(FlashCommand(value))
+    def _write_scratch(self, opening: Opening, word: Word, value: int) -> None:
+        self._scratch = value
 
-    def _write_queue(self, opening: Opening, queue: QueueEngine, register: int, value: int) -> None:
-        if register == Queue.CONTROL and not value & QueueControl.ENABLE:
-            # Whoever manages the device may take a queue from its owner.
-            if self._owner(queue) not in (None, opening):
-                self._require_manager(opening)
-            queue.abort()
-            return
-        if queue.owner is None and register in _QUEUE_SETUP:
+    def _write_watchdog(self, opening: Opening, word: Word, value: int) -> None:
+        self._core.watchdog_ms = value
+
+    def _write_interrupt_enable(self, opening: Opening, word: Word, value: int) -> None:
+        opening.interrupts.enable(value)
+
+    def _write_interrupt_ack(self, opening: Opening, word: Word, value: int) -> None:
+        opening.interrupts.acknowledge(value)
+
+    def _set_up_queue(self, opening: Opening, word: Word, value: int) -> None:
+        queue = self._queues[word.index]
+        if queue.owner is None:
             queue.owner = opening
-        if queue.owner is not opening:
-            raise Busy(f"queue {queue.number} belongs to another opening")
-        if register == Queue.TAIL:
-            queue.ring(value)
-        elif register == Queue.CONTROL:
-            if not self._resetting:
-                queue.enable()
-        elif not queue.enabled:
-            _set_up(queue, register, value)
+        if queue.enabled:
+            return
+        match word.register:
+            case Queue.RING_BASE:
+                queue.ring_base = _with_word(queue.ring_base, word.part, value)
+            case Queue.LOG2_SIZE:
+                queue.log2_size = value
+            case Queue.COMPLETION_BASE:
+                queue.completion_base = _with_word(queue.completion_base, word.part, value)
 
-    def _is_injection(self, offset: int) -> bool:
-        known = offset - Reg.FAULT_INJECTION in Inject.__members__.values()
-        return known and Capability.FAULT_INJECTION in self._capabilities
+    def _ring_doorbell(self, opening: Opening, word: Word, value: int) -> None:
+        self._queues[word.index].ring(value)
 
-    def _write_injection(self, register: Inject, value: int) -> None:
-        if register in _INJECT_ARGUMENTS:
-            self._injection[register] = value
-        elif register is Inject.ARM and not value:
+    def _control_queue(self, opening: Opening, word: Word, value: int) -> None:
+        queue = self._queues[word.index]
+        if not value:
+            queue.abort()
+        elif not self._resetting:
+            queue.enable()
+
+    def _write_lock(self, opening: Opening, word: Word, value: int) -> None:
+        if self._policy.lock(opening, word.index, value):
+            self._core.banks[word.index].owner = value
+
+    def _command_flash(self, opening: Opening, word: Word, value: int) -> None:
+        if value in _BOOTS:
+            self._boot(_BOOTS[value])
+        elif value in (FlashCommand.ERASE, FlashCommand.VERIFY):
+            self._flash.command(FlashCommand(value))
+
+    def _write_flash_region(self, opening: Opening, word: Word, value: int) -> None:
+        self._flash.region = value
+
+    def _write_flash_length(self, opening: Opening, word: Word, value: int) -> None:
+        self._flash.length = value
+
+    def _unlock_flash(self, opening: Opening, word: Word, value: int) -> None:
+        self._flash.unlock(value)
+
+    def _write_injection(self, opening: Opening, word: Word, value: int) -> None:
+        self._injection[word.register] = value
+
+    def _arm_injection(self, opening: Opening, word: Word, value: int) -> None:
+        if not value:
             self._faults.disarm()
-        elif register is Inject.ARM and value in Injection.__members__.values():
+        elif value in Injection.__members__.values():
             values = self._injection
             chance = values[Inject.CHANCE] / (1 << 32) or 1.0
             self._faults.arm(
@@ -427,21 +350,6 @@ class Gateware:
                     chance,
                 )
             )
-
-    def _write_lock(self, opening: Opening, bank: Bank, value: int) -> None:
-        if value == 0 and bank.holder in (None, opening):
-            bank.owner, bank.holder = 0, None
-        elif value and not bank.owner:
-            bank.owner, bank.holder = value, opening
-
-    def _require_manager(self, opening: Opening) -> None:
-        """While someone owns the management queue, the device as a whole is theirs."""
-        if self._owner(self._queues[QUEUE_MANAGEMENT]) not in (None, opening):
-            raise Busy("another opening manages the device")
-
-    def _owner(self, queue: QueueEngine) -> Opening | None:
-        """Unless it is gone: what hangs may keep its queue longer than that."""
-        return queue.owner if queue.owner in self._openings else None
 
     # Resets
 
@@ -475,6 +383,8 @@ class Gateware:
         with self._idle:
             if self._resetting and not any(queue.enabled for queue in self._queues):
                 self._core.reset()
+                if self._cause is not ResetCause.SOFT:
+                    self._clear_registers()
                 if self._booting is not None:
                     self._flash.boot(self._booting)
                     self._booting = None
@@ -483,23 +393,23 @@ class Gateware:
                 self._resetting = False
                 self._idle.notify_all()
 
+    def _clear_registers(self) -> None:
+        """Those that a soft reset keeps, and whose opening does not lose them otherwise."""
+        self._core.watchdog_ms = 0
+        for queue in self._queues:
+            queue.clear()
+        self._policy.unlock_all()
+        for bank in self._core.banks:
+            bank.owner = 0
+
     def _signal_event(self) -> None:
         for opening in self._openings:
             opening.interrupts.trigger(0)
 
 
-def _set_up(queue: QueueEngine, register: int, value: int) -> None:
-    match register:
-        case Queue.RING_BASE:
-            queue.ring_base = queue.ring_base & ~_LOW | value
-        case 0x04:
-            queue.ring_base = queue.ring_base & _LOW | value << 32
-        case Queue.LOG2_SIZE:
-            queue.log2_size = value
-        case Queue.COMPLETION_BASE:
-            queue.completion_base = queue.completion_base & ~_LOW | value
-        case 0x1C:
-            queue.completion_base = queue.completion_base & _LOW | value << 32
+def _with_word(whole: int, part: int, value: int) -> int:
+    """*whole* with another value of its word number *part*."""
+    return whole & ~(_LOW << 32 * part) | value << 32 * part
 
 
 _INJECT_ARGUMENTS: Final = (
@@ -518,53 +428,121 @@ _BOOTS: Final[dict[int, FirmwareKind]] = {
     FlashCommand.BOOT_ROLE: FirmwareKind.ROLE,
     FlashCommand.BOOT_GOLDEN: FirmwareKind.GOLDEN,
 }
-_QUEUE_SETUP: Final = {Queue.RING_BASE, 0x04, Queue.LOG2_SIZE, Queue.COMPLETION_BASE, 0x1C}
-_WIDE: Final = {
-    Reg.GATEWARE_ID,
-    Reg.DRAM_SIZE,
-    Reg.FAULT_ADDRESS,
-    Reg.CYCLES,
-    Reg.BUSY_CYCLES,
-    Reg.STALL_CYCLES,
-    Reg.BYTES_READ,
-    Reg.BYTES_WRITTEN,
+_Reader = Callable[[Gateware, int], int]
+"""Gives a whole register of block number *index*."""
+_Writer = Callable[[Gateware, Opening, Word, int], None]
+_READERS: Final[dict[type[Register], dict[int, _Reader]]] = {
+    Reg: {
+        Reg.MAGIC: lambda device, _: MAGIC,
+        Reg.ABI: lambda device, _: device._flash.header.abi if device._flash.header else ABI,
+        Reg.GATEWARE_ID: lambda device, _: (
+            int.from_bytes(device._flash.header.gateware_id, "little")
+            if device._flash.header
+            else 0
+        ),
+        Reg.ARRAY_TI: lambda device, _: device._core.array.ti,
+        Reg.ARRAY_TO: lambda device, _: device._core.array.to,
+        Reg.ARRAY_TP: lambda device, _: device._core.array.tp,
+        Reg.CAPABILITIES: lambda device, _: device._capabilities,
+        Reg.ACTIVATION_BUFFER: lambda device, _: _ACTIVATION_BUFFER,
+        Reg.WEIGHT_BUFFER: lambda device, _: _WEIGHT_BUFFER,
+        Reg.DRAM_SIZE: lambda device, _: device._core.dram.size,
+        Reg.SCRATCH: lambda device, _: device._scratch,
+        Reg.CLOCK_KHZ: lambda device, _: CLOCK_KHZ,
+        Reg.STATE: lambda device, _: device._state(),
+        Reg.RESET_CAUSE: lambda device, _: device._cause,
+        Reg.WATCHDOG_MS: lambda device, _: device._core.watchdog_ms,
+        Reg.TEMPERATURE_MC: lambda device, _: int(
+            device._core.thermal.celsius(running=device._core.running) * 1000
+        ),
+        Reg.POWER_MW: lambda device, _: _RUN_POWER_MW if device._core.running else _IDLE_POWER_MW,
+        Reg.ECC_CORRECTED: lambda device, _: device._core.counters.ecc_corrected,
+        Reg.ECC_UNCORRECTED: lambda device, _: device._core.counters.ecc_uncorrected,
+        Reg.SEU_COUNT: lambda device, _: device._core.counters.seu,
+        Reg.DRAM_CALIBRATED: lambda device, _: int(device._core.counters.calibrated),
+        Reg.FAULT_CODE: lambda device, _: device._core.fault,
+        Reg.FAULT_ADDRESS: lambda device, _: device._core.fault_address,
+        Reg.TIMEOUTS: lambda device, _: device._core.counters.timeouts,
+        Reg.CYCLES: lambda device, _: device._core.counters.cycles,
+        Reg.BUSY_CYCLES: lambda device, _: device._core.counters.busy,
+        Reg.STALL_CYCLES: lambda device, _: device._core.counters.stalls,
+        Reg.BYTES_READ: lambda device, _: device._core.counters.read,
+        Reg.BYTES_WRITTEN: lambda device, _: device._core.counters.written,
+        Reg.ACTIVE_BANK: lambda device, _: (
+            NO_BANK if device._core.active is None else device._core.active
+        ),
+    },
+    Queue: {
+        Queue.RING_BASE: lambda device, index: device._queues[index].ring_base,
+        Queue.LOG2_SIZE: lambda device, index: device._queues[index].log2_size,
+        Queue.HEAD: lambda device, index: device._queues[index].head,
+        Queue.TAIL: lambda device, index: device._queues[index].tail,
+        Queue.COMPLETION_BASE: lambda device, index: device._queues[index].completion_base,
+        Queue.ERROR: lambda device, index: device._queues[index].error,
+        Queue.CONTROL: lambda device, index: device._queues[index].enabled * _ENABLE,
+    },
+    BankReg: {
+        BankReg.DIGEST: lambda device, index: int.from_bytes(
+            device._core.banks[index].digest, "little"
+        ),
+        BankReg.BASE: lambda device, index: device._core.banks[index].base,
+        BankReg.SIZE: lambda device, index: device._core.banks[index].size,
+        BankReg.STATUS: lambda device, index: device._core.banks[index].status,
+        BankReg.GENERATION: lambda device, index: device._core.banks[index].generation,
+        BankReg.OWNER: lambda device, index: device._core.banks[index].owner,
+    },
+    Flash: {
+        Flash.STATUS: lambda device, _: device._flash.status,
+        Flash.REGION: lambda device, _: device._flash.region,
+        Flash.LENGTH: lambda device, _: device._flash.length,
+        Flash.PROGRESS: lambda device, _: device._flash.progress,
+        Flash.REGION_SIZE: lambda device, _: REGION_BYTES,
+        Flash.BOOTED: lambda device, _: device._flash.booted,
+        Flash.SHELL_ID: lambda device, _: int.from_bytes(EMULATOR_SHELL, "little"),
+        Flash.ROLE_DIGEST: lambda device, _: int.from_bytes(
+            device._flash.digest(FirmwareKind.ROLE), "little"
+        ),
+        Flash.GOLDEN_DIGEST: lambda device, _: int.from_bytes(
+            device._flash.digest(FirmwareKind.GOLDEN), "little"
+        ),
+    },
+    Inject: {
+        Inject.VALUE: lambda device, _: device._injection[Inject.VALUE],
+        Inject.MILLISECONDS: lambda device, _: device._injection[Inject.MILLISECONDS],
+        Inject.AFTER: lambda device, _: device._injection[Inject.AFTER],
+        Inject.TIMES: lambda device, _: device._injection[Inject.TIMES],
+        Inject.CHANCE: lambda device, _: device._injection[Inject.CHANCE],
+        Inject.STRUCK: lambda device, _: device._faults.struck,
+    },
 }
-_READERS: Final[dict[int, Callable[[Gateware], int]]] = {
-    Reg.MAGIC: lambda _: MAGIC,
-    Reg.ABI: lambda device: device._flash.header.abi if device._flash.header else ABI,
-    Reg.GATEWARE_ID: lambda device: (
-        int.from_bytes(device._flash.header.gateware_id, "little") if device._flash.header else 0
-    ),
-    Reg.ARRAY_TI: lambda device: device._core.array.ti,
-    Reg.ARRAY_TO: lambda device: device._core.array.to,
-    Reg.ARRAY_TP: lambda device: device._core.array.tp,
-    Reg.CAPABILITIES: lambda device: device._capabilities,
-    Reg.ACTIVATION_BUFFER: lambda _: _ACTIVATION_BUFFER,
-    Reg.WEIGHT_BUFFER: lambda _: _WEIGHT_BUFFER,
-    Reg.DRAM_SIZE: lambda device: device._core.dram.size,
-    Reg.SCRATCH: lambda device: device._scratch,
-    Reg.CLOCK_KHZ: lambda _: CLOCK_KHZ,
-    Reg.STATE: lambda device: device._state(),
-    Reg.RESET_CAUSE: lambda device: device._cause,
-    Reg.WATCHDOG_MS: lambda device: device._core.watchdog_ms,
-    Reg.TEMPERATURE_MC: lambda device: int(
-        device._core.thermal.celsius(running=device._core.running) * 1000
-    ),
-    Reg.POWER_MW: lambda device: _RUN_POWER_MW if device._core.running else _IDLE_POWER_MW,
-    Reg.ECC_CORRECTED: lambda device: device._core.counters.ecc_corrected,
-    Reg.ECC_UNCORRECTED: lambda device: device._core.counters.ecc_uncorrected,
-    Reg.SEU_COUNT: lambda device: device._core.counters.seu,
-    Reg.DRAM_CALIBRATED: lambda device: int(device._core.counters.calibrated),
-    Reg.FAULT_CODE: lambda device: device._core.fault,
-    Reg.FAULT_ADDRESS: lambda device: device._core.fault_address,
-    Reg.TIMEOUTS: lambda device: device._core.counters.timeouts,
-    Reg.CYCLES: lambda device: device._core.counters.cycles,
-    Reg.BUSY_CYCLES: lambda device: device._core.counters.busy,
-    Reg.STALL_CYCLES: lambda device: device._core.counters.stalls,
-    Reg.BYTES_READ: lambda device: device._core.counters.read,
-    Reg.BYTES_WRITTEN: lambda device: device._core.counters.written,
-    Reg.ACTIVE_BANK: lambda device: (
-        _NO_BANK if device._core.active is None else device._core.active
-    ),
+_PRIVATE: Final[dict[int, Callable[[Opening], int]]] = {
+    Reg.INTERRUPT_ENABLE: lambda opening: opening.interrupts.enabled,
+    Reg.INTERRUPT_PENDING: lambda opening: opening.interrupts.pending,
 }
-assert max(_READERS) < BAR0_SIZE
+_WRITERS: Final[dict[type[Register], dict[int, _Writer]]] = {
+    Reg: {
+        Reg.COMMAND: Gateware._write_command,
+        Reg.SCRATCH: Gateware._write_scratch,
+        Reg.WATCHDOG_MS: Gateware._write_watchdog,
+        Reg.INTERRUPT_ENABLE: Gateware._write_interrupt_enable,
+        Reg.INTERRUPT_ACK: Gateware._write_interrupt_ack,
+    },
+    Queue: {
+        Queue.RING_BASE: Gateware._set_up_queue,
+        Queue.LOG2_SIZE: Gateware._set_up_queue,
+        Queue.COMPLETION_BASE: Gateware._set_up_queue,
+        Queue.TAIL: Gateware._ring_doorbell,
+        Queue.CONTROL: Gateware._control_queue,
+    },
+    BankReg: {BankReg.OWNER: Gateware._write_lock},
+    Flash: {
+        Flash.COMMAND: Gateware._command_flash,
+        Flash.REGION: Gateware._write_flash_region,
+        Flash.LENGTH: Gateware._write_flash_length,
+        Flash.UNLOCK: Gateware._unlock_flash,
+    },
+    Inject: {
+        **dict.fromkeys(_INJECT_ARGUMENTS, Gateware._write_injection),
+        Inject.ARM: Gateware._arm_injection,
+    },
+}

@@ -19,6 +19,8 @@ __all__ = ["DmaFault", "Dram", "HostMemory"]
 
 _MAP_NORESERVE: Final = 0x4000
 """Of <sys/mman.h> on Linux; Python does not name it."""
+_READ: Final = int(DmaFlag.READ)
+_WRITE: Final = int(DmaFlag.WRITE)
 _CHUNK: Final = 4 << 20
 """Bytes copied before the lock is let go, so that an unmap waits a millisecond at most."""
 _MAX_REGIONS: Final = 65535
@@ -84,7 +86,7 @@ class _File:
 class _Region:
     address: int
     size: int
-    flags: DmaFlag
+    flags: int
     file: _File | None
     """None where the client gave no descriptor: such memory is known, but out of reach."""
     offset: int
@@ -124,7 +126,7 @@ class HostMemory:
             if self._closed or len(self._regions) >= _MAX_REGIONS:
                 raise OSError(errno.ENOSPC, f"at most {_MAX_REGIONS} regions")
             file = None if fd is None else self._file(fd, offset, size, flags)
-            self._regions.insert(at, _Region(address, size, flags, file, offset))
+            self._regions.insert(at, _Region(address, size, int(flags), file, offset))
             self._starts.insert(at, address)
 
     def unmap(self, address: int, size: int) -> None:
@@ -160,7 +162,7 @@ class HostMemory:
             DmaFault: they are not mapped for reading, or not in one region.
         """
         with self._lock:
-            data, start = self._find(address, size, DmaFlag.READ)
+            data, start = self._find(address, size, _READ)
             return data[start : start + size]
 
     def read(self, address: int, into: memoryview) -> None:
@@ -169,7 +171,7 @@ class HostMemory:
         Raises:
             DmaFault: a part of the range is not mapped for reading.
         """
-        self._copy(address, into, DmaFlag.READ)
+        self._copy(address, into, _READ)
 
     def write(self, address: int, data: memoryview | bytes) -> None:
         """Copy to the host.
@@ -177,7 +179,7 @@ class HostMemory:
         Raises:
             DmaFault: a part of the range is not mapped for writing.
         """
-        self._copy(address, memoryview(data), DmaFlag.WRITE)
+        self._copy(address, memoryview(data), _WRITE)
 
     def write_ordered(self, address: int, first: bytes, second: bytes) -> None:
         """Write two parts that follow each other, so that who sees the second sees the first.
@@ -188,12 +190,12 @@ class HostMemory:
             DmaFault: they are not mapped for writing, or not in one region.
         """
         with self._lock:
-            data, start = self._find(address, len(first) + len(second), DmaFlag.WRITE)
+            data, start = self._find(address, len(first) + len(second), _WRITE)
             middle = start + len(first)
             data[start:middle] = first
             data[middle : middle + len(second)] = second
 
-    def _copy(self, address: int, local: memoryview, access: DmaFlag) -> None:
+    def _copy(self, address: int, local: memoryview, access: int) -> None:
         done = 0
         while done < len(local):
             with self._lock:
@@ -203,7 +205,7 @@ class HostMemory:
                 assert region.file is not None
                 start = region.offset + within
                 with memoryview(region.file.data) as view:
-                    if access is DmaFlag.READ:
+                    if access == _READ:
                         local[done : done + count] = view[start : start + count]
                     else:
                         view[start : start + count] = local[done : done + count]
@@ -231,17 +233,17 @@ class HostMemory:
                 if self._files.get(region.file.key) is region.file:
                     del self._files[region.file.key]
 
-    def _find(self, address: int, size: int, access: DmaFlag) -> tuple[mmap.mmap, int]:
+    def _find(self, address: int, size: int, access: int) -> tuple[mmap.mmap, int]:
         """The mapping that holds a whole range, and where in it."""
         region = self._region(address, access)
         if address + size > region.address + region.size or region.file is None:
             raise DmaFault(f"host range {address:#x} + {size} is not in one region")
         return region.file.data, region.offset + address - region.address
 
-    def _region(self, address: int, access: DmaFlag) -> _Region:
+    def _region(self, address: int, access: int) -> _Region:
         at = bisect.bisect_right(self._starts, address) - 1
         if at >= 0:
             region = self._regions[at]
             if address < region.address + region.size and region.file and region.flags & access:
                 return region
-        raise DmaFault(f"host address {address:#x} is not mapped for {access.name}")
+        raise DmaFault(f"host address {address:#x} is not mapped for {DmaFlag(access).name}")

@@ -12,6 +12,8 @@ from edged.emulator._core import Cancellation, Core, Push
 from edged.emulator._interrupts import Interrupts
 from edged.emulator._memory import DmaFault, HostMemory
 from edged.npu.registers import (
+    MAX_LOG2_SIZE,
+    RING_ALIGN,
     Completion,
     Descriptor,
     DescriptorFlag,
@@ -24,7 +26,7 @@ __all__ = ["Opening", "QueueEngine"]
 
 _LOG = logging.getLogger(__name__)
 _MODULO: Final = 0xFFFF_FFFF
-_LOG2_SIZES: Final = range(1, 13)
+_INTERRUPT: Final = int(DescriptorFlag.INTERRUPT)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +69,11 @@ class QueueEngine:
         self._thread = threading.Thread(target=self._serve, name=f"queue{number}", daemon=True)
         self._thread.start()
 
+    def clear(self) -> None:
+        """Forget what was set up, as after power-on. For a queue that is not enabled."""
+        self.ring_base = self.log2_size = self.completion_base = self.head = self.tail = 0
+        self.error = Status.OK
+
     def enable(self) -> None:
         """Start at head = tail = 0, sequence 1."""
         with self._changed:
@@ -75,9 +82,9 @@ class QueueEngine:
             self.head = self.tail = 0
             self._sequence = 1
             self.error = Status.OK
-            if self.log2_size not in _LOG2_SIZES:
+            if not 1 <= self.log2_size <= MAX_LOG2_SIZE:
                 self.error = Status.BAD_LENGTH
-            elif (self.ring_base | self.completion_base) % 64:
+            elif (self.ring_base | self.completion_base) % RING_ALIGN:
                 self.error = Status.BAD_ADDRESS
             if self.error is not Status.OK:
                 return
@@ -164,9 +171,7 @@ class QueueEngine:
         at = Completion.SEQUENCE_OFFSET
         opening.memory.write_ordered(address, entry[:at], entry[at:])
         self._sequence = (self._sequence + 1) & _MODULO
-        if descriptor.flags & DescriptorFlag.INTERRUPT and not self._core.faults.strike(
-            Injection.LOST_INTERRUPT
-        ):
+        if descriptor.flags & _INTERRUPT and not self._core.faults.strike(Injection.LOST_INTERRUPT):
             opening.interrupts.trigger(interrupt_of_queue(self.number))
 
     def _finish_abort(self, opening: Opening) -> None:

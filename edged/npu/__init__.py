@@ -9,26 +9,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edged.npu import numerics, registers
+    from edged.npu import numerics, registers, regmap
     from edged.npu.firmware import (
         EMULATOR_SHELL,
-        MAX_FIRMWARE_BYTES,
         Firmware,
         FirmwareHeader,
-        FirmwareKind,
         parse_firmware,
         parse_firmware_header,
         serialize_firmware,
     )
     from edged.npu.graph import ACCUMULATOR_BOUND, DType, Layer, Op, ProgramImage, Tensor
     from edged.npu.image import (
-        MAX_IMAGE_BYTES,
         image_digest,
         parse_image,
         serialize_image,
         weights_bytes,
     )
-    from edged.npu.registers import ABI, Array
+    from edged.npu.registers import Array
+    from edged.npu.regmap import ABI, MAX_FIRMWARE_BYTES, MAX_IMAGE_BYTES, FirmwareKind
 
 __all__ = [
     "ABI",
@@ -51,19 +49,20 @@ __all__ = [
     "parse_firmware_header",
     "parse_image",
     "registers",
+    "regmap",
     "serialize_firmware",
     "serialize_image",
     "weights_bytes",
 ]
 
 _PLACES = {
-    "ABI": "registers",
+    **dict.fromkeys(("ABI", "MAX_FIRMWARE_BYTES", "MAX_IMAGE_BYTES", "FirmwareKind"), "regmap"),
     "Array": "registers",
     **dict.fromkeys(
         ("ACCUMULATOR_BOUND", "DType", "Layer", "Op", "ProgramImage", "Tensor"), "graph"
     ),
     **dict.fromkeys(
-        ("MAX_IMAGE_BYTES", "image_digest", "parse_image", "serialize_image", "weights_bytes"),
+        ("image_digest", "parse_image", "serialize_image", "weights_bytes"),
         "image",
     ),
 }
@@ -73,6 +72,6 @@ def __getattr__(name: str) -> object:
     """Import on first use: who wants the registers alone need not wait for NumPy, 100 ms."""
     if name not in __all__:
         raise AttributeError(name)
-    if name in ("numerics", "registers"):
+    if name in ("numerics", "registers", "regmap"):
         return import_module(f"edged.npu.{name}")
     return getattr(import_module(f"edged.npu.{_PLACES.get(name, 'firmware')}"), name)

@@ -1,28 +1,11 @@
 """A firmware file: what is written into a region of the card's flash, byte for byte.
 
-Little endian, a header of 128 bytes and the payload, which is the gateware itself (for an FPGA its
-bitstream):
-
-====== ===== =================================================================
-offset bytes
-====== ===== =================================================================
-0      8     ``EDGEFW\\0\\0``
-8      2     version of this format, 1
-10     2     :class:`FirmwareKind`
-12     2     ABI that the gateware implements
-14     6     its array: TI, TO, TP
-20     4     length of the payload
-24     8     shell that it was built for: the part of the FPGA that stays
-32     32    blake2s of the payload; its first 8 bytes are the gateware id
-64     32    name, UTF-8, padded with zeros
-96     28    zeros
-124    4     CRC32C of the 124 bytes before
-====== ===== =================================================================
+A header, :data:`~edged.npu.regmap.FIRMWARE_HEADER`, and the payload, which is the gateware itself
+(for an FPGA its bitstream).
 """
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import struct
 from dataclasses import dataclass
@@ -31,7 +14,15 @@ from typing import Final
 import google_crc32c
 
 from edged.errors import ImageError
-from edged.npu.registers import MAX_ARRAY_SIZE, Array
+from edged.npu.registers import Array
+from edged.npu.regmap import (
+    FIRMWARE_HEADER,
+    FIRMWARE_MAGIC,
+    FIRMWARE_VERSION,
+    MAX_ARRAY_SIZE,
+    MAX_FIRMWARE_BYTES,
+    FirmwareKind,
+)
 
 __all__ = [
     "EMULATOR_SHELL",
@@ -45,27 +36,14 @@ __all__ = [
     "serialize_firmware",
 ]
 
-FIRMWARE_HEADER_BYTES: Final = 128
-MAX_FIRMWARE_BYTES: Final = 64 << 20
-"""Header and payload."""
+FIRMWARE_HEADER_BYTES: Final = FIRMWARE_HEADER.size
 
 EMULATOR_SHELL: Final = hashlib.blake2s(b"edged emulator's shell").digest()[:8]
 """The shell of the emulated card; each board has one of its own."""
 
-_MAGIC: Final = b"EDGEFW\0\0"
-_VERSION: Final = 1
-_HEADER: Final = struct.Struct("<8sHHHHHHI8s32s32s28x")
-_CRC: Final = struct.Struct("<I")
+_HEADER: Final = struct.Struct(FIRMWARE_HEADER.format)
+_CRC_AT: Final = FIRMWARE_HEADER.offset("crc")
 _MAX_NAME_BYTES: Final = 32
-
-
-class FirmwareKind(enum.IntEnum):
-    """Which region of the flash it is for; the value is the region's number."""
-
-    ROLE = 0
-    """What computes."""
-    GOLDEN = 1
-    """What boots when there is no sound role: it can be flashed, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +117,18 @@ def parse_firmware_header(data: bytes) -> FirmwareHeader:
     Raises:
         ImageError: it is no header, or a damaged one.
     """
-    if len(data) < FIRMWARE_HEADER_BYTES or data[:8] != _MAGIC:
+    if len(data) < FIRMWARE_HEADER_BYTES or data[:8] != FIRMWARE_MAGIC:
         raise ImageError(
-            f"cannot read firmware: it does not start with {_MAGIC.rstrip(bytes(1)).decode()!r}"
-            " and a header; is this a firmware image?"
+            "cannot read firmware: it does not start with"
+            f" {FIRMWARE_MAGIC.rstrip(bytes(1)).decode()!r} and a header; is this a firmware image?"
         )
-    (crc,) = _CRC.unpack_from(data, _HEADER.size)
-    if google_crc32c.value(bytes(data[: _HEADER.size])) != crc:
+    _, version, kind, abi, ti, to, tp, length, shell, digest, name, _, crc = _HEADER.unpack_from(
+        data
+    )
+    if google_crc32c.value(bytes(data[:_CRC_AT])) != crc:
         raise ImageError("cannot read firmware: the CRC of its header is wrong; fetch it again")
-    _, version, kind, abi, ti, to, tp, length, shell, digest, name = _HEADER.unpack_from(data)
-    if version != _VERSION:
-        raise ImageError(f"cannot read firmware: format {version}, wanted {_VERSION}")
+    if version != FIRMWARE_VERSION:
+        raise ImageError(f"cannot read firmware: format {version}, wanted {FIRMWARE_VERSION}")
     if kind not in FirmwareKind.__members__.values():
         raise ImageError(f"cannot read firmware: kind {kind}, wanted 0 (role) or 1 (golden)")
     if not 0 < length <= MAX_FIRMWARE_BYTES - FIRMWARE_HEADER_BYTES:
@@ -186,8 +165,8 @@ def serialize_firmware(
         raise ImageError(f"cannot write firmware: a shell of {len(shell)} bytes, wanted 8")
     digest = hashlib.blake2s(payload).digest()
     header = _HEADER.pack(
-        _MAGIC,
-        _VERSION,
+        FIRMWARE_MAGIC,
+        FIRMWARE_VERSION,
         kind,
         abi,
         array.ti,
@@ -197,5 +176,8 @@ def serialize_firmware(
         shell,
         digest,
         encoded,
-    )
-    return header + _CRC.pack(google_crc32c.value(header)) + payload
+        b"",
+        0,
+    )[:_CRC_AT]
+    crc: int = google_crc32c.value(header)
+    return header + crc.to_bytes(4, "little") + payload

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edged.npu.registers import ABI, Array
+from edged.npu.registers import Array
+from edged.npu.regmap import ABI, ElementType
+from edged.npu.regmap import LayerOp as Op
 
 __all__ = ["ACCUMULATOR_BOUND", "DType", "Layer", "Op", "ProgramImage", "Tensor"]
 
@@ -20,8 +22,8 @@ ACCUMULATOR_BOUND = 1 << 24
 class DType(enum.IntEnum):
     """Element type of an activation tensor; the zero point is 0 in both."""
 
-    U8 = 1
-    S8 = 2
+    U8 = ElementType.U8
+    S8 = ElementType.S8
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -34,21 +36,6 @@ class DType(enum.IntEnum):
     @property
     def highest(self) -> int:
         return 255 if self is DType.U8 else 127
-
-
-class Op(enum.IntEnum):
-    """What a layer computes; :mod:`edged.npu.numerics` defines each."""
-
-    CONV = 1
-    """Convolution, grouped or depthwise too. Gemm is one of 1×1 or of the whole plane."""
-    ADD = 2
-    MAXPOOL = 3
-    AVGPOOL = 4
-    """Global average pooling is one over the whole plane."""
-    CONCAT = 5
-    """Along channels."""
-    RESCALE = 6
-    """Another exponent, dtype or other bounds for the same values."""
 
 
 @dataclass(frozen=True, slots=True)

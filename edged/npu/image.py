@@ -1,12 +1,7 @@
 """The program image: the one file a device is given.
 
-Layout, little endian::
-
-    header      magic "EDGEIMG\\0", ABI, array, DRAM need, section count, blake2s over all the rest
-    table       per section: kind, CRC32C, offset, length
-    io          inputs and outputs: tensor index, dtype, shape, exponent, address, name
-    layers      every tensor, then every layer in execution order
-    weights     s8 weights, s32 biases, u8 shifts, addressed by the layers; 64-byte aligned
+A header, a table of sections, and the sections (:class:`~edged.npu.regmap.Section`). The records
+that they are made of are data in :mod:`edged.npu.regmap`, with what each field means.
 
 The digest is blake2s over the whole file with the digest field zero. Parsing checks every offset,
 count and index before it is used, so an image may come from anyone.
@@ -14,12 +9,11 @@ count and index before it is used, so an image may come from anyone.
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import struct
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -28,7 +22,19 @@ import numpy.typing as npt
 from edged.errors import ImageError
 from edged.npu._check import check_image
 from edged.npu.graph import DType, Layer, Op, ProgramImage, Tensor
-from edged.npu.registers import ABI, Array
+from edged.npu.registers import Array
+from edged.npu.regmap import (
+    ABI,
+    IMAGE_HEADER,
+    IMAGE_LAYER,
+    IMAGE_MAGIC,
+    IMAGE_OPERAND,
+    IMAGE_SECTION,
+    IMAGE_TENSOR,
+    MAX_ARRAY_SIZE,
+    MAX_IMAGE_BYTES,
+    Section,
+)
 
 __all__ = [
     "MAX_IMAGE_BYTES",
@@ -38,24 +44,15 @@ __all__ = [
     "weights_bytes",
 ]
 
-MAX_IMAGE_BYTES: Final = 1 << 30
-_MAGIC = b"EDGEIMG\0"
-_HEADER = struct.Struct("<8sHHHHIIQQ32s")
-_SECTION = struct.Struct("<IIQQ")
-_TENSOR = struct.Struct("<BbHIIIQ")
-_IO = struct.Struct("<BBHI")
-_LAYER = struct.Struct("<BBHIHH10HIiiIQQQI")
-_OPERAND = struct.Struct("<IBBH")
+_HEADER = struct.Struct(IMAGE_HEADER.format)
+_SECTION = struct.Struct(IMAGE_SECTION.format)
+_TENSOR = struct.Struct(IMAGE_TENSOR.format)
+_LAYER = struct.Struct(IMAGE_LAYER.format)
+_OPERAND = struct.Struct(IMAGE_OPERAND.format)
 _ALIGN = 64
 _MAX_TENSORS = 1 << 16
 _MAX_NAME = 1024
 _MAX_DIM = 1 << 20
-
-
-class _Section(enum.IntEnum):
-    IO = 1
-    LAYERS = 2
-    WEIGHTS = 3
 
 
 def serialize_image(image: ProgramImage) -> bytes:
@@ -74,9 +71,9 @@ def serialize_image(image: ProgramImage) -> bytes:
     for index in (*image.inputs, *image.outputs):
         io += struct.pack("<I", index) + _pack_tensor(image.tensors[index])
     sections = (
-        (_Section.IO, bytes(io)),
-        (_Section.LAYERS, bytes(body)),
-        (_Section.WEIGHTS, bytes(weights.data)),
+        (Section.IO, bytes(io)),
+        (Section.LAYERS, bytes(body)),
+        (Section.WEIGHTS, bytes(weights.data)),
     )
     offset = _aligned(_HEADER.size + len(sections) * _SECTION.size)
     table = bytearray()
@@ -87,7 +84,7 @@ def serialize_image(image: ProgramImage) -> bytes:
         offset = _aligned(offset + len(data))
     out = bytearray(offset)
     array = image.array
-    header = (_MAGIC, image.abi, array.ti, array.to, array.tp, len(sections), 0)
+    header = (IMAGE_MAGIC, image.abi, array.ti, array.to, array.tp, len(sections), 0)
     out[: _HEADER.size] = _HEADER.pack(*header, image.dram_bytes, len(out), b"")
     out[_HEADER.size : _HEADER.size + len(table)] = table
     for at, data in placed:
@@ -112,8 +109,10 @@ def parse_image(data: bytes | memoryview) -> ProgramImage:
             f"cannot read program image: {len(view)} bytes, a header has {_HEADER.size}"
         )
     magic, abi, ti, to, tp, count, _, dram, total, digest = _HEADER.unpack_from(view)
-    if magic != _MAGIC:
-        raise ImageError(f"cannot read program image: it starts with {magic!r}, not {_MAGIC!r}")
+    if magic != IMAGE_MAGIC:
+        raise ImageError(
+            f"cannot read program image: it starts with {magic!r}, not {IMAGE_MAGIC!r}"
+        )
     if abi != ABI:
         raise ImageError(f"cannot read program image: ABI {abi}, this build reads ABI {ABI}")
     if total != len(view) or total > MAX_IMAGE_BYTES:
@@ -122,11 +121,11 @@ def parse_image(data: bytes | memoryview) -> ProgramImage:
         )
     if image_digest(view) != digest:
         raise ImageError("cannot read program image: its digest does not match its contents")
-    if not all(0 < n <= 1024 for n in (ti, to, tp)):
+    if not all(0 < n <= MAX_ARRAY_SIZE for n in (ti, to, tp)):
         raise ImageError(f"cannot read program image: array {ti}x{to}x{tp} is out of range")
     sections = _parse_sections(view, count)
-    weights = sections[_Section.WEIGHTS]
-    reader = _Reader(sections[_Section.LAYERS], "layers")
+    weights = sections[Section.WEIGHTS]
+    reader = _Reader(sections[Section.LAYERS], "layers")
     n_tensors, n_layers = reader.take(struct.Struct("<II"))
     if n_tensors > _MAX_TENSORS or n_layers > _MAX_TENSORS:
         raise ImageError(
@@ -136,7 +135,7 @@ def parse_image(data: bytes | memoryview) -> ProgramImage:
     tensors = tuple(_parse_tensor(reader) for _ in range(n_tensors))
     layers = tuple(_parse_layer(reader, weights, tensors) for _ in range(n_layers))
     reader.end()
-    inputs, outputs = _parse_io(_Reader(sections[_Section.IO], "io"), tensors)
+    inputs, outputs = _parse_io(_Reader(sections[Section.IO], "io"), tensors)
     image = ProgramImage(
         Array(ti, to, tp), tensors, layers, inputs, outputs, dram, abi, bytes(digest)
     )
@@ -167,7 +166,7 @@ def _parse_sections(view: memoryview, count: int) -> dict[int, memoryview]:
         if kind in sections:
             raise ImageError(f"cannot read program image: section {kind} stands twice")
         sections[kind] = data
-    for kind in _Section:
+    for kind in Section:
         if kind not in sections:
             raise ImageError(f"cannot read program image: section {kind.name.lower()} is missing")
     return sections

@@ -92,7 +92,7 @@ class OnABus:
     def reset_bus(self, step: Step) -> None:
         self.taken.append(step)
         if step is Step.BUS_RESET:
-            self._inner.region_write(Reg.FLASH + Flash.COMMAND, FlashCommand.BOOT_ROLE)
+            self._inner.region_write(Flash.COMMAND.address(), FlashCommand.BOOT_ROLE)
             while self._inner.region_read(Reg.STATE) == State.RESETTING:
                 pass
 
@@ -146,7 +146,7 @@ def test_a_card_is_removed_once_before_the_golden_image(hung: Any) -> None:
     device = Device.open(transport, resets)
     assert transport.taken == []
     assert (device.state(), resets.rescanned) == (State.GOLDEN, False)
-    device._transport.region_write(Reg.FLASH + Flash.COMMAND, FlashCommand.BOOT_ROLE)
+    device._transport.region_write(Flash.COMMAND.address(), FlashCommand.BOOT_ROLE)
     hung.wait_for_state(device, State.CLEARED)
     device.close()
 

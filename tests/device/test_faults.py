@@ -130,9 +130,9 @@ def rig(breakable_emulator: Any, program: Callable[..., Any]) -> Iterator[Rig]:
 def test_the_block_is_there_only_if_the_capability_is(emulator: Any) -> None:
     transport = emulator.transport()
     assert not transport.region_read(Reg.CAPABILITIES) & Capability.FAULT_INJECTION
-    transport.region_write(Reg.FAULT_INJECTION + Inject.VALUE, 7)
-    assert transport.region_read(Reg.FAULT_INJECTION + Inject.VALUE) == 0
-    transport.region_write(Reg.FAULT_INJECTION + Inject.ARM, Injection.ECC_CORRECTED)
+    transport.region_write(Inject.VALUE.address(), 7)
+    assert transport.region_read(Inject.VALUE.address()) == 0
+    transport.region_write(Inject.ARM.address(), Injection.ECC_CORRECTED)
     assert transport.region_read(Reg.ECC_CORRECTED) == 0
     with pytest.raises(IncompatibleError, match="started with --fault-injection"):
         inject(transport, Injection.HANG)

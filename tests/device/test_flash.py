@@ -29,7 +29,6 @@ from edged.npu.registers import (
     FlashCommand,
     FlashStatus,
     Injection,
-    Reg,
     State,
 )
 
@@ -52,11 +51,11 @@ def firmware(
 
 
 def read(device: Device, register: Flash) -> int:
-    return device._transport.region_read(Reg.FLASH + register)
+    return device._transport.region_read(register.address())
 
 
 def write(device: Device, register: Flash, value: int) -> None:
-    device._transport.region_write(Reg.FLASH + register, value)
+    device._transport.region_write(register.address(), value)
 
 
 def test_a_role_is_flashed_and_stays(
@@ -190,11 +189,11 @@ def test_the_golden_image_wants_a_key_and_the_management_queue(emulator: Any) ->
     other = emulator.transport()
     for register in (Flash.REGION, Flash.UNLOCK, Flash.COMMAND):
         with pytest.raises(DeviceError, match="EBUSY"):
-            other.region_write(Reg.FLASH + register, 1)
+            other.region_write(register.address(), 1)
     device.close()
     # Nobody manages it now, and a container's opening still may not.
     with pytest.raises(DeviceError, match="EBUSY"):
-        other.region_write(Reg.FLASH + Flash.REGION, 1)
+        other.region_write(Flash.REGION.address(), 1)
     other.close()
 
 

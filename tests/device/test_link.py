@@ -52,7 +52,7 @@ def test_errors_on_the_link_are_told_once(device: Any, wait_until: Callable[...,
         return len(seen) >= 2
 
     wait_until(both, "the errors")
-    assert seen == ["bad DLLP", "completion timeout"]
+    assert sorted(seen) == ["bad DLLP", "completion timeout"]  # either may strike first
     assert device.link_errors() == LinkErrors()
 
 

@@ -138,14 +138,14 @@ class Liar:
             Reg.STATE: rng.choice([State.CLEARED, State.READY, State.FAULTED, State.GOLDEN]),
             Reg.DRAM_CALIBRATED: 1,
             Reg.ACTIVE_BANK: 0,
-            Reg.FLASH + Flash.REGION_SIZE: 1 << 26,
+            Flash.REGION_SIZE.address(): 1 << 26,
         }
         for bank in range(BANKS):
             registers[bank_offset(bank, Bank.STATUS)] = BankStatus.VALID
             registers[bank_offset(bank, Bank.SIZE)] = 1 << 24
             _spread(registers, bank_offset(bank, Bank.DIGEST), PROGRAM.image.digest)
-        _spread(registers, Reg.FLASH + Flash.SHELL_ID, EMULATOR_SHELL)
-        _spread(registers, Reg.FLASH + Flash.ROLE_DIGEST, FIRMWARE.header.digest)
+        _spread(registers, Flash.SHELL_ID.address(), EMULATOR_SHELL)
+        _spread(registers, Flash.ROLE_DIGEST.address(), FIRMWARE.header.digest)
         return {int(offset): int(value) for offset, value in registers.items()}
 
     def _lie(self, value: int, size: int) -> int:

@@ -157,7 +157,7 @@ class Attacker:
         rng = self._rng
         known = [
             *Reg,
-            *(Reg.FLASH + each for each in Flash),
+            *(each.address() for each in Flash),
             *(queue_offset(q, each) for q in (0, 1, 2) for each in Queue),
             *(bank_offset(b, each) for b in (0, 1) for each in Bank),
         ]
