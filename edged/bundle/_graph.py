@@ -16,9 +16,9 @@ import onnx
 from onnx.external_data_helper import uses_external_data
 
 from edged._onnxruntime import session
+from edged._onnxshapes import with_shapes
 from edged.bundle._manifest import ElementType, TensorDecl
 from edged.errors import ModelError
-from edged.preprocess import Preprocess
 
 __all__ = ["Graph", "Tensors"]
 
@@ -88,17 +88,36 @@ class Graph:
             unsized=frozenset(_unsized(model.graph)),
         )
 
-    def sized_for(self, spec: Preprocess | None) -> Self:
-        """The same graph, with the image's size in the shape of the input that takes it."""
-        if spec is None:
-            return self
+    @property
+    def is_sized(self) -> bool:
+        """Whether the batch is 1 or open, and every other size of the inputs is fixed."""
+        return all(
+            tensor.shape[:1] in ((None,), (1,)) and None not in tensor.shape[1:]
+            for tensor in self.inputs
+        )
+
+    def sized(self, shapes: Mapping[str, Sequence[int]]) -> Self:
+        """The same model with sizes of inputs fixed, as `with_shapes` does.
+
+        Raises:
+            InputError: there is no such input, or a size contradicts what the model has.
+        """
+        content = with_shapes(self.content, shapes, self.name)
+        return self if content is self.content else type(self).load(content, self.name)
+
+    def answering(self, results: Tensors) -> Self:
+        """The same model, its outputs' open sizes but the batch as *results* have them.
+
+        Args:
+            results: output name → [N, …]; outputs whose size depends on values are not there.
+        """
         return replace(
             self,
-            inputs=tuple(
-                TensorDecl(t.name, t.dtype, (t.shape[0], *spec.shape[1:]), alias=t.alias)
-                if t.name == spec.input
+            outputs=tuple(
+                TensorDecl(t.name, t.dtype, _filled(t.shape, results[t.name].shape))
+                if t.name in results
                 else t
-                for t in self.inputs
+                for t in self.outputs
             ),
         )
 
@@ -127,6 +146,14 @@ class Graph:
             return {name: np.asarray(r) for name, r in zip(names, results, strict=True)}
 
         return run
+
+
+def _filled(shape: tuple[int | None, ...], found: tuple[int, ...]) -> tuple[int | None, ...]:
+    """*shape*, its open sizes but the batch as *found* has them."""
+    if len(shape) != len(found):
+        return shape
+    pairs = zip(shape[1:], found[1:], strict=True)
+    return (*shape[:1], *(size if known is None else known for known, size in pairs))
 
 
 def _parse(content: bytes, name: str) -> Any:

@@ -24,7 +24,7 @@ from edged.bundle._manifest import (
 )
 from edged.bundle._version import Version
 from edged.detection import Epilogue
-from edged.errors import BundleError, InputError, LimitError, NotFoundError
+from edged.errors import BundleError, InputError, LimitError, ModelError, NotFoundError
 from edged.preprocess import ImageInput, PixelType, Preprocess
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def pack(
     version: Version | str,
     output: Path,
     serial: int | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
     labels: Path | None = None,
     preprocess: str | Preprocess | None = None,
     epilogue: str | Epilogue | None = None,
@@ -78,6 +79,8 @@ def pack(
         output: the bundle's path, or a folder to put ``NAME-VERSION.edgemodel`` into. Written under
             a dot name beside it and renamed.
         serial: grows with every bundle of that name; by default from the version, 1.2.3 → 1002003.
+        shapes: sizes of inputs that the model leaves open, by name, with a batch of 1 first; ""
+            stands for the only input. *preprocess* and *calibration* fix those that they tell.
         labels: a text file, one class a line.
         preprocess: as `Preprocess.parse` reads it, or what that gave. By default, a model whose
             only image input takes bytes of a fixed size gets ``stretch``; others take tensors only.
@@ -104,9 +107,10 @@ def pack(
     """
     # Only packing needs onnx and ONNX Runtime; whoever verifies bundles does without them.
     from edged._onnxfile import read_onnx_bytes
+    from edged._onnxshapes import free_sizes
     from edged.bundle._graph import Graph
     from edged.bundle._samples import load_samples
-    from edged.bundle._selftest import make_self_test
+    from edged.bundle._selftest import OUTPUT_PREFIX, make_self_test
 
     version = version if isinstance(version, Version) else Version.parse(version)
     check_name(name)
@@ -114,11 +118,12 @@ def pack(
         raise BundleError(f"cannot use the tolerance {tolerance}: wanted a number above zero")
     progress(0.0, "reading the model")
     content = read_onnx_bytes(model, MAX_MODEL_BYTES)
-    graph = Graph.load(content, model.name)
+    graph = Graph.load(content, model.name).sized(shapes or {})
     spec = _preprocess(preprocess, graph)
-    graph = graph.sized_for(spec)
+    if spec is not None:
+        graph = graph.sized({spec.input: spec.shape})
     _check_aliases(aliases or {}, graph)
-    files = {FileName.MODEL: content}
+    files: dict[FileName, bytes] = {}
     if labels is not None:
         files[FileName.LABELS] = _labels(labels, graph)
     samples = None
@@ -127,9 +132,20 @@ def pack(
         paths = [calibration] if isinstance(calibration, Path) else list(calibration)
         samples = load_samples(paths, graph, spec, MAX_SAMPLES)
         files[FileName.CALIBRATION] = serialize_arrays(samples)
+        graph = graph.sized({name: (1, *array.shape[1:]) for name, array in samples.items()})
+    if not graph.is_sized and (problem := free_sizes(graph.content, model.name)):
+        raise ModelError(f"cannot pack {model.name}: {problem}")
+    files[FileName.MODEL] = graph.content
     progress(0.4, "running the float model for the self-test")
     vectors, self_test = make_self_test(graph, samples, tolerance)
     files[FileName.SELF_TEST] = serialize_arrays(vectors)
+    graph = graph.answering(
+        {
+            name.removeprefix(OUTPUT_PREFIX): array
+            for name, array in vectors.items()
+            if name.startswith(OUTPUT_PREFIX)
+        }
+    )
     progress(0.8, "writing the bundle")
     manifest = Manifest(
         name=name,

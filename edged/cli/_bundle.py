@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edged import bundle
 from edged.bundle import TensorDecl, VerifiedBundle
+from edged.cli._options import shapes
 from edged.cli._output import print_json, stderr, stdout
 from edged.errors import EdgedError, InputError
 
@@ -38,6 +39,14 @@ def pack(
         Path,
         typer.Option("--output", "-o", help="The bundle, or a folder for NAME-VERSION.edgemodel."),
     ] = Path(),
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=1,3,480,640",
+            help="Sizes of an input that the model leaves open, the batch of 1 first; repeat it. "
+            "--preprocess and --calibration fix the sizes that they tell.",
+        ),
+    ] = None,
     labels: Annotated[Path | None, typer.Option(help="A text file, one class a line.")] = None,
     preprocess: Annotated[
         str | None,
@@ -99,6 +108,7 @@ def pack(
             version=version,
             output=output,
             serial=serial,
+            shapes=shapes(shape),
             labels=labels,
             preprocess=preprocess,
             epilogue=epilogue,

@@ -18,7 +18,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edged import bundle
 from edged._onnxfile import read_onnx_bytes
+from edged._onnxshapes import with_shapes
 from edged.bundle import FileName
+from edged.cli._options import shapes
 from edged.cli._output import print_json, print_table, stderr, stdout
 from edged.errors import InputError, NotFoundError
 
@@ -53,6 +55,13 @@ def compile(
             help="Typical inputs, arrays by input name; by default those of the bundle.",
         ),
     ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=1,3,480,640",
+            help="Sizes of an input that an ONNX model leaves open; repeat it.",
+        ),
+    ] = None,
     report: Annotated[
         bool, typer.Option("--report", help="Show every layer, and measure its error.")
     ] = False,
@@ -71,7 +80,7 @@ def compile(
     with _source(model) as (source, packed), _progress() as progress:
         task = progress.add_task("reading the model", total=1.0)
         made = compile_model(
-            read_onnx_bytes(source),
+            with_shapes(read_onnx_bytes(source), shapes(shape), model.name),
             calibration=_samples(calibration or packed),
             progress=lambda done, step: progress.update(task, completed=done, description=step),
             measured=measured if report else 0,

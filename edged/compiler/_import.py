@@ -158,13 +158,13 @@ def _set_batch(proto: onnx.ModelProto) -> None:
         if not dims or any(not isinstance(size, int) or size <= 0 for size in found[1:]):
             raise ModelError(
                 f"{where} has shape {_shown(found)}; wanted every size but the batch to be fixed"
-                " (export the model for one image size)"
+                " (edgectl pack and edgectl compile fix them with --shape)"
             )
         batch = found[0]
         if isinstance(batch, int) and batch > 1:
             raise ModelError(
                 f"{where} has shape {_shown(found)}; wanted a first dimension of 1 or a symbolic"
-                " one (batches are run one by one)"
+                " one (batches are run one by one; edgectl pack --shape opens a fixed one)"
             )
         dims[0].dim_value = 1
         if np.prod([dim.dim_value for dim in dims], dtype=object) > _MAX_INPUT_ELEMENTS:

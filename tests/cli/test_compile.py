@@ -90,6 +90,21 @@ def test_json_has_the_same_and_the_files_are_written(samples: Path, tmp_path: Pa
     assert "layers" not in brief and brief["calibration"] == "synthetic"
 
 
+def test_an_open_size_is_given(tmp_path: Path) -> None:
+    model = onnx.load(KEYWORDS)
+    name = model.graph.input[0].name
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "height"
+    onnx.save(model, tmp_path / "dynamic.onnx")
+    done = edgectl(
+        "compile", "dynamic.onnx", "--shape", f"{name}=1,49,10,1", "--json", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["macs"] > 1e6
+    done = edgectl("compile", "dynamic.onnx", "--shape", "1,49,ten,1", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (65, "")
+    assert "wanted NAME=SIZE,SIZE,… with the batch first" in done.stderr
+
+
 def test_what_cannot_be_compiled(samples: Path, tmp_path: Path) -> None:
     (tmp_path / "noise.onnx").write_bytes(b"\xff" * 100)
     model = onnx.load(KEYWORDS)
