@@ -64,6 +64,7 @@ __all__ = [
     "UnavailableError",
     "UnsupportedError",
     "by_grpc_status",
+    "stumbled",
 ]
 
 
@@ -250,3 +251,13 @@ _BY_STATUS: dict[str, type[EdgedError]] = {
 def by_grpc_status(status: str) -> type[EdgedError]:
     """The class that stands for *status* when an error crosses a process boundary by its code."""
     return _BY_STATUS.get(status, EdgedError)
+
+
+def stumbled(what: str, error: Exception) -> str:
+    """What to say, in place of a traceback, of an *error* that is no one's but edged's own."""
+    lines = str(error).strip().splitlines()
+    said = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return (
+        f"cannot {what}: edged itself failed over it ({said}); this is a fault of edged, please"
+        " report it with the model"
+    )

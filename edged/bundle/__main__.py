@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 
 from edged import sandbox
@@ -22,7 +23,7 @@ from edged.bundle._digest import Digest
 from edged.bundle._graph import Graph
 from edged.bundle._pack import MAX_MODEL_BYTES, pack
 from edged.bundle._version import Version
-from edged.errors import EdgedError, IncompleteError, LimitError
+from edged.errors import EdgedError, IncompleteError, LimitError, ModelError, stumbled
 
 
 def main(job: Path, output: Path, file: str, name: str, memory_bytes: int) -> int:
@@ -47,6 +48,13 @@ def main(job: Path, output: Path, file: str, name: str, memory_bytes: int) -> in
         answer, status = (
             {"error": problem, "status": LimitError.grpc_status},
             LimitError.exit_status,
+        )
+    except Exception as error:  # Nobody who drops a model can do anything with a traceback.
+        traceback.print_exc()
+        problem = stumbled(f"pack {file}", error)
+        answer, status = (
+            {"error": problem, "status": ModelError.grpc_status},
+            ModelError.exit_status,
         )
     sys.stdout.write(f"{json.dumps(answer)}\n")
     return status

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx.external_data_helper import uses_external_data
 
+from edged._onnxfile import lower_versions, with_lower_versions
 from edged._onnxruntime import session
 from edged._onnxshapes import with_shapes
 from edged.bundle._manifest import ElementType, TensorDecl
@@ -81,7 +82,7 @@ class Graph:
             content=content,
             name=name,
             inputs=_tensors([v for v in model.graph.input if v.name not in constants], name),
-            outputs=_tensors(model.graph.output, name),
+            outputs=tuple(dict.fromkeys(_tensors(model.graph.output, name))),
             weights=sum(math.prod(t.dims) for t in model.graph.initializer if len(t.dims) > 1),
             model_version=min(max(model.model_version, 0), 999_999_999),
             discrete=frozenset(_discrete(model.graph)),
@@ -132,7 +133,7 @@ class Graph:
         """
         names = [output.name for output in self.outputs]
         try:
-            reference = session(self.content, as_written=True)
+            reference = session(with_lower_versions(self.content, self.name), as_written=True)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise ModelError(
                 f"cannot run {self.name}: ONNX Runtime refuses it ({_line(error)})"
@@ -159,10 +160,13 @@ def _filled(shape: tuple[int | None, ...], found: tuple[int, ...]) -> tuple[int 
 def _parse(content: bytes, name: str) -> Any:
     try:
         model = onnx.load_model_from_string(content)
+        lower_versions(model, name)
         outside = [t.name for t in model.graph.initializer if uses_external_data(t)]
         if not outside:
             onnx.checker.check_model(model)
             return model
+    except ModelError:
+        raise
     except Exception as error:  # onnx raises protobuf's, its own, and plain ones
         raise ModelError(
             f"cannot read {name}: it is no valid ONNX model ({_line(error)})"

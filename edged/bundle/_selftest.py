@@ -98,6 +98,10 @@ def _stack(results: list[npt.NDArray[Any]], name: str, graph: Graph) -> npt.NDAr
             " single samples; wanted one shape with the batch first"
         )
     stacked = np.concatenate(results)
+    if not stacked.size:
+        raise ModelError(
+            f"cannot make a self-test for {graph.name}: output {name!r} has no elements"
+        )
     if not np.isfinite(stacked).all():
         raise ModelError(f"cannot make a self-test for {graph.name}: output {name!r} is not finite")
     return stacked

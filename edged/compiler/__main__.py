@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from google.protobuf.message import EncodeError
 from edged import sandbox
 from edged.compiler._compile import compile_model
 from edged.compiler._import import MAX_MODEL_BYTES
-from edged.errors import EdgedError, LimitError, ModelError
+from edged.errors import EdgedError, LimitError, ModelError, stumbled
 from edged.npu import Array
 
 _MAX_CALIBRATION_BYTES: Final = 1 << 30
@@ -62,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         _say(error=f"cannot compile model: {error}", status=EdgedError.grpc_status)
         return EdgedError.exit_status
+    except Exception as error:  # Nobody who drops a model can do anything with a traceback.
+        traceback.print_exc()
+        _say(error=stumbled("compile model", error), status=ModelError.grpc_status)
+        return ModelError.exit_status
     _say(done=True)
     return 0
 

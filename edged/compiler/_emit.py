@@ -89,7 +89,6 @@ class _Part:
             inputs=inputs,
             outputs=outputs,
             opset=self._graph.opset,
-            ir_version=self._graph.ir_version,
         )
 
 

@@ -12,7 +12,10 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-__all__ = ["Constants", "Graph", "Names", "Node", "Value", "abridged", "onnx_bytes"]
+__all__ = ["IR_VERSION", "Constants", "Graph", "Names", "Node", "Value", "abridged", "onnx_bytes"]
+
+IR_VERSION: Final = 8
+"""Of the files that the compiler writes: each ONNX Runtime that edged admits reads it."""
 
 _LARGE_BYTES: Final = 1 << 25
 
@@ -81,7 +84,6 @@ class Graph:
     constants: Constants
     values: Mapping[str, Value]
     opset: int
-    ir_version: int
     features: str = ""
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -133,7 +135,6 @@ class Graph:
             inputs={name: self.values[name] for name in self.inputs} | declared,
             outputs={name: self.values[name] for name in cut.outputs},
             opset=self.opset,
-            ir_version=self.ir_version,
         )
 
 
@@ -166,7 +167,6 @@ def onnx_bytes(
     inputs: Mapping[str, Value],
     outputs: Mapping[str, Value],
     opset: int,
-    ir_version: int,
 ) -> bytes:
     """A serialised ONNX model; the same arguments give the same bytes."""
     protos = [
@@ -181,7 +181,7 @@ def onnx_bytes(
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION
     )
     return bytes(model.SerializeToString(deterministic=True))
 

@@ -12,7 +12,15 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import checker, helper, numpy_helper, shape_inference
 
-from edged.compiler._graph import Constants, Graph, Node, Value, abridged
+from edged._onnxfile import lower_versions
+from edged.compiler._dialect import (
+    OLDEST_OPSET,
+    QUANTISED,
+    in_float32,
+    plain,
+    with_present_opset,
+)
+from edged.compiler._graph import IR_VERSION, Constants, Graph, Node, Value, abridged
 from edged.compiler._session import run_once
 from edged.errors import LimitError, ModelError
 
@@ -25,7 +33,6 @@ FEATURES_KEY: Final = "edged.features"
 _MAX_NODES: Final = 20_000
 _MAX_INPUT_ELEMENTS: Final = 1 << 26
 _MAX_FOLDED_BYTES: Final = 1 << 28
-_OLDEST_OPSET: Final = 11  # Clip, Pad and the quantisers have had their present form since.
 _ROUNDS: Final = 8
 _LARGE: Final = 4096  # Elements; what shapes depend on is never as large.
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -50,6 +57,7 @@ def load_graph(model: bytes) -> Graph:
         raise ModelError(
             "cannot read model: it is not an ONNX file; wanted a model as onnx.save writes it"
         ) from error
+    lower_versions(proto, "model")
     opset = _check_outside(proto)
     _check_nodes(proto)
     _check_data(proto)
@@ -60,11 +68,13 @@ def load_graph(model: bytes) -> Graph:
     del proto.graph.value_info[:]
     for output in proto.graph.output:
         output.type.tensor_type.shape.SetInParent()
+    proto, opset = with_present_opset(proto, opset)
     try:
         checker.check_model(proto)
     except (checker.ValidationError, ValueError) as error:
         raise ModelError(f"cannot read model: it breaks the ONNX rules: {error}") from error
-    return _with_features(_settle(_as_graph(proto, large, opset)), proto)
+    graph = plain(in_float32(_as_graph(proto, large, opset)))
+    return _with_features(_settle(graph), proto)
 
 
 def _with_features(graph: Graph, proto: onnx.ModelProto) -> Graph:
@@ -82,16 +92,15 @@ def _check_outside(proto: onnx.ModelProto) -> int:
     """The opset, after everything that stands outside of the graph is found to be in order."""
     opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
     opset = opsets.get("ai.onnx")
-    newest = onnx.defs.onnx_opset_version()
     if opset is None or not proto.graph.node:
         raise ModelError(
             "cannot read model: it has no operators of the ONNX opset;"
             " wanted a model as onnx.save writes it"
         )
-    if not _OLDEST_OPSET <= opset <= newest:
+    if opset < OLDEST_OPSET:
         raise ModelError(
-            f"cannot read model: its opset is {opset}, wanted {_OLDEST_OPSET} to {newest};"
-            " onnx.version_converter.convert_version changes it"
+            f"cannot read model: its opset is {opset}, wanted {OLDEST_OPSET} or newer: export the"
+            " model again"
         )
     if proto.functions:
         raise ModelError(
@@ -108,7 +117,8 @@ def _check_nodes(proto: onnx.ModelProto) -> None:
         )
     for node in proto.graph.node:
         place = f"{node.op_type} {abridged(node.name or ''.join(node.output[:1]))!r}"
-        if node.domain not in ("", "ai.onnx"):
+        quantised = node.domain == "com.microsoft" and node.op_type in QUANTISED
+        if node.domain not in ("", "ai.onnx") and not quantised:
             raise ModelError(
                 f"cannot read model: {place} is of domain {node.domain!r};"
                 " wanted operators of the standard domain ai.onnx only"
@@ -188,16 +198,17 @@ def _without_large(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, Constants]:
     for tensor in proto.graph.initializer:
         (large if _is_large(tensor) else small).append(tensor)
     arrays = _arrays(large)
-    declared = {value.name for value in proto.graph.input}
+    given = {tensor.name for tensor in proto.graph.initializer}
     # A new message: what is deleted in one stays in its memory.
     slim = onnx.ModelProto(
-        ir_version=proto.ir_version,
+        ir_version=IR_VERSION,
         opset_import=proto.opset_import,
         metadata_props=proto.metadata_props,
         graph=onnx.GraphProto(
             name=proto.graph.name,
             node=proto.graph.node,
-            input=proto.graph.input,
+            # Up to IR version 3 constants were inputs as well.
+            input=[value for value in proto.graph.input if value.name not in given],
             output=proto.graph.output,
             initializer=small,
         ),
@@ -205,7 +216,6 @@ def _without_large(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, Constants]:
     slim.graph.input.extend(
         helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         for tensor in large
-        if tensor.name not in declared
     )
     return slim, arrays
 
@@ -237,12 +247,11 @@ def _as_graph(proto: onnx.ModelProto, large: Constants, opset: int) -> Graph:
     declared = [value for value in proto.graph.input if value.name not in constants]
     return Graph(
         inputs=tuple(value.name for value in declared),
-        outputs=tuple(value.name for value in proto.graph.output),
+        outputs=tuple(dict.fromkeys(value.name for value in proto.graph.output)),
         nodes=nodes,
         constants=constants,
-        values={value.name: _value(value) for value in (*declared, *proto.graph.output)},
+        values={value.name: _value(value) for value in (*proto.graph.output, *declared)},
         opset=opset,
-        ir_version=min(max(proto.ir_version, 8), 10),
     ).pruned()
 
 

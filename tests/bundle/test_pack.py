@@ -26,6 +26,7 @@ from edged.bundle import (
     read_arrays,
     verify_bundle,
 )
+from edged.bundle import __main__ as packing
 from edged.errors import (
     BundleError,
     EdgedError,
@@ -405,3 +406,35 @@ def test_tensor_declarations_are_values() -> None:
     assert one == TensorDecl("x", "float32", (1, None))  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         one.name = "y"  # type: ignore[misc]
+
+
+def test_a_fault_of_edged_is_said_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(packing, "_pack", fail)
+    monkeypatch.setattr("edged.sandbox.lock_down", lambda _: None)  # It would be for good.
+    assert packing.main(tmp_path, tmp_path, "net.onnx", "net", 1 << 30) == 65
+    said = capsys.readouterr()
+    answer = json.loads(said.out)
+    assert answer["error"].startswith("cannot pack net.onnx: edged itself failed")
+    assert "Traceback" in said.err
+
+
+def test_an_output_without_elements_is_refused(tmp_path: Path) -> None:
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Slice", ["x", "zero", "zero", "one"], ["none"])],
+        "net",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 4])],
+        [onnx.helper.make_tensor_value_info("none", onnx.TensorProto.FLOAT, [1, 0])],
+        [
+            onnx.numpy_helper.from_array(np.array([0]), "zero"),
+            onnx.numpy_helper.from_array(np.array([1]), "one"),
+        ],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets), tmp_path / "net.onnx")
+    with pytest.raises(ModelError, match="output 'none' has no elements"):
+        pack(tmp_path / "net.onnx", name="net", version="1.0.0", output=tmp_path)

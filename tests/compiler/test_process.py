@@ -14,6 +14,7 @@ import pytest
 from compiler.pipeline import DATA, make_model, node
 
 from edged import sandbox
+from edged.compiler import __main__ as process
 from edged.npu import Array, parse_image
 
 KEYWORDS = DATA / "models" / "kws_dscnn.onnx"
@@ -110,3 +111,20 @@ def test_a_job_without_a_model(job: Path) -> None:
     status, lines = run(words(job))
     assert status == 65
     assert "there is no model.onnx" in lines[-1]["error"]
+
+
+def test_a_fault_of_edged_is_said_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("shape is not None\nand more")
+
+    monkeypatch.setattr(process, "_compile", fail)
+    assert process.main([str(tmp_path), "--output", str(tmp_path)]) == 65
+    said = capsys.readouterr()
+    answer = json.loads(said.out)
+    assert answer["status"] == "INVALID_ARGUMENT"
+    assert answer["error"].startswith(
+        "cannot compile model: edged itself failed over it (AssertionError: shape is not None);"
+    )
+    assert "Traceback" in said.err
