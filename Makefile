@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-slow test-hostile test-shares test-systemd test-vm lint docs proto deb campaign conformance bench bench-swap failures soak clean
+.PHONY: help demo test fuzz test-slow test-hostile test-shares test-systemd test-vm lint docs proto deb campaign conformance dropped bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ fuzz: $(INSTALLED) ## lie to driver and emulator, an hour each or EDGED_FUZZ_SEC
 
 conformance: $(INSTALLED) ## run the clients of others, and write what came of it: docs/conformance.md
 	PYTHONPATH=tests $(BIN)/python -m conformance.run docs/conformance
+
+dropped: $(INSTALLED) ## what people drop, and what becomes of it: docs/dropped.md; 20 minutes
+	PYTHONPATH=tests $(BIN)/python -m dropped.run docs/dropped.md docs/evidence/dropped.json
 
 campaign: $(INSTALLED) ## make everything fail, everywhere, and write what came of it: docs/faults.md
 	PYTHONPATH=tests $(BIN)/python -m campaign.run --jobs 2 --write docs/faults.md

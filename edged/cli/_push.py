@@ -15,14 +15,24 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from edged._filekinds import MODEL_SUFFIXES
+from edged._filekinds import HEAD_BYTES, MODEL_SUFFIXES, kind_of
 from edged.cli._control import configuration
 from edged.cli._options import ConfigOption, JsonOption
 from edged.cli._output import print_json, stderr, stdout
-from edged.errors import DeadlineError, InputError, NotFoundError, UnavailableError
-from edged.intake import Fate, FileStatus, read_status
+from edged.errors import (
+    DeadlineError,
+    IncompleteError,
+    InputError,
+    ModelError,
+    NotFoundError,
+    UnavailableError,
+)
+from edged.intake import Fate, FileStatus, read_status, survey
 
-PUSH_EXAMPLES = "edgectl push kws-1.0.0.edgemodel · edgectl push model.onnx --drop /mnt/edge/drop"
+PUSH_EXAMPLES = (
+    "edgectl push kws-1.0.0.edgemodel · edgectl push model.onnx --drop /mnt/edge/drop · "
+    "edgectl push repository/resnet/"
+)
 
 _INTERRUPTED: Final = 130
 _LOOK_SECONDS: Final = 0.1
@@ -31,7 +41,10 @@ _NOTICED_SECONDS: Final = 30.0
 
 def push(
     file: Annotated[
-        Path, typer.Argument(help="A bundle or an ONNX model.", exists=True, dir_okay=False)
+        Path,
+        typer.Argument(
+            help="A bundle, an ONNX model, or a folder with one (a model repository).", exists=True
+        ),
     ],
     drop: Annotated[
         Path | None,
@@ -49,11 +62,13 @@ def push(
 ) -> None:
     """Copy a model into the drop folder, and follow it until it serves or is rejected.
 
+    Of an ONNX model that keeps its weights in other files (model.onnx.data), one file that holds
+    all is sent.
+
     Exit status 0 when it serves or, because edged is pinned, is stored; 65 when it is rejected.
     """
-    if file.suffix.lower() not in MODEL_SUFFIXES:
-        takes = " and ".join(MODEL_SUFFIXES)
-        raise InputError(f"cannot push {file}: edged takes files that end in {takes}")
+    file = file.absolute()  # "." has no name
+    _check(file)
     folder = drop if drop is not None else configuration(config).drop.directory
     target = folder / file.name
     before = _status(target)
@@ -94,12 +109,72 @@ def _model(status: FileStatus) -> dict[str, str]:
     return {"model": lines[1] if len(lines) > 1 else "", "text": status.text}
 
 
+def _check(file: Path) -> None:
+    """Refuse what edged would refuse, before it is copied.
+
+    Raises:
+        InputError: says what it is, and what to do.
+    """
+    if file.is_dir():
+        problem = survey(file).problem
+        if problem:
+            raise InputError(f"cannot push {file}: {problem}")
+        return
+    try:
+        with file.open("rb") as opened:
+            kind = kind_of(file.name, opened.read(HEAD_BYTES))
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    if kind is not None:
+        takes = " and ".join(MODEL_SUFFIXES)
+        cure = f"edged takes files that end in {takes}" if kind.silent else kind.said_of(file.name)
+        raise InputError(f"cannot push {file}: {cure}")
+
+
+def _write(file: Path, part: Path) -> None:
+    """Copy *file*; a model that keeps data in other files comes with all of them in one."""
+    if file.is_dir():
+        shutil.copytree(file, part)
+        return
+    if file.suffix.lower() == ".onnx":
+        from edged._onnxfile import read_onnx_bytes  # onnx takes its time to import
+
+        try:
+            part.write_bytes(read_onnx_bytes(file))
+        except IncompleteError:
+            raise
+        except ModelError:
+            shutil.copyfile(file, part)  # edged says what is wrong with it, where others see it too
+        return
+    shutil.copyfile(file, part)
+
+
+def _put(part: Path, target: Path) -> None:
+    """Give *part* its name; a folder of that name goes."""
+    if not (part.is_dir() and target.is_dir()):
+        part.replace(target)
+        return
+    old = target.with_name(f".{target.name}.old.part")
+    _remove(old)
+    target.replace(old)
+    part.replace(target)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _copy(file: Path, target: Path) -> None:
     """Whole or not at all: under a name that edged passes over, and then renamed."""
     part = target.with_name(f".{target.name}.part")
     try:
-        shutil.copyfile(file, part)
-        part.replace(target)
+        _remove(part)
+        _write(file, part)
+        _put(part, target)
     except FileNotFoundError as error:
         raise NotFoundError(
             f"cannot copy to {target.parent}: there is no such folder; --drop says which one, or"
@@ -110,7 +185,7 @@ def _copy(file: Path, target: Path) -> None:
         raise InputError(said) from error
     finally:
         with contextlib.suppress(OSError):  # where it cannot be made, it cannot be removed either
-            part.unlink(missing_ok=True)
+            _remove(part)
 
 
 def _cure(error: OSError) -> str:
@@ -136,7 +211,8 @@ def _statuses(target: Path, before: FileStatus | None, wait: float) -> Iterator[
             last = now
             yield now
             # "Served from" may still be about an earlier file of that name.
-            if now.fate is not None and (now.fate is not Fate.SERVED or not target.exists()):
+            gone = target.is_dir() or not target.exists()  # a folder stays
+            if now.fate is not None and (now.fate is not Fate.SERVED or gone):
                 return
         waited = time.monotonic() - began
         if last is before and waited > _NOTICED_SECONDS and target.exists():

@@ -5,6 +5,7 @@ tells the story in ``NAME.status.txt`` beside each. It looks at names and first 
 model is, and where it goes, it does not know.
 """
 
+from edged.intake._inside import Inside, survey
 from edged.intake._intake import Accept, Arrival, Intake, Served, Stored, Tell
 from edged.intake._status import Fate, FileStatus, read_status
 
@@ -13,9 +14,11 @@ __all__ = [
     "Arrival",
     "Fate",
     "FileStatus",
+    "Inside",
     "Intake",
     "Served",
     "Stored",
     "Tell",
     "read_status",
+    "survey",
 ]

@@ -1,0 +1,130 @@
+"""What people drop, and what becomes of it: runs all cases, and writes docs/dropped.md.
+
+``python -m dropped.run docs/dropped.md docs/evidence/dropped.json``. A real emulator and daemon
+take each case; it is asked over gRPC, and compared with ONNX Runtime in float. Ends with status 0
+when all could be measured, whether they are as wanted or not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+
+from dropped.cases import cases
+from dropped.measure import Found, measure
+from dropped.rest import ask_rest
+from integration.appliance import Appliance
+
+BEGIN, END = "<!-- made by `make dropped`: begin -->", "<!-- end -->"
+PACKAGES = ("onnx", "onnxruntime", "numpy", "protobuf")
+_MOST_CHARACTERS = 240
+HEAD = """\
+# What people drop, and what becomes of it
+
+Each line is a file or folder that was dropped into a real edged with the emulator as its device:
+what became of it, how far its answers are from ONNX Runtime in float, and the share of its
+multiply-accumulates that the device does. The error of numbers is the root mean square of the
+difference over their standard deviation; of indices, masks and rows it is the share that differs.
+Networks are small and have random weights: their errors show mechanisms, and those of real ones are
+in [accuracy.md](accuracy.md). What is dropped bare is calibrated on made-up inputs.
+"""
+
+
+def main() -> int:
+    page, evidence = Path(sys.argv[1]), Path(sys.argv[2])
+    with tempfile.TemporaryDirectory(prefix="edged-dropped-") as name:
+        appliance = Appliance(Path(name))
+        models = Path(name) / "models"
+        models.mkdir()
+        try:
+            appliance.start_emulator()
+            appliance.start_daemon()
+            found = []
+            for case in cases():
+                each = measure(appliance, case, models)
+                found.append(each)
+                sys.stdout.write(f"{'yes' if each.met else 'no '} {case.name}: {each.text[:160]}\n")
+                sys.stdout.flush()
+            bodies = ask_rest(appliance, models)
+        finally:
+            appliance.close()
+    aims = [
+        {
+            "what": f"{each.case.kind}: {each.case.name}",
+            "aim": each.case.aim,
+            "found": each.text,
+            "met": each.met,
+        }
+        for each in found
+    ]
+    aims += [
+        {"what": f"REST body: {what}", "aim": aim, "found": said, "met": met}
+        for what, aim, said, met in bodies
+    ]
+    versions = {package: version(package) for package in PACKAGES}
+    document = {
+        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
+        "versions": versions,
+        "aims": aims,
+    }
+    evidence.parent.mkdir(parents=True, exist_ok=True)
+    evidence.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    write(page, tables(found, bodies, versions))
+    return 0
+
+
+def tables(
+    found: list[Found], bodies: list[tuple[str, str, str, bool]], versions: dict[str, str]
+) -> str:
+    met = sum(each.met for each in found) + sum(body[-1] for body in bodies)
+    with_ = ", ".join(f"{name} {number}" for name, number in versions.items())
+    lines = [f"{met} of {len(found) + len(bodies)} are as wanted, with {with_}."]
+    for kind, group in groupby(found, lambda each: each.case.kind):
+        rows = list(group)
+        lines += ["", f"## {kind[0].upper()}{kind[1:]}: {sum(r.met for r in rows)} of {len(rows)}"]
+        lines += ["", "| what | becomes of it | error | on the device | as wanted |"]
+        lines += ["|---|---|---|---|---|", *map(_row, rows)]
+    lines += ["", f"## REST bodies: {sum(body[-1] for body in bodies)} of {len(bodies)}", ""]
+    lines += ["| what | wanted | answer | as wanted |", "|---|---|---|---|"]
+    lines += [
+        f"| {what} | {aim} | {_cell(said)} | {'yes' if met else '**no**'} |"
+        for what, aim, said, met in bodies
+    ]
+    return "\n".join(lines)
+
+
+def _row(found: Found) -> str:
+    error = "" if found.error is None else f"{found.error:.1%}"
+    share = "" if found.share is None else f"{found.share:.0%}"
+    became = "serves" if found.serves else _cell(found.said)
+    wanted = "yes" if found.met else f"**no**: {found.case.aim}"
+    return f"| {found.case.name} | {became} | {error} | {share} | {wanted} |"
+
+
+def _cell(text: str) -> str:
+    """*text* in a table: one line, not too long, and nothing that Markdown reads."""
+    text = " ".join(text.split())
+    if len(text) > _MOST_CHARACTERS:
+        text = f"{text[:_MOST_CHARACTERS]}…"
+    for special in "\\|<>*_`":
+        text = text.replace(special, f"\\{special}")
+    return text
+
+
+def write(page: Path, made: str) -> None:
+    """Put *made* between the marks of *page*, or begin the page with it."""
+    before, after = f"{HEAD}\n", "\n"
+    if page.exists():
+        before, _, rest = page.read_text().partition(BEGIN)
+        after = rest.partition(END)[2]
+    page.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Some of what people drop, against the whole appliance; `make dropped` tries all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import pytest
+from dropped.cases import cases
+from dropped.measure import Found, measure
+from dropped.run import BEGIN, END, tables, write
+from integration.appliance import Appliance
+from patience import eventually
+
+CASES = {case.name: case for case in cases()}
+CHOSEN = (
+    *("two-files-model-first", "two-files-in-a-folder"),
+    *("triton-repository", "name-without-latin-letters"),
+    *("tensorflow-saved-model", "git-lfs-pointer", "web-page", "symbolic-link", "pytorch"),
+    *("openvino", "labels"),
+)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """One appliance for all of them."""
+    appliance = Appliance(tmp_path_factory.mktemp("d"))
+    try:
+        appliance.start_emulator()
+        appliance.start_daemon()
+        yield appliance
+    finally:
+        appliance.close()
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_what_is_dropped_is_served_or_named(shared: Appliance, tmp_path: Path, name: str) -> None:
+    found = measure(shared, CASES[name], tmp_path)
+    assert found.met, found.text
+    if found.serves and name.startswith("two-files-model"):
+        # Nothing of the pair stays.
+        left = f"{name}.onnx.data"
+        eventually(lambda: not (shared.drop / left).exists(), f"{left} to go")
+
+
+def test_messages_name_the_file_that_was_dropped(shared: Appliance, tmp_path: Path) -> None:
+    model = CASES["head-nms-rows"].model
+    assert model is not None
+    broken = model()
+    broken.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.STRING
+    (tmp_path / "words.onnx").write_bytes(broken.SerializeToString())
+    said = shared.put(tmp_path / "words.onnx")
+    assert said.startswith("rejected: cannot ")
+    assert "words.onnx" in said
+    assert "model.onnx" not in said
+
+
+def test_every_case_can_be_made_and_has_a_name_of_its_own() -> None:
+    names = [case.name for case in cases()]
+    assert len(names) == len(set(names))
+    for case in cases():
+        if case.model is not None and case.kind != "quantised before":
+            onnx.checker.check_model(case.model())
+
+
+def test_the_page_keeps_what_is_around_its_marks(tmp_path: Path) -> None:
+    page = tmp_path / "dropped.md"
+    page.write_text(f"before\n{BEGIN}\nof last time\n{END}\nafter\n")
+    good, bad = CASES["opset-21"], CASES["web-page"]
+    found = [
+        Found(good, True, "serving since", 0.01, 1.0),
+        Found(good, True, "serving since", 0.5, 1.0),
+        Found(good, False, "rejected: cannot | take <it>"),
+        Found(bad, False, "rejected: it is a web page"),
+        Found(bad, False, "ignored"),
+    ]
+    assert [each.met for each in found] == [True, False, False, True, False]
+    write(page, tables(found, [("a body", "answered", "200: {}", True)], {"onnx": "1"}))
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "of last time" not in text
+    assert "3 of 6 are as wanted, with onnx 1." in text
+    assert "rejected: cannot \\| take \\<it\\>" in text
