@@ -1,4 +1,7 @@
-"""A real emulator process per test that asks for one, and small random programs for it.
+"""The devices that the tests of this folder run on, and small random programs for them.
+
+Most tests take the fixture ``served`` and run on every kind of device (``device.kinds``). What
+needs an emulator that is told how to be, or is killed, starts one of its own.
 
 With EDGED_TEST_PCI set to the address of a card, that is what the tests use instead, through the
 kernel's VFIO; it is reset by each. Those that need an emulator of their own are skipped then.
@@ -7,131 +10,65 @@ kernel's VFIO; it is reset by each. Those that need an emulator of their own are
 from __future__ import annotations
 
 import contextlib
-import os
-import selectors
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from patience import PATIENCE, eventually
+from device.kinds import PCI, Emulator, Kind, Served, kinds, running
+from patience import eventually
 
-from edged.device import Device, InferenceQueue, vfio_user
 from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, parse_image, serialize_image
-from edged.npu.registers import State
 
 ARRAY = Array()
 SLOW_ARRAY = Array(1, 1, 1)
-PCI = os.environ.get("EDGED_TEST_PCI", "")
 
 
-@dataclass
-class Emulator:
-    """A running emulator."""
-
-    path: Path
-    process: subprocess.Popen[str]
-
-    def transport(self) -> vfio_user.VfioUserTransport:
-        return vfio_user.VfioUserTransport(vfio_user.connect(self.path))
-
-    def device(self) -> Device:
-        return Device.open(self.transport())
-
-    def queue(self, image: ProgramImage, **options: Any) -> InferenceQueue:
-        return InferenceQueue(self.transport(), image, **options)
-
-    def wait_for_state(self, device: Device, state: State) -> None:
-        wait_until(lambda: device.state() is state, f"state {state.name}")
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(PATIENCE)
+@pytest.fixture(scope="session", params=kinds(), ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each kind of device in turn."""
+    found = request.param
+    assert isinstance(found, Kind)
+    return found
 
 
-def start(path: Path, *options: str) -> Emulator:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edged.emulator", "--socket", os.fspath(path), *options],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        assert selector.select(PATIENCE), "no line from the emulator"
-    assert process.stdout.readline().startswith("ready")
-    return Emulator(path, process)
+@pytest.fixture(scope="session")
+def _served(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with kind.start(tmp_path_factory.mktemp(kind.name) / "npu.sock") as served:
+        yield served
 
 
-@contextlib.contextmanager
-def running(path: Path, *options: str) -> Iterator[Emulator]:
-    emulator = start(path, *options)
-    try:
-        yield emulator
-    finally:
-        if emulator.process.poll() is None:
-            emulator.process.terminate()
-            assert emulator.process.wait(PATIENCE) == 0
-        assert emulator.process.stdout is not None
-        emulator.process.stdout.close()
-
-
-@contextlib.contextmanager
-def card(folder: Path, address: str) -> Iterator[Emulator]:
-    """The card at *address*, handed out as an emulator is."""
-    config = folder / "edged.toml"
-    path = folder / "npu.sock"
-    config.write_text(f'[device]\nuse = "card"\naddress = "{address}"\ncard_socket = "{path}"\n')
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edged.card_app", "--config", os.fspath(config)], text=True
-    )
-    try:
-        wait_until(path.exists, "edged-card to have the card")
-        yield Emulator(path, process)
-    finally:
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
+@pytest.fixture
+def served(_served: Served, kind: Kind, request: pytest.FixtureRequest) -> Iterator[Served]:
+    """A device of each kind, reset before each test."""
+    for marker in request.node.iter_markers("needs"):
+        for need in marker.args:
+            if need in kind.lacks:
+                pytest.skip(f"needs {need.value}; {kind.name}: {kind.lacks[need]}")
+    device = _served.device()
+    device.function_level_reset()
+    device.close()
+    yield _served
+    assert _served.is_there(), "the device died"
 
 
 @pytest.fixture
 def emulated() -> None:
-    """For what a card does otherwise, or what takes an emulator of one's own."""
+    """For what takes an emulator of one's own."""
     if PCI:
         pytest.skip("EDGED_TEST_PCI names a card")
 
 
 @pytest.fixture(scope="session")
-def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    if PCI:
-        with card(tmp_path_factory.mktemp("card"), PCI) as emulator:
-            yield emulator
-        return
-    with running(tmp_path_factory.mktemp("emulator") / "npu.sock") as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def emulator(_shared: Emulator) -> Iterator[Emulator]:
-    """A fresh device: one process for all tests, reset before each."""
-    device = _shared.device()
-    device.function_level_reset()
-    device.close()
-    yield _shared
-    assert _shared.process.poll() is None, "the emulator died"
-
-
-@pytest.fixture(scope="session")
 def breakable_emulator(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Emulator]:
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Served]:
     """One that takes faults through its registers."""
     if PCI:
-        yield request.getfixturevalue("_shared")
+        with kinds()[0].start(tmp_path_factory.mktemp("card") / "npu.sock") as served:
+            yield served
         return
     path = tmp_path_factory.mktemp("emulator") / "npu.sock"
     with running(path, "--fault-injection") as emulator:
@@ -213,8 +150,11 @@ def make_program(
 
 
 @pytest.fixture
-def program() -> Callable[..., Program]:
-    return make_program
+def program(request: pytest.FixtureRequest) -> Callable[..., Program]:
+    """Makes small programs, for the array of the kind of device that the test runs on."""
+    if "kind" not in request.fixturenames:
+        return make_program
+    return partial(make_program, array=request.getfixturevalue("kind").array)
 
 
 @pytest.fixture

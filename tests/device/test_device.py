@@ -1,4 +1,4 @@
-"""The control plane, over a real socket to a real emulator."""
+"""The control plane, over a real socket to each kind of device."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from device.kinds import Kind, Need
 from patience import PATIENCE
 
 from edged.device import Device, vfio_user
@@ -30,11 +31,11 @@ from edged.npu.registers import (
 )
 
 
-def test_identity_and_readings(emulator: Any) -> None:
-    device = emulator.device()
-    assert device.identity.array == Array()
-    assert device.identity.dram_bytes == 4 << 30
-    assert "16x32x4 at 250 MHz" in str(device.identity)
+def test_identity_and_readings(served: Any, kind: Kind) -> None:
+    device = served.device()
+    assert device.identity.array == kind.array
+    assert device.identity.dram_bytes == kind.dram_bytes
+    assert f"{kind.array} at {kind.clock_khz // 1000} MHz" in str(device.identity)
     assert device.state() is State.CLEARED
     readings = device.readings()
     assert 20 < readings.temperature < 90
@@ -44,8 +45,8 @@ def test_identity_and_readings(emulator: Any) -> None:
     device.close()
 
 
-def test_load_and_activate(emulator: Any, program: Callable[..., Any]) -> None:
-    device = emulator.device()
+def test_load_and_activate(served: Any, program: Callable[..., Any]) -> None:
+    device = served.device()
     one, two = program(1), program(2)
     generation = device.banks()[0].generation
     device.load(one.data, 0)
@@ -63,8 +64,8 @@ def test_load_and_activate(emulator: Any, program: Callable[..., Any]) -> None:
     device.close()
 
 
-def test_the_active_bank_is_not_overwritten(emulator: Any, program: Callable[..., Any]) -> None:
-    device = emulator.device()
+def test_the_active_bank_is_not_overwritten(served: Any, program: Callable[..., Any]) -> None:
+    device = served.device()
     device.load(program(1).data, 0)
     device.activate(0)
     with pytest.raises(DeviceError, match=r"cannot load image into bank 0.*BANK_BUSY"):
@@ -73,17 +74,17 @@ def test_the_active_bank_is_not_overwritten(emulator: Any, program: Callable[...
     device.close()
 
 
-def test_an_empty_bank_is_not_activated(emulator: Any) -> None:
-    device = emulator.device()
+def test_an_empty_bank_is_not_activated(served: Any) -> None:
+    device = served.device()
     with pytest.raises(DeviceError, match=r"cannot activate bank 1.*NO_IMAGE"):
         device.activate(1)
     device.close()
 
 
 def test_a_damaged_image_is_refused_with_its_reason(
-    emulator: Any, program: Callable[..., Any]
+    served: Any, program: Callable[..., Any]
 ) -> None:
-    device = emulator.device()
+    device = served.device()
     data = bytearray(program().data)
     data[-100] ^= 1
     with pytest.raises(DeviceError, match=r"BAD_IMAGE \(.*digest does not match"):
@@ -105,9 +106,9 @@ def test_a_damaged_image_is_refused_with_its_reason(
     ],
 )
 def test_an_image_for_another_device_is_incompatible(
-    emulator: Any, program: Callable[..., Any], change: dict[str, Any], message: str
+    served: Any, program: Callable[..., Any], change: dict[str, Any], message: str
 ) -> None:
-    device = emulator.device()
+    device = served.device()
     data = serialize_image(replace(program().image, **change))
     with pytest.raises(IncompatibleError, match=f"INCOMPATIBLE.*{message}"):
         device.load(data, 0)
@@ -115,8 +116,8 @@ def test_an_image_for_another_device_is_incompatible(
     device.close()
 
 
-def test_soft_reset_empties_the_banks(emulator: Any, program: Callable[..., Any]) -> None:
-    device = emulator.device()
+def test_soft_reset_empties_the_banks(served: Any, program: Callable[..., Any]) -> None:
+    device = served.device()
     device.load(program().data, 0)
     device.activate(0)
     device.soft_reset()
@@ -127,22 +128,22 @@ def test_soft_reset_empties_the_banks(emulator: Any, program: Callable[..., Any]
     device.close()
 
 
-def test_banks_outlive_the_connection(emulator: Any, program: Callable[..., Any]) -> None:
-    device = emulator.device()
+def test_banks_outlive_the_connection(served: Any, program: Callable[..., Any]) -> None:
+    device = served.device()
     device.load(program(3).data, 1)
     device.activate(1)
     device.close()
-    device = emulator.device()
+    device = served.device()
     bank = device.banks()[1]
     assert (bank.digest, bank.active) == (program(3).image.digest, True)
     device.close()
 
 
-def test_one_manages_at_a_time(emulator: Any) -> None:
-    device = emulator.device()
+def test_one_manages_at_a_time(served: Any) -> None:
+    device = served.device()
     with pytest.raises(DeviceError, match="another opening of the device holds it"):
-        emulator.device()
-    stranger = emulator.transport()
+        served.device()
+    stranger = served.transport()
     for offset in (Reg.COMMAND, Reg.WATCHDOG_MS, queue_offset(QUEUE_MANAGEMENT, Queue.CONTROL)):
         with pytest.raises(DeviceError, match="EBUSY"):
             stranger.region_write(offset, 0)
@@ -154,12 +155,12 @@ def test_one_manages_at_a_time(emulator: Any) -> None:
 
 
 def test_the_management_queue_is_free_again_after_close(
-    emulator: Any, wait_until: Callable[..., None]
+    served: Any, wait_until: Callable[..., None]
 ) -> None:
     control = queue_offset(QUEUE_MANAGEMENT, Queue.CONTROL)
-    probe = emulator.transport()
+    probe = served.transport()
     for _ in range(5):
-        device = emulator.device()
+        device = served.device()
         assert probe.region_read(control)
         device.close()
         wait_until(lambda: not probe.region_read(control), "the queue is disabled")
@@ -194,9 +195,9 @@ class _OtherAbi(vfio_user.VfioUserTransport):
     ("transport", "message"),
     [(_OtherMagic, "first register is 0x12345678"), (_OtherAbi, "ABI 9, this driver ABI 1")],
 )
-def test_probe_before_claiming(emulator: Any, transport: Any, message: str) -> None:
+def test_probe_before_claiming(served: Any, transport: Any, message: str) -> None:
     with pytest.raises(IncompatibleError, match=f"cannot open device.*{message}"):
-        Device.open(transport(vfio_user.connect(emulator.path)))
+        Device.open(transport(vfio_user.connect(served.path)))
 
 
 def test_preload_while_the_other_bank_runs(
@@ -276,12 +277,13 @@ def test_the_watchdog_faults_a_long_run(slow_emulator: Any, slow_program: Any) -
     device.close()
 
 
-def test_close_frees_every_descriptor(emulator: Any, program: Callable[..., Any]) -> None:
+@pytest.mark.needs(Need.OWN_PROCESS)
+def test_close_frees_every_descriptor(served: Any, program: Callable[..., Any]) -> None:
     def cycle() -> int:
-        device = emulator.device()
+        device = served.device()
         device.load(program().data, device.idle_bank())
         device.activate(device.idle_bank())
-        queue = emulator.queue(program().image)
+        queue = served.queue(program().image)
         queue.run(program().inputs)
         queue.close()
         device.close()

@@ -127,8 +127,8 @@ def rig(breakable_emulator: Any, program: Callable[..., Any]) -> Iterator[Rig]:
     rig.disarm()
 
 
-def test_the_block_is_there_only_if_the_capability_is(emulator: Any) -> None:
-    transport = emulator.transport()
+def test_the_block_is_there_only_if_the_capability_is(served: Any) -> None:
+    transport = served.transport()
     assert not transport.region_read(Reg.CAPABILITIES) & Capability.FAULT_INJECTION
     transport.region_write(Inject.VALUE.address(), 7)
     assert transport.region_read(Inject.VALUE.address()) == 0

@@ -142,8 +142,8 @@ def test_killed_in_the_middle_it_is_golden_and_flashed_again(
     assert set(monitor.resets.taken().values()) == {0}
 
 
-def test_what_does_not_fit_the_card_changes_nothing(emulator: Any) -> None:
-    device = emulator.device()
+def test_what_does_not_fit_the_card_changes_nothing(served: Any) -> None:
+    device = served.device()
     before = device.flash_state()
     for wrong, message in (
         (firmware(shell=bytes(8)), "is for shell 0000000000000000, the card has"),
@@ -177,8 +177,8 @@ def test_a_card_that_is_lied_to_boots_its_golden_image(
     device.close()
 
 
-def test_the_golden_image_wants_a_key_and_the_management_queue(emulator: Any) -> None:
-    device = emulator.device()
+def test_the_golden_image_wants_a_key_and_the_management_queue(served: Any) -> None:
+    device = served.device()
     write(device, Flash.REGION, FirmwareKind.GOLDEN)
     write(device, Flash.LENGTH, 4096)
     for key in (None, FLASH_KEY + 1):
@@ -186,7 +186,7 @@ def test_the_golden_image_wants_a_key_and_the_management_queue(emulator: Any) ->
             write(device, Flash.UNLOCK, key)
         write(device, Flash.COMMAND, FlashCommand.ERASE)
         assert read(device, Flash.STATUS) == FlashStatus.LOCKED
-    other = emulator.transport()
+    other = served.transport()
     for register in (Flash.REGION, Flash.UNLOCK, Flash.COMMAND):
         with pytest.raises(DeviceError, match="EBUSY"):
             other.region_write(register.address(), 1)

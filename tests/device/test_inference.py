@@ -1,4 +1,4 @@
-"""The data path, over a real socket to a real emulator."""
+"""The data path, over a real socket to each kind of device."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from edged.npu.registers import QUEUE_DATA, Queue, State, queue_offset
 
 
 @pytest.fixture
-def device(emulator: Any) -> Iterator[Device]:
-    device = emulator.device()
+def device(served: Any) -> Iterator[Device]:
+    device = served.device()
     yield device
     device.close()
 
@@ -49,12 +49,12 @@ def assert_reference(found: list[np.ndarray], program: Any, inputs: list[np.ndar
 
 
 def test_random_programs_equal_the_reference(
-    emulator: Any, device: Device, program: Callable[..., Any]
+    served: Any, device: Device, program: Callable[..., Any]
 ) -> None:
     for seed in range(8):
         case = program(seed, pixels=3 + 3 * seed, channels=5 + seed)
         activate(device, case)
-        queue = emulator.queue(case.image)
+        queue = served.queue(case.image)
         assert_reference(queue.run(case.inputs), case, case.inputs)
         batched = [value[np.newaxis] for value in case.inputs]
         assert_reference(queue.run(batched), case, case.inputs)
@@ -63,11 +63,11 @@ def test_random_programs_equal_the_reference(
 
 
 def test_results_are_not_overwritten_by_the_next_run(
-    emulator: Any, device: Device, program: Callable[..., Any]
+    served: Any, device: Device, program: Callable[..., Any]
 ) -> None:
     case = program()
     activate(device, case)
-    queue = emulator.queue(case.image)
+    queue = served.queue(case.image)
     other = [np.zeros_like(value) for value in case.inputs]
     first = queue.run(case.inputs)
     second = queue.run(other)
@@ -76,10 +76,10 @@ def test_results_are_not_overwritten_by_the_next_run(
     queue.close()
 
 
-def test_threads_share_a_queue(emulator: Any, device: Device, program: Callable[..., Any]) -> None:
+def test_threads_share_a_queue(served: Any, device: Device, program: Callable[..., Any]) -> None:
     case = program()
     activate(device, case)
-    queue = emulator.queue(case.image)
+    queue = served.queue(case.image)
     rng = np.random.default_rng(5)
     inputs = [
         [rng.integers(0, 256, value.shape).astype(value.dtype) for value in case.inputs]
@@ -92,11 +92,11 @@ def test_threads_share_a_queue(emulator: Any, device: Device, program: Callable[
     queue.close()
 
 
-def test_the_ring_goes_round(emulator: Any, device: Device, program: Callable[..., Any]) -> None:
+def test_the_ring_goes_round(served: Any, device: Device, program: Callable[..., Any]) -> None:
     """Four descriptors a run, in a ring of few: heads, tails and completions wrap often."""
     case = program(pixels=3, channels=2)
     activate(device, case)
-    queue = emulator.queue(case.image)
+    queue = served.queue(case.image)
     first = queue.run(case.inputs)
     for _ in range(200):
         last = queue.run(case.inputs)
@@ -112,52 +112,52 @@ class _Deaf(vfio_user.VfioUserTransport):
 
 
 def test_lost_interrupts_do_no_harm(
-    emulator: Any, device: Device, program: Callable[..., Any]
+    served: Any, device: Device, program: Callable[..., Any]
 ) -> None:
     case = program()
     activate(device, case)
-    queue = InferenceQueue(_Deaf(vfio_user.connect(emulator.path)), case.image)
+    queue = InferenceQueue(_Deaf(vfio_user.connect(served.path)), case.image)
     for _ in range(3):
         assert_reference(queue.run(case.inputs), case, case.inputs)
     queue.close()
 
 
 def test_another_program_is_active(
-    emulator: Any, device: Device, program: Callable[..., Any]
+    served: Any, device: Device, program: Callable[..., Any]
 ) -> None:
     with pytest.raises(DeviceError, match="no bank is active"):
-        emulator.queue(program(1).image)
+        served.queue(program(1).image)
     activate(device, program(1))
     with pytest.raises(IncompatibleError, match="bank 0 is active with program"):
-        emulator.queue(program(2).image)
+        served.queue(program(2).image)
 
 
 def test_one_holds_the_queue_at_a_time(
-    emulator: Any, device: Device, program: Callable[..., Any], wait_until: Callable[..., None]
+    served: Any, device: Device, program: Callable[..., Any], wait_until: Callable[..., None]
 ) -> None:
     case = program()
     activate(device, case)
-    first = emulator.queue(case.image)
+    first = served.queue(case.image)
     with pytest.raises(DeviceError, match="another opening of the device holds it"):
-        emulator.queue(case.image)
+        served.queue(case.image)
     assert_reference(first.run(case.inputs), case, case.inputs)
     first.close()
-    probe = emulator.transport()
+    probe = served.transport()
     control = queue_offset(QUEUE_DATA, Queue.CONTROL)
     wait_until(lambda: not probe.region_read(control), "the queue is free")
     probe.close()
-    second = emulator.queue(case.image)
+    second = served.queue(case.image)
     assert_reference(second.run(case.inputs), case, case.inputs)
     second.close()
 
 
 def test_a_queue_is_made_ready_while_another_has_it(
-    emulator: Any, device: Device, program: Callable[..., Any]
+    served: Any, device: Device, program: Callable[..., Any]
 ) -> None:
     case, other = program(1), program(2)
     activate(device, case)
-    serving = emulator.queue(case.image)
-    standby = emulator.queue(other.image, take=False)
+    serving = served.queue(case.image)
+    standby = served.queue(other.image, take=False)
     with pytest.raises(DeviceError, match="not taken yet"):
         standby.run(other.inputs)
     assert_reference(serving.run(case.inputs), case, case.inputs)
@@ -169,12 +169,12 @@ def test_a_queue_is_made_ready_while_another_has_it(
 
 
 def test_giving_up_a_queue_that_was_never_taken_harms_nobody(
-    emulator: Any, device: Device, program: Callable[..., Any]
+    served: Any, device: Device, program: Callable[..., Any]
 ) -> None:
     case = program()
     activate(device, case)
-    serving = emulator.queue(case.image)
-    emulator.queue(case.image, take=False).close()
+    serving = served.queue(case.image)
+    served.queue(case.image, take=False).close()
     assert_reference(serving.run(case.inputs), case, case.inputs)
     serving.close()
 
@@ -189,11 +189,11 @@ def test_giving_up_a_queue_that_was_never_taken_harms_nobody(
     ],
 )
 def test_wrong_inputs(
-    emulator: Any, device: Device, program: Callable[..., Any], change: Any, message: str
+    served: Any, device: Device, program: Callable[..., Any], change: Any, message: str
 ) -> None:
     case = program()
     activate(device, case)
-    queue = emulator.queue(case.image)
+    queue = served.queue(case.image)
     with pytest.raises(RequestError, match=f"cannot run: {message}"):
         queue.run(change(case.inputs[0]))
     assert_reference(queue.run(case.inputs), case, case.inputs)
@@ -201,11 +201,11 @@ def test_wrong_inputs(
 
 
 def test_a_queue_that_was_taken_away_says_so(
-    emulator: Any, device: Device, program: Callable[..., Any]
+    served: Any, device: Device, program: Callable[..., Any]
 ) -> None:
     case = program()
     activate(device, case)
-    queue = emulator.queue(case.image)
+    queue = served.queue(case.image)
     device.disable_queue(QUEUE_DATA)
     with pytest.raises(NotRunError, match="cannot use queue 1: it was disabled"):
         queue.run(case.inputs)
