@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +35,8 @@ Progress = Callable[[float, str], None]
 _WORKER: Final = Path(__file__).parent / "_tensorflow.py"
 _SECONDS: Final = 3600
 _MAX_GRAPH_BYTES: Final = (2 << 30) - 1
-_PLACEHOLDERS: Final = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
+_PLACEHOLDERS: Final = ("Placeholder", "PlaceholderV2")
+_WITH_DEFAULT: Final = "PlaceholderWithDefault"
 _STRING: Final = 7
 _PICTURES: Final = ((375, 500, ".png"), (640, 427, ".jpg"))
 _TOLERANCE: Final = 2e-3
@@ -173,7 +174,8 @@ class _Plan:
         given, wanted = keys["inputs"], keys["outputs"]
         results = [wanted.get(name, name) for name in outputs] or list(wanted.values())
         named = [_Entrance.parse(text, given) for text in inputs]
-        entrances = [entrance.tensor for entrance in named] or _entrances(graph, results)
+        entrances = [entrance.tensor for entrance in named]
+        entrances = entrances or _entrances(graph, results, given.values())
         _check_there(graph, [*entrances, *results])
         found = _recognised(graph, entrances, results)
         shapes = {entrance.tensor: entrance.sample for entrance in named}
@@ -219,24 +221,41 @@ def _translate(python: str, frozen: Path, plan: _Plan, output: Path) -> None:
     _compare(plan.found, pictures, results)
 
 
-def _entrances(graph: Graph, outputs: Sequence[str]) -> list[str]:
-    """The placeholders that *outputs* depend on."""
+def _entrances(graph: Graph, outputs: Sequence[str], signed: Collection[str]) -> list[str]:
+    """The placeholders that *outputs* depend on.
+
+    One with a default is no input of its own accord: a switch between training and inference, such
+    as ``keras_learning_phase``, stays at its default, as it does when TensorFlow serves the graph.
+
+    Args:
+        signed: the inputs that a signature names, which may have defaults.
+    """
     ends = {node_of(output) for output in outputs}
-    found = [
-        f"{node.name}:0"
+    named = {node_of(tensor) for tensor in signed}
+    used = [
+        node
         for node in graph.nodes.values()
-        if node.op in _PLACEHOLDERS and graph.behind(node) & ends
+        if node.op in (*_PLACEHOLDERS, _WITH_DEFAULT) and graph.behind(node) & ends
     ]
+    found = [node for node in used if node.op in _PLACEHOLDERS or node.name in named]
     if not found:
-        raise ModelError("cannot convert: no output depends on a placeholder of the graph")
-    return found
+        optional = ", ".join(f"'{node.name}:0'" for node in used)
+        raise ModelError(
+            "cannot convert: no output depends on a placeholder of the graph"
+            + (
+                f" without a default; if one of {optional} is the input, name it with --input"
+                if optional
+                else ""
+            )
+        )
+    return [f"{node.name}:0" for node in found]
 
 
 def _check_there(graph: Graph, tensors: Sequence[str]) -> None:
     for tensor in tensors:
         if node_of(tensor) not in graph.nodes:
             near = [name for name in graph.nodes if node_of(tensor).lower() in name.lower()][-5:]
-            there = near or [n.name for n in graph.nodes.values() if n.op in _PLACEHOLDERS]
+            there = near or [n.name for n in graph.nodes.values() if _is_placeholder(n)]
             raise InputError(
                 f"cannot convert: there is no tensor {tensor!r} before the outputs; there are"
                 f" {', '.join(map(repr, there))}"
@@ -258,7 +277,11 @@ def _recognised(
 
 
 def _is_string(node: Node) -> bool:
-    return node.op in _PLACEHOLDERS and node.attributes.get("dtype") == _STRING
+    return _is_placeholder(node) and node.attributes.get("dtype") == _STRING
+
+
+def _is_placeholder(node: Node) -> bool:
+    return node.op in (*_PLACEHOLDERS, _WITH_DEFAULT)
 
 
 def _cut(
@@ -270,7 +293,7 @@ def _cut(
     if found is not None:
         shape = list(found.preprocess.shape[1:])
         return {"tensor": found.tensor, "name": found.source, "shape": shape}
-    inner = [name for name in entrances if graph.producer(name).op not in _PLACEHOLDERS]
+    inner = [name for name in entrances if not _is_placeholder(graph.producer(name))]
     if not inner:
         return None
     if len(entrances) > 1:

@@ -119,6 +119,7 @@ def onnx(
         part = _cut(part, cut["tensor"], _node(cut["name"]), cut["shape"])
         inputs = [cut["name"]]
     part = tf.compat.v1.graph_util.extract_sub_graph(part, [_node(name) for name in outputs])
+    _settle(part, {_node(name) for name in inputs})
     model, _ = tf2onnx.convert.from_graph_def(
         part,
         input_names=[_full(name) for name in inputs],
@@ -130,6 +131,16 @@ def onnx(
         raise ValueError(f"these operators have no counterpart in ONNX: {', '.join(strange)}")
     Path(output).write_bytes(model.SerializeToString())
     return {"operators": len(model.graph.node)}
+
+
+def _settle(graph: Any, inputs: set[str]) -> None:
+    """Let placeholders that are no inputs be their defaults."""
+    for node in graph.node:
+        if node.op == "PlaceholderWithDefault" and node.name not in inputs:
+            node.op = "Identity"
+            dtype = node.attr["dtype"].type
+            node.attr.clear()
+            node.attr["T"].type = dtype
 
 
 def _cut(source: Any, tensor: str, name: str, sample: list[int] | None) -> Any:

@@ -110,7 +110,15 @@ KINDS = {
 }
 
 
-def build(preprocess, single, folder):
+def dropped_out(x):
+    """What training notebooks leave in a graph: two switches that are fed in training only."""
+    phase = v1.placeholder_with_default(False, (), "keras_learning_phase")
+    training = v1.placeholder_with_default(False, (), "is_training")
+    x = v1.cond(phase, lambda: tf.nn.dropout(x, rate=0.5), lambda: tf.identity(x))
+    return tf.where(training, x * 2.0, x)
+
+
+def build(preprocess, single, folder, training):
     """The graph with variables, saved into *folder*, and frozen."""
     graph = tf.Graph()
     with graph.as_default(), v1.Session() as session:
@@ -127,6 +135,8 @@ def build(preprocess, single, folder):
             images, v1.get_variable("kernel", initializer=kernel), [1, 2, 2, 1], "SAME"
         )
         x = tf.reduce_mean(tf.nn.relu(x), [1, 2], name="features")
+        if training:
+            x = dropped_out(x)
         x = tf.matmul(x, v1.get_variable("weights", initializer=weights))
         output = tf.nn.softmax(x, name=OUTPUT)
         session.run(v1.global_variables_initializer())
@@ -141,7 +151,8 @@ def main(kind, style, output, saved):
     v1.disable_eager_execution()
     if style != "tf2":
         v1.disable_v2_behavior()
-    frozen = build(KINDS[kind], style == "single", saved)
+    training = kind == "training"
+    frozen = build(KINDS["imagenet" if training else kind], style == "single", saved, training)
     if style == "tf2":  # frozen by the worker: its functions become Switch and Merge
         worker = Path(__file__).parents[2] / "edged" / "convert" / "_tensorflow.py"
         job = {"do": "freeze", "model": str(saved), "output": str(output)}
@@ -156,6 +167,7 @@ if __name__ == "__main__":
     if len(sys.argv) == 2:
         for kind, style in [
             *((kind, "tf1") for kind in KINDS),
+            ("training", "tf1"),
             ("imagenet", "tf2"),
             ("bgr_slice", "tf2"),
             ("unit", "single"),

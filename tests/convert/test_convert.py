@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -57,6 +58,44 @@ def test_what_is_refused_before_anything_runs(tmp_path: Path) -> None:
         convert(graph, tmp_path / "model.onnx")
 
 
+@pytest.fixture
+def recording(tmp_path: Path) -> tuple[str, Path]:
+    """An interpreter that hands out a frozen graph, and writes down what it is to translate."""
+    graph, asked = HERE / "graphs" / "training-tf1.pb", tmp_path / "asked.json"
+    script = tmp_path / "python"
+    script.write_text(
+        f"#!{sys.executable}\n"
+        "import json, pathlib, sys\n"
+        "job = json.load(sys.stdin)[0]\n"
+        "if job['do'] == 'freeze':\n"
+        f"    frozen = pathlib.Path({str(graph)!r}).read_bytes()\n"
+        "    pathlib.Path(job['output']).write_bytes(frozen)\n"
+        "    print(json.dumps({'ok': [{'inputs': {}, 'outputs': {}}]}))\n"
+        "else:\n"
+        f"    pathlib.Path({str(asked)!r}).write_text(json.dumps(job))\n"
+        "    print(json.dumps({'error': 'cannot convert: that was all'}))\n"
+    )
+    script.chmod(0o755)
+    return str(script), asked
+
+
+def test_what_is_fed_in_training_only_is_no_input(
+    recording: tuple[str, Path], tmp_path: Path
+) -> None:
+    python, asked = recording
+    (tmp_path / "frozen.pb").touch()
+    with pytest.raises(ModelError, match="that was all"):
+        convert(tmp_path / "frozen.pb", tmp_path / "m.onnx", outputs=[OUTPUT], python=python)
+    job = json.loads(asked.read_text())
+    assert job["inputs"] == ["Placeholder:0"] and job["cut"]["name"] == "Placeholder:0"
+    # An output that depends on nothing but such a one.
+    inner = ["keras_learning_phase:0"]
+    with pytest.raises(
+        ModelError, match=r"one of 'keras_learning_phase:0' is the input, .*--input"
+    ):
+        convert(tmp_path / "frozen.pb", tmp_path / "m.onnx", outputs=inner, python=python)
+
+
 def tensorflow_scores(saved: Path, photo: Path) -> np.ndarray:
     """As TensorFlow serves the SavedModel: the encoded image in."""
     script = (
@@ -71,12 +110,14 @@ def tensorflow_scores(saved: Path, photo: Path) -> np.ndarray:
 
 
 @needs_tensorflow
-@pytest.mark.parametrize("style", ["tf1", "tf2"])
+@pytest.mark.parametrize(
+    ("kind", "style"), [("imagenet", "tf1"), ("imagenet", "tf2"), ("training", "tf1")]
+)
 def test_the_tutorials_saved_model_becomes_a_bundle_with_the_same_answers(
-    style: str, tmp_path: Path
+    kind: str, style: str, tmp_path: Path
 ) -> None:
     saved = tmp_path / "saved"
-    command = [TENSORFLOW, str(HERE / "make_graphs.py"), "imagenet", style]
+    command = [TENSORFLOW, str(HERE / "make_graphs.py"), kind, style]
     subprocess.run([*command, str(tmp_path / "frozen.pb"), str(saved)], check=True)
     bundle = tmp_path / "tutorial-1.0.0.edgemodel"
     command = [sys.executable, "-m", "edged.cli", "convert", str(saved), "--name", "tutorial"]
