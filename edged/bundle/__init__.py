@@ -19,7 +19,15 @@ from edged.bundle._manifest import (
     SelfTest,
     TensorDecl,
 )
-from edged.bundle._pack import MAX_SAMPLES, SUFFIX, bundle_name, pack
+from edged.bundle._pack import (
+    MAX_SAMPLES,
+    SUFFIX,
+    bundle_name,
+    check_order,
+    check_output,
+    pack,
+)
+from edged.bundle._samples import photographs
 from edged.bundle._verify import (
     MANIFEST_NAME,
     MAX_BUNDLE_BYTES,
@@ -49,9 +57,12 @@ __all__ = [
     "VerifiedBundle",
     "Version",
     "bundle_name",
+    "check_order",
+    "check_output",
     "config_digest",
     "pack",
     "pack_bare",
+    "photographs",
     "read_arrays",
     "serialize_arrays",
     "verify_bundle",

@@ -30,7 +30,17 @@ from edged.preprocess import ImageInput, PixelType, Preprocess
 if TYPE_CHECKING:
     from edged.bundle._graph import Graph
 
-__all__ = ["MAX_MODEL_BYTES", "MAX_SAMPLES", "SUFFIX", "Progress", "bundle_name", "pack", "silent"]
+__all__ = [
+    "MAX_MODEL_BYTES",
+    "MAX_SAMPLES",
+    "SUFFIX",
+    "Progress",
+    "bundle_name",
+    "check_order",
+    "check_output",
+    "pack",
+    "silent",
+]
 
 SUFFIX: Final = ".edgemodel"
 MAX_SAMPLES: Final = 64
@@ -112,10 +122,19 @@ def pack(
     from edged.bundle._samples import load_samples
     from edged.bundle._selftest import OUTPUT_PREFIX, make_self_test
 
+    paths = [calibration] if isinstance(calibration, Path) else list(calibration or ())
+    output = check_order(
+        name=name,
+        version=version,
+        output=output,
+        serial=serial,
+        labels=labels,
+        preprocess=preprocess,
+        epilogue=epilogue,
+        calibration=paths,
+        tolerance=tolerance,
+    )
     version = version if isinstance(version, Version) else Version.parse(version)
-    check_name(name)
-    if tolerance is not None and not 0 < tolerance < math.inf:
-        raise BundleError(f"cannot use the tolerance {tolerance}: wanted a number above zero")
     progress(0.0, "reading the model")
     content = read_onnx_bytes(model, MAX_MODEL_BYTES)
     graph = Graph.load(content, model.name).sized(shapes or {})
@@ -129,7 +148,6 @@ def pack(
     samples = None
     if calibration is not None:
         progress(0.1, "reading the calibration samples")
-        paths = [calibration] if isinstance(calibration, Path) else list(calibration)
         samples = load_samples(paths, graph, spec, MAX_SAMPLES)
         files[FileName.CALIBRATION] = serialize_arrays(samples)
         graph = graph.sized({name: (1, *array.shape[1:]) for name, array in samples.items()})
@@ -166,11 +184,67 @@ def pack(
         source_revision=source_revision,
         created=_created(),
     )
-    if output.is_dir():
-        output = output / bundle_name(name, version)
     digest = _write(output, manifest, files)
     progress(1.0, "done")
     return digest
+
+
+def check_order(
+    *,
+    name: str,
+    version: Version | str,
+    output: Path,
+    serial: int | None = None,
+    labels: Path | None = None,
+    preprocess: str | Preprocess | None = None,
+    epilogue: str | Epilogue | None = None,
+    calibration: Sequence[Path] = (),
+    tolerance: float | None = None,
+) -> Path:
+    """Check all arguments of `pack` that can be checked without the model: before long work.
+
+    Returns:
+        The path of the bundle to be.
+
+    Raises:
+        InputError, NotFoundError, LimitError: as `pack`.
+    """
+    from edged.bundle._samples import check_samples
+
+    version = version if isinstance(version, Version) else Version.parse(version)
+    check_name(name)
+    if serial is None:
+        _serial(version)
+    if tolerance is not None and not 0 < tolerance < math.inf:
+        raise BundleError(f"cannot use the tolerance {tolerance}: wanted a number above zero")
+    if labels is not None:
+        _lines(labels)
+    if isinstance(preprocess, str):
+        Preprocess.check(preprocess)
+    if isinstance(epilogue, str):
+        Epilogue.parse(epilogue)
+    if calibration:
+        check_samples(calibration)
+    _created()
+    if output.is_dir():
+        output = output / bundle_name(name, version)
+    check_output(output)
+    return output
+
+
+def check_output(path: Path) -> None:
+    """Check that a file can be written to *path*, its folders made if need be.
+
+    Raises:
+        InputError: it is a folder, or nobody lets us.
+    """
+    if path.is_dir():
+        raise BundleError(f"cannot write {path}: it is a folder")
+    place = next(folder for folder in path.absolute().parents if folder.exists())
+    if not place.is_dir():
+        raise BundleError(f"cannot write {path}: {place} is no folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise BundleError(f"cannot write {path}: {place} does not let us")
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
@@ -199,13 +273,17 @@ def _preprocess(text: str | Preprocess | None, graph: Graph) -> Preprocess | Non
     return spec if spec.dtype is PixelType.UINT8 else None
 
 
-def _labels(path: Path, graph: Graph) -> bytes:
-    """The labels with plain line ends; their number has to be the classes of an output."""
+def _lines(path: Path) -> list[str]:
     try:
         text = _read(path, _MAX_LABELS_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BundleError(f"cannot read {path}: it is not UTF-8 ({error})") from error
-    lines = [line.strip() for line in text.rstrip().splitlines()]
+    return [line.strip() for line in text.rstrip().splitlines()]
+
+
+def _labels(path: Path, graph: Graph) -> bytes:
+    """The labels with plain line ends; their number has to be the classes of an output."""
+    lines = _lines(path)
     classes = {tensor.shape[-1] for tensor in graph.outputs if tensor.shape}
     if None not in classes and len(lines) not in classes:
         counts = " or ".join(str(count) for count in classes)

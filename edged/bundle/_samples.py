@@ -14,7 +14,7 @@ from edged.bundle._graph import Graph
 from edged.errors import BundleError, InputError, LimitError, NotFoundError
 from edged.preprocess import Preprocess, image_to_array
 
-__all__ = ["load_samples"]
+__all__ = ["check_samples", "load_samples", "photographs"]
 
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 _MAX_FILE_BYTES: Final = 64 << 20
@@ -39,16 +39,12 @@ def load_samples(
         NotFoundError: a path is not there.
         LimitError: together they are larger than a bundle may carry.
     """
-    for path in paths:
-        if not path.exists():
-            raise NotFoundError(f"cannot read calibration samples: {path} is not there")
-    if any(path.suffix == ".npz" for path in paths):
-        if len(paths) > 1:
-            raise BundleError("cannot read calibration samples: wanted one .npz, or photographs")
+    images = check_samples(paths)
+    if not images:
         samples = _from_arrays(read_arrays(paths[0], max_bytes=1 << 30), graph, paths[0].name)
         samples = {name: array[_spread(len(array), limit)] for name, array in samples.items()}
     else:
-        samples = _from_images(_images(paths), graph, spec, limit)
+        samples = _from_images(images, graph, spec, limit)
     size = sum(array.nbytes for array in samples.values())
     if size > MAX_ARRAYS_BYTES:
         raise LimitError(
@@ -63,19 +59,52 @@ def _spread(count: int, limit: int) -> npt.NDArray[np.intp]:
     return np.arange(min(count, limit)) * count // min(count, limit)
 
 
-def _images(paths: Sequence[Path]) -> list[Path]:
+def check_samples(paths: Sequence[Path]) -> list[Path]:
+    """Check what can be known of calibration samples before the model is: that they are there.
+
+    Returns:
+        The photographs; none where *paths* is one ``.npz``.
+
+    Raises:
+        InputError, NotFoundError: as `load_samples`.
+    """
+    if not any(path.suffix == ".npz" for path in paths):
+        return photographs(paths)
+    if len(paths) > 1:
+        raise BundleError("cannot read calibration samples: wanted one .npz, or photographs")
+    if not paths[0].exists():
+        raise NotFoundError(f"cannot read {paths[0]}: there is no such file or folder")
+    return []
+
+
+def photographs(paths: Sequence[Path]) -> list[Path]:
+    """The JPEG and PNG files of *paths*: files as they are given, folders at any depth, sorted.
+
+    Hidden files and folders are passed over, as a file manager leaves them.
+
+    Raises:
+        NotFoundError: a path is not there.
+        InputError: there are none.
+    """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        else:
+            found += sorted(file for file in path.rglob("*") if _is_photograph(file, path))
+        elif path.exists():
             found.append(path)
+        else:
+            raise NotFoundError(f"cannot read {path}: there is no such file or folder")
     if not found:
-        there = ", ".join(str(path) for path in paths)
         raise BundleError(
-            f"cannot read calibration samples: no .jpg, .jpeg or .png in {there or 'nothing'}"
+            "cannot find photographs: there is no .jpg, .jpeg or .png in"
+            f" {', '.join(map(str, paths)) or 'nothing'}"
         )
     return found
+
+
+def _is_photograph(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.suffix.lower() in IMAGE_SUFFIXES and not hidden and file.is_file()
 
 
 def _from_images(

@@ -80,8 +80,15 @@ def convert(
     """
     from edged.convert import convert as convert_model
 
-    if output.is_dir():
-        output = output / bundle.bundle_name(name, bundle.Version.parse(version))
+    # TensorFlow takes minutes: what can be wrong is found before.
+    output = bundle.check_order(
+        name=name,
+        version=version,
+        output=output,
+        labels=labels,
+        preprocess=preprocess,
+        calibration=calibration or (),
+    )
     with tempfile.TemporaryDirectory(prefix="edgectl-") as folder, _progress() as progress:
         task = progress.add_task("converting", total=1.0)
         found = convert_model(

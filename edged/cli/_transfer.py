@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -30,7 +30,6 @@ HEAD_EXAMPLES = (
     "edgectl head features.npz --bundle mobilenet-v2-1.0.0.edgemodel --name animals "
     "--version 1.0.0 -o drop/"
 )
-_SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 _MAX_FILE_BYTES: Final = 64 << 20
 
 _Bundle = Annotated[
@@ -66,7 +65,8 @@ def featurize(
     """
     from edged import transfer  # brings the compiler along, which other commands do without
 
-    paths = _images(images)
+    paths = bundle.photographs(images)
+    bundle.check_output(output)
     with _verified(source) as found, _progress() as progress:
         task = progress.add_task("compiling", total=100)
         featurizer = transfer.Featurizer.of(
@@ -138,8 +138,7 @@ def head(
     """
     from edged import transfer
 
-    if output.is_dir():
-        output = output / bundle.bundle_name(name, bundle.Version.parse(version))
+    output = bundle.check_order(name=name, version=version, output=output)
     known = transfer.Features.load(features)
     chosen = known.labels if labels is None else _lines(labels)
     trained = transfer.train_head(known.values, chosen, strength=strength)
@@ -187,22 +186,6 @@ def _featurized(featurizer: Featurizer, path: Path) -> npt.NDArray[Any]:
         raise type(error)(f"cannot featurize {path}: {error}") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _images(paths: Sequence[Path]) -> list[Path]:
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
-        elif path.exists():
-            found.append(path)
-        else:
-            raise NotFoundError(f"cannot read {path}: there is no such file or folder")
-    if not found:
-        raise InputError(
-            f"cannot featurize: no {', '.join(_SUFFIXES)} in {', '.join(map(str, paths))}"
-        )
-    return found
 
 
 def _lines(path: Path) -> list[str]:

@@ -91,6 +91,15 @@ def zoo(
         )
     if not output.parent.is_dir():
         raise InputError(f"cannot write {output}: there is no folder {output.parent}")
+    if output.suffix != ".onnx":
+        output = bundle.check_order(
+            name=name,
+            version=version,
+            output=output,
+            labels=labels,
+            epilogue=epilogue,
+            calibration=calibration or (),
+        )
     # Heavy, and only wanted here.
     from edged.zoo import build
 
@@ -110,9 +119,6 @@ def zoo(
             variant=variant,
             progress=show(0.0, 0.5),
         )
-        if output.is_dir():
-            parsed = bundle.Version.parse(version)
-            output = output / bundle.bundle_name(model.network.name, parsed)
         if output.suffix == ".onnx":
             _write(output, model.onnx())
             digest = None

@@ -135,6 +135,8 @@ class Recipe:
         return f"{short}{self.sampling}{order}{scaled}"
 
 
+_ALSO: Final = {"resize": "stretch"}
+_KINDS: Final = {"sampling": Sampling, "channels": Channels}
 _MEANS: Final = (123.68, 116.779, 103.939)
 _PRESETS: Final = {
     Transform.IMAGENET: (224, Recipe(256, Sampling.TF1, mean=_MEANS)),
@@ -250,6 +252,27 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
                 f"{self.width}x{self.height} is cut out of an image whose short side is that long"
             )
 
+    @staticmethod
+    def check(text: str) -> None:
+        """Check of *text*, for `parse`, what can be checked without the model.
+
+        Raises:
+            InputError: as `parse`.
+        """
+        words = _text.split(text)
+        _text.member("transform", words.name, Transform, _ALSO)
+        if words.size:
+            _text.size(words.size)
+        for key, value in words.options.items():
+            if key in ("mean", "std"):
+                _text.triple(key, value)
+            elif key == "scale":
+                _text.number(key, value)
+            elif key == "short":
+                _text.pixels(key, value)
+            elif key in _KINDS:
+                _text.member(key, value, _KINDS[key])
+
     @classmethod
     def parse(cls, text: str, inputs: Sequence[ImageInput]) -> Preprocess:
         """Read ``TRANSFORM[=WIDTHxHEIGHT][,KEY=VALUE…]``.
@@ -269,7 +292,7 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
             InputError: the text or the choice cannot be understood; says what can.
         """
         words = _text.split(text)
-        transform = _text.member("transform", words.name, Transform, {"resize": "stretch"})
+        transform = _text.member("transform", words.name, Transform, _ALSO)
         chosen = _choose(words.options.get("input"), inputs)
         layout = chosen.layout()
         assert layout is not None  # _choose takes images only

@@ -70,6 +70,7 @@ class Features:
             "bundle": np.array(str(self.bundle)),
         }
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(serialize_arrays(arrays))
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror}") from error

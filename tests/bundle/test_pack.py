@@ -15,6 +15,7 @@ import onnx
 import pytest
 from PIL import Image
 
+from edged import bundle
 from edged.bundle import (
     Digest,
     FileName,
@@ -161,12 +162,30 @@ def test_arrays_that_do_not_fit(
         packed_and_verified(tmp_path, model, calibration=tmp_path / "c.npz")
 
 
+def test_photographs_are_found_in_folders_of_folders(model: Path, tmp_path: Path) -> None:
+    """As people keep them for training, a folder for each class; the same for `featurize`."""
+    pixels = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    for name in ("b/2.png", "a/deep/1.PNG", "a/3.png", ".trash/4.png", "a/._3.png", "a/notes.txt"):
+        path = tmp_path / "photographs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels + int(re.sub(r"\D", "", name) or 0)).save(path, "PNG")
+    found = bundle.photographs([tmp_path / "photographs"])
+    assert [str(p.relative_to(tmp_path / "photographs")) for p in found] == [
+        "a/3.png",
+        "a/deep/1.PNG",
+        "b/2.png",
+    ]
+    verified = packed_and_verified(tmp_path, model, calibration=tmp_path / "photographs")
+    samples = read_arrays(verified.folder / FileName.CALIBRATION)["image"]
+    assert [sample[0, 0, 0] - pixels[0, 0, 0] for sample in samples] == [3, 1, 2]
+
+
 def test_calibration_that_cannot_be_used(model: Path, float_model: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(BundleError, match=r"no \.jpg, \.jpeg or \.png in"):
+    with pytest.raises(BundleError, match=r"there is no \.jpg, \.jpeg or \.png in"):
         packed_and_verified(tmp_path, model, calibration=empty)
-    with pytest.raises(NotFoundError, match="is not there"):
+    with pytest.raises(NotFoundError, match="there is no such file or folder"):
         packed_and_verified(tmp_path, model, calibration=tmp_path / "nowhere")
     (empty / "text.png").write_text("no image")
     with pytest.raises(BundleError, match=r"cannot calibrate with .*text.png: cannot decode"):

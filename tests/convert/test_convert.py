@@ -79,6 +79,36 @@ def recording(tmp_path: Path) -> tuple[str, Path]:
     return str(script), asked
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--name", "a/b"), "a/b"),
+        (("--version", "one"), "one"),
+        (("--labels", "none.txt"), "cannot read none.txt: there is no such file"),
+        (("--preprocess", "strech"), "did you mean stretch"),
+        (("--preprocess", "stretch,scale=x"), "scale is 'x'; wanted a number"),
+        (("--preprocess", "stretch,channels=grb"), "none of rgb, bgr"),
+        (("--calibration", "nowhere"), "cannot read nowhere: there is no such file or folder"),
+        (("--calibration", "empty"), "there is no .jpg, .jpeg or .png in empty"),
+        (("--calibration", "a.npz", "--calibration", "empty"), "wanted one .npz, or photographs"),
+        (("-o", "frozen.pb/x.edgemodel"), "frozen.pb is no folder"),
+    ],
+)
+def test_what_can_be_wrong_is_found_before_tensorflow_runs(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "frozen.pb").touch()
+    (tmp_path / "a.npz").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".hidden.jpg").touch()
+    command = [sys.executable, "-m", "edged.cli", "convert", "frozen.pb", "--result", "x"]
+    # An interpreter that would tell that it was run.
+    command += ["--python", "/bin/false", "--name", "x", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode in (65, 66)
+    assert said in done.stderr and "TensorFlow's process" not in done.stderr
+
+
 def test_what_is_fed_in_training_only_is_no_input(
     recording: tuple[str, Path], tmp_path: Path
 ) -> None:
