@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edged.device._device import Readings
+from edged.device._device import Identity, Readings
 from edged.device._pci import LinkState
+from edged.npu.registers import Capability
 
 __all__ = ["Bound", "Level", "Reading", "Thresholds", "assess"]
 
@@ -92,7 +93,7 @@ def assess(
     readings: Readings,
     link: LinkState,
     link_errors: tuple[int, int],
-    clock_khz: int,
+    identity: Identity,
     thresholds: Thresholds,
     before: Mapping[str, Level],
 ) -> tuple[Reading, ...]:
@@ -107,13 +108,19 @@ def assess(
         level = bound.level(value, before.get(name, Level.OK))
         return Reading(name, value, unit, level, text or f"{value:g} {unit}".strip())
 
+    # Nobody should take what an emulator makes up for a measurement.
+    modelled = bool(identity.capabilities & Capability.MODELLED_READINGS)
+
+    def physical(name: str, value: float, unit: str, bound: Bound) -> Reading:
+        return reading(name, value, unit, bound, f"{value:g} {unit}{' (modelled)' * modelled}")
+
     # Less than it could be, whatever that is, is worth a warning.
     narrow = Bound(0.0) if link.width < link.max_width else Bound()
     slow = Bound(0.0) if link.speed < link.max_speed else Bound()
     return (
-        reading("temperature", round(readings.temperature, 1), "°C", thresholds.temperature),
-        reading("power", round(readings.power, 1), "W", thresholds.power),
-        reading("clock", clock_khz / 1000, "MHz", Bound()),
+        physical("temperature", round(readings.temperature, 1), "°C", thresholds.temperature),
+        physical("power", round(readings.power, 1), "W", thresholds.power),
+        physical("clock", identity.clock_khz / 1000, "MHz", Bound()),
         reading("corrected ECC errors", readings.ecc_corrected, "", thresholds.ecc_corrected),
         reading("uncorrected ECC errors", readings.ecc_uncorrected, "", _ANY),
         reading("configuration upsets", readings.seu_count, "", _ANY),

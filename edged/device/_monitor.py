@@ -200,7 +200,7 @@ class Monitor:
             readings,
             link,
             self._counted(device),
-            device.identity.clock_khz,
+            device.identity,
             self.thresholds,
             self._levels,
         )

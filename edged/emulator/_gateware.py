@@ -93,7 +93,7 @@ class Gateware:
             on_fault=self._signal_event,
         )
         self._faults = faults
-        self._capabilities = Capability.FLASH
+        self._capabilities = Capability.FLASH | Capability.MODELLED_READINGS
         if pace is Pace.MODELLED:
             self._capabilities |= Capability.MODELLED_PACE
         self._injection: dict[int, int] = dict.fromkeys(_INJECT_ARGUMENTS, 0)

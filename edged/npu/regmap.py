@@ -153,6 +153,7 @@ class Capability(Bits):
     FAULT_INJECTION = 1, "The block `Inject` is there; an emulator's."
     MODELLED_PACE = 2, "An emulator that takes the time that hardware would."
     FLASH = 4, "The firmware can be changed through the block `Flash`."
+    MODELLED_READINGS = 8, "Temperature, power and clock are modelled, not measured: an emulator's."
 
 
 class Command(Code):

@@ -550,3 +550,5 @@ async def test_the_monitor_reports_the_link_and_the_rest(rig: Rig) -> None:
     assert str(report.link) == "8 GT/s ×8"
     assert report.level() is Level.OK
     assert {each.name for each in report.readings} >= {"temperature", "power", "DRAM calibration"}
+    modelled = {each.name for each in report.readings if each.text.endswith("(modelled)")}
+    assert modelled == {"temperature", "power", "clock"}, "an emulator measures none of them"
