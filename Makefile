@@ -38,6 +38,7 @@ docs: $(INSTALLED) ## write from the code what of docs/ and systemd/ is made fro
 		> docs/configuration.md
 	$(BIN)/python -m edged.slot._picture docs/slot.md
 	$(BIN)/python packaging/board_vendors.py docs/board-vendors.md
+	$(BIN)/python packaging/operators.py docs/operators.md
 	$(BIN)/python packaging/c_header.py docs/edged-npu.h
 	$(BIN)/python -c 'from edged.notices import reference; print(reference(), end="")' \
 		> docs/messages.md
@@ -50,6 +51,10 @@ proto: $(INSTALLED) ## write edged/wire/_pb from edged/wire/protos
 fuzz: $(INSTALLED) ## lie to driver and emulator, an hour each or EDGED_FUZZ_SECONDS (docs/fuzzing.md)
 	EDGED_FUZZ_SECONDS=$${EDGED_FUZZ_SECONDS:-3600} EDGED_FUZZ_SEED=$${EDGED_FUZZ_SEED:-$$(date +%s)} \
 		$(BIN)/pytest tests/fuzz -s --timeout 0
+
+operators: $(INSTALLED) ## how much of known networks runs on the device: docs/operators.md; EDGED_NETWORKS are folders of .onnx files
+	$(BIN)/python bench/operators.py --write docs/evidence/operators.json tests/data/models $(EDGED_NETWORKS)
+	$(BIN)/python packaging/operators.py docs/operators.md
 
 conformance: $(INSTALLED) ## run the clients of others, and write what came of it: docs/conformance.md
 	PYTHONPATH=tests $(BIN)/python -m conformance.run docs/conformance

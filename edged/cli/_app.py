@@ -25,7 +25,10 @@ _EPILOGUE = (
 
 _COMMANDS: Final = {
     "pack": ("_bundle", "Pack an ONNX model into a bundle that edged loads."),
-    "inspect": ("_bundle", "Show what a bundle says of its model, after checking all of it."),
+    "inspect": (
+        "_inspect",
+        "Show what a bundle says of its model, after checking all of it, and how it would run.",
+    ),
     "verify": (
         "_bundle",
         "Check bundles as edged does before it loads one: archive, digests, sizes, manifest.",

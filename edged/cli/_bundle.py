@@ -1,8 +1,7 @@
-"""``edgectl pack``, ``inspect`` and ``verify``."""
+"""``edgectl pack`` and ``verify``."""
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edged import bundle
-from edged.bundle import TensorDecl, VerifiedBundle
+from edged.bundle import VerifiedBundle
 from edged.cli._options import shapes
 from edged.cli._output import print_json, stderr, stdout
 from edged.errors import EdgedError, InputError
@@ -24,7 +23,6 @@ PACK_EXAMPLES = (
     "edgectl pack mobilenet.onnx --name mobilenet-v2 --version 1.0.0 --labels labels.txt "
     "--preprocess stretch --calibration photos/ -o drop/"
 )
-INSPECT_EXAMPLES = "edgectl inspect mobilenet-v2-1.0.0.edgemodel"
 VERIFY_EXAMPLES = "edgectl verify *.edgemodel"
 
 _BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An .edgemodel file.")]
@@ -131,18 +129,6 @@ def pack(
         stdout().print(f"{escape(str(output))}: {size / 1e6:.1f} MB, {digest}")
 
 
-def inspect(path: _BundlePath, as_json: _Json = False) -> None:
-    """Show what a bundle says of its model, after checking all of it."""
-    with _verified(path) as found:
-        manifest = found.manifest
-        if as_json:
-            config = json.loads(manifest.serialize())
-            print_json({"digest": found.digest, "manifest": config})
-            return
-        for key, value in _facts(found):
-            stdout().print(f"[bold]{key:10}[/bold] {escape(value)}")
-
-
 def verify(
     paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE…", help=".edgemodel files.")],
     as_json: _Json = False,
@@ -152,7 +138,7 @@ def verify(
     status = 0
     for path in paths:
         try:
-            with _verified(path) as found:
+            with verified(path) as found:
                 line = f"{path}: ok, {found.manifest}, {found.digest}"
                 results.append({"path": str(path), "ok": True, "digest": found.digest})
         except EdgedError as error:
@@ -168,7 +154,8 @@ def verify(
 
 
 @contextmanager
-def _verified(path: Path) -> Iterator[VerifiedBundle]:
+def verified(path: Path) -> Iterator[VerifiedBundle]:
+    """The bundle at *path*, checked and unpacked for as long as that is needed."""
     with tempfile.TemporaryDirectory(prefix="edgectl-") as folder:
         # One's own link is followed; in a drop folder it would not be.
         yield bundle.verify_bundle(path.resolve(), Path(folder))
@@ -186,46 +173,3 @@ def _alias(text: str) -> tuple[str, str]:
     if not (equals and name and alias):
         raise InputError(f"cannot use --alias {text!r}: wanted TENSOR=ALIAS, as in input:0=images")
     return name, alias
-
-
-def _facts(found: VerifiedBundle) -> Iterator[tuple[str, str]]:
-    manifest = found.manifest
-    yield "model", f"{manifest} (serial {manifest.serial})"
-    yield "digest", found.digest
-    for tensor in manifest.inputs:
-        yield "input", _tensor(tensor)
-    for tensor in manifest.outputs:
-        yield "output", _tensor(tensor)
-    spec = manifest.preprocess
-    if spec is None:
-        yield "images", "not taken: no preprocessing is given"
-    else:
-        size = f"{spec.width}x{spec.height}"
-        yield "images", f"{spec.transform} to {size} into {spec.input}, {spec.recipe()}"
-    if manifest.epilogue is not None:
-        names = ", ".join(tensor.name for tensor in manifest.answers)
-        yield "epilogue", f"{manifest.epilogue} gives {names}"
-    test = manifest.self_test
-    if test is not None:
-        tolerances = ", ".join(f"{tolerance:g}" for tolerance in test.tolerances)
-        yield "self-test", f"{test.samples} samples, tolerance {tolerances}"
-    yield (
-        "needs",
-        (
-            f"device ABI {manifest.requirements.abi}, "
-            f"{manifest.requirements.memory_bytes / 1e6:.1f} MB for weights"
-        ),
-    )
-    yield "licence", manifest.licence or "not given"
-    if manifest.source_revision:
-        yield "source", manifest.source_revision
-    if manifest.created:
-        yield "created", manifest.created
-    for file in manifest.files:
-        yield "file", f"{file.name}, {file.size} bytes, {file.digest}"
-
-
-def _tensor(tensor: TensorDecl) -> str:
-    dimensions = ", ".join("N" if d is None else str(d) for d in tensor.shape)
-    alias = f", also {tensor.alias}" if tensor.alias else ""
-    return f"{tensor.name} {tensor.dtype} [{dimensions}]{alias}"

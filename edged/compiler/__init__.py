@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edged.compiler._compile import CompiledModel, Progress, compile_model
     from edged.compiler._import import FEATURES_KEY
     from edged.compiler._report import HostRow, LayerRow, OutputRow, Report
+    from edged.compiler._survey import Survey, survey
     from edged.compiler._techniques import Techniques
 
 __all__ = [
@@ -43,8 +44,10 @@ __all__ = [
     "Progress",
     "Report",
     "Samples",
+    "Survey",
     "Techniques",
     "compile_model",
+    "survey",
 ]
 
 _HOMES = {
@@ -54,7 +57,9 @@ _HOMES = {
     "LayerRow": "_report",
     "OutputRow": "_report",
     "Report": "_report",
+    "Survey": "_survey",
     "Techniques": "_techniques",
+    "survey": "_survey",
 }
 
 

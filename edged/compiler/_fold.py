@@ -18,7 +18,7 @@ import numpy.typing as npt
 from edged.compiler._graph import Graph, Names, Node, Value
 from edged.compiler._place import OPERATORS
 
-__all__ = ["fold"]
+__all__ = ["fold", "rewrites"]
 
 _LONG_SUM: Final = 16_384
 _Float = npt.NDArray[np.float64]
@@ -26,7 +26,20 @@ _Float = npt.NDArray[np.float64]
 
 def fold(graph: Graph) -> Graph:
     """*graph*, rewritten as far as it goes."""
-    steps: tuple[Callable[[Graph], Graph], ...] = (
+    # Nothing is folded across the feature tensor: what is read there counts as an output.
+    watched = [graph.features] if graph.features and graph.features not in graph.outputs else []
+    start = replace(graph, outputs=(*graph.outputs, *watched))
+    end = functools.reduce(lambda done, step: step(done), _steps(), start)
+    return replace(end, outputs=graph.outputs).pruned()
+
+
+def rewrites() -> list[str]:
+    """What each rewrite does, in a sentence; docs/operators.md lists them."""
+    return [(step.__doc__ or "").partition("\n")[0] for step in _steps()]
+
+
+def _steps() -> tuple[Callable[[Graph], Graph], ...]:
+    return (
         _without_identities,
         _with_plain_gemm,
         _with_padding_in_windows,
@@ -34,14 +47,10 @@ def fold(graph: Graph) -> Graph:
         _with_matrices_on_images,
         _with_short_sums,
     )
-    # Nothing is folded across the feature tensor: what is read there counts as an output.
-    watched = [graph.features] if graph.features and graph.features not in graph.outputs else []
-    start = replace(graph, outputs=(*graph.outputs, *watched))
-    end = functools.reduce(lambda done, step: step(done), steps, start)
-    return replace(end, outputs=graph.outputs).pruned()
 
 
 def _without_identities(graph: Graph) -> Graph:
+    """Drop Identity and Dropout, and Cast, Reshape, Concat, Sum and Pad that change nothing."""
     uses = graph.uses()
     renamed: dict[str, str] = {}
     nodes: list[Node] = []
@@ -75,7 +84,7 @@ def _is_identity(graph: Graph, node: Node) -> bool:
 
 
 def _with_plain_gemm(graph: Graph) -> Graph:
-    """MatMul of [1, K] with a constant, and Gemm with whatever factors, as A·B + C."""
+    """Write MatMul of one row with a constant, and Gemm with whatever factors, as A·B + C."""
     names = Names((*graph.values, *graph.constants))
     constants = dict(graph.constants)
     nodes: list[Node] = []
@@ -109,6 +118,7 @@ def _with_plain_gemm(graph: Graph) -> Graph:
 
 
 def _with_padding_in_windows(graph: Graph) -> Graph:
+    """Move a Pad of zeros into the window of the Conv or pool behind it, where that is the same."""
     uses = graph.uses()
     producers = {name: node for node in graph.nodes for name in node.outputs}
     nodes: list[Node] = []
@@ -181,6 +191,10 @@ class _Affine:
 
 
 def _with_affine_in_weights(graph: Graph) -> Graph:
+    """Move BatchNormalization and a constant Mul, Div, Add or Sub per channel into the weights.
+
+    They are those of the Conv or Gemm before it, or else of a depthwise 1×1 Conv of its own.
+    """
     uses = graph.uses()
     names = Names((*graph.values, *graph.constants))
     constants = dict(graph.constants)
@@ -208,7 +222,7 @@ def _with_affine_in_weights(graph: Graph) -> Graph:
 
 
 def _with_matrices_on_images(graph: Graph) -> Graph:
-    """A long Gemm of a flattened image as the Conv that it is, for :func:`_with_short_sums`."""
+    """Write a long Gemm of a flattened image as the Conv that it is."""
     producers = {name: node for node in graph.nodes for name in node.outputs}
     names = Names((*graph.values, *graph.constants))
     constants = dict(graph.constants)
@@ -248,7 +262,7 @@ def _with_matrices_on_images(graph: Graph) -> Graph:
 
 
 def _with_short_sums(graph: Graph) -> Graph:
-    """Long sums of products in four parts.
+    """Split long sums of products in four parts, which 24 bits can hold without coarser weights.
 
     All of a sum has to stay below 2^24 in the device, whatever the activations. The first fully
     connected layer of VGG-16 adds up 25,088 products, and so few bits are left for its weights that

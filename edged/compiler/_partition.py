@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from edged.compiler._graph import Graph, Node, abridged
 from edged.compiler._layout import Layout, entering
 from edged.compiler._macs import macs
-from edged.compiler._place import OPERATORS, VIEWS, Kernel, NotOnDevice, place, view
+from edged.compiler._place import FLOAT_INPUT, OPERATORS, VIEWS, Kernel, NotOnDevice, place, view
 from edged.errors import ModelError
 from edged.npu import Op
 
@@ -201,10 +201,8 @@ def _on_device(
     if len(operands) < len(layouts):
         name = graph.operands(node)[layouts.index(None)]
         value = graph.values[name]
-        raise NotOnDevice(
-            f"its input {abridged(name, 40)!r} is {value.dtype or '?'}"
-            f" {list(value.shape) if value.shape is not None else '?'}, not a float32 image or row"
-        )
+        shape = list(value.shape) if value.shape is not None else "?"
+        raise FLOAT_INPUT(name=abridged(name, 40), found=f"{value.dtype or '?'} {shape}")
     kernel, layout = place(graph, node, operands)
     return _Placed(node, level, replace(kernel, name=node.name or node.output), layout)
 

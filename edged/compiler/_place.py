@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import CodeType, FunctionType
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +15,20 @@ from edged.compiler._graph import Graph, Node
 from edged.compiler._layout import Layout, Shape3, make
 from edged.npu import ACCUMULATOR_BOUND, Op
 
-__all__ = ["OPERATORS", "VIEWS", "Kernel", "NotOnDevice", "Window", "place", "view"]
+__all__ = [
+    "FLOAT_INPUT",
+    "OPERATORS",
+    "VIEWS",
+    "Kernel",
+    "Limit",
+    "NotOnDevice",
+    "Window",
+    "common_limits",
+    "groups",
+    "limits",
+    "place",
+    "view",
+]
 
 VIEWS: Final = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _MAX_PLANE: Final = 1 << 26
@@ -23,6 +37,131 @@ _MAX_WINDOW: Final = 1 << 15
 
 class NotOnDevice(Exception):  # noqa: N818  (an answer, not an error: the host takes the operator)
     """Why an operator stays on the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A condition for an operator to run on the device: docs/operators.md lists them.
+
+    Attributes:
+        wanted: the condition, in a sentence.
+        refusal: what is said where it is not met, behind the operator's name; {words} in braces are
+            filled in by whoever raises it.
+    """
+
+    wanted: str
+    refusal: str
+
+    def __call__(self, **found: object) -> NotOnDevice:
+        """The answer to raise."""
+        return NotOnDevice(self.refusal.format(**found))
+
+
+FLOAT_INPUT: Final = Limit(
+    "Each computed input is float32: an image [1, C, H, W] or a row [1, C].",
+    "its input {name!r} is {found}, not a float32 image or row",
+)
+_FLOAT_OUTPUT: Final = Limit(
+    "The output is float32 of a known shape, with a batch of 1.",
+    "its output is {found}, not float32 of batch 1",
+)
+_SMALL_ENOUGH: Final = Limit(
+    f"The output has at most {_MAX_PLANE >> 20} Mi elements, and no side of 2^20 or more.",
+    "its output of {plane} is too large for the device",
+)
+_KNOWN_SHAPE: Final = Limit(
+    "The shape of the output is known.", "its output is {found}, not of a known shape"
+)
+_PERMUTATION: Final = Limit(
+    "The permutation names each dimension once.",
+    "it permutes {axes}, its input has {rank} dimensions",
+)
+_CONSTANT_WEIGHTS: Final = Limit(
+    "Weights and bias are constants.", "its weights are computed, not constant"
+)
+_ONE_INPUT: Final = Limit(
+    "It computes from one input; whatever else it reads is constant.",
+    "its weights are computed, not constant",
+)
+_FLOAT_WEIGHTS: Final = Limit(
+    "Weights and bias are float32.", "its weights are {dtype}, not float32"
+)
+_FLAT_KERNEL: Final = Limit(
+    "The kernel has two dimensions.", "its kernel has {count} dimensions, not 2"
+)
+_IMAGE: Final = Limit(
+    "The input is an image [1, C, H, W].", "its input has {rank} dimensions, not 4"
+)
+_NATURAL_ORDER: Final = Limit(
+    "The input was not reshaped or transposed on the device.",
+    "its input was reshaped or transposed on the device",
+)
+_FLAT_WINDOW: Final = Limit(
+    "The window has two dimensions.", "its window has {count} dimensions, not 2"
+)
+_FLAT_ATTRIBUTES: Final = Limit(
+    "Strides, dilations and pads are those of a window of two dimensions.",
+    "its strides, dilations and pads are not those of a 2-d window",
+)
+_WINDOW_RANGE: Final = Limit(
+    f"Kernel, strides and dilations are from 1 to {_MAX_WINDOW}, pads not below 0.",
+    "its window is out of range ({window})",
+)
+_NARROW_PADDING: Final = Limit(
+    "No padding is wider than the window less one element.",
+    "its padding {pad} is wider than its window",
+)
+_FITTING_WINDOW: Final = Limit(
+    "The window gives the size that ONNX infers.",
+    "its window does not give {height}×{width} pixels",
+)
+_ONE_ROW: Final = Limit(
+    "It multiplies one row [1, K]; several rows, and products of two computed matrices, stay on the"
+    " host.",
+    "it multiplies two computed matrices, or more than one row",
+)
+_CONSTANT_MATRIX: Final = Limit(
+    "The right operand is a constant matrix [K, N].", "its right operand is no constant [K, N]"
+)
+_TWO_TENSORS: Final = Limit(
+    "It adds two computed tensors.", "it adds a constant or more than two tensors"
+)
+_SAME_LAYOUT: Final = Limit(
+    "Both have the same shape and lie in the same order; nothing is broadcast.",
+    "its operands differ in shape or layout",
+)
+_CONSTANT_BOUNDS: Final = Limit("Bounds are constants.", "its bounds are computed")
+_ORDERED_BOUNDS: Final = Limit(
+    "The lower bound is not above the upper one.", "its bounds are {lo} and {hi}"
+)
+_NO_INDICES: Final = Limit("Nothing reads its indices.", "its indices are used")
+_COUNTED_PADDING: Final = Limit(
+    "Padding, where there is any, counts (count_include_pad).",
+    "its padding does not count (count_include_pad is 0)",
+)
+_NOT_DILATED: Final = Limit("It is not dilated.", "it is dilated")
+_NO_PADDED_CEILING: Final = Limit(
+    "It does not both pad and round its size up (ceil_mode).",
+    "it pads and rounds its size up (ceil_mode)",
+)
+_CONSTANT_AXES: Final = Limit("Axes are constants.", "its axes are computed")
+_SPATIAL_AXES: Final = Limit(
+    "The mean is over height and width.",
+    "it takes the mean over axes {axes}, not over height and width",
+)
+_SMALL_WINDOW: Final = Limit(
+    f"An average is over at most {ACCUMULATOR_BOUND >> 8} elements.",
+    "its window has {count} elements",
+)
+_COMPUTED_PARTS: Final = Limit(
+    "It joins computed tensors that were not reshaped.",
+    "it joins constants, or tensors that were reshaped",
+)
+_CHANNEL_AXIS: Final = Limit(
+    "It joins along the channels of images or rows.",
+    "it joins along axis {axis}, not along channels",
+)
+_SAME_RANK: Final = Limit("All have the same rank.", "it joins tensors of different ranks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +227,7 @@ def place(graph: Graph, node: Node, operands: Sequence[Layout]) -> tuple[Kernel,
     if rule is None:
         raise NotOnDevice("the device has no such operator")
     if not graph.values[node.output].placeable:
-        raise NotOnDevice(f"its output is {_shown(graph, node.output)}, not float32 of batch 1")
+        raise _FLOAT_OUTPUT(found=_shown(graph, node.output))
     kernel, layout = rule(graph, node, list(operands))
     _check_plane(kernel.plane)
     return kernel, layout
@@ -102,12 +241,12 @@ def view(graph: Graph, node: Node, operand: Layout) -> Layout:
     """
     value = graph.values[node.output]
     if value.shape is None or math.prod(value.shape) != math.prod(operand.plane):
-        raise NotOnDevice(f"its output is {_shown(graph, node.output)}, not of a known shape")
+        raise _KNOWN_SHAPE(found=_shown(graph, node.output))
     order = operand.indices()
     if node.op == "Transpose":
         axes = node.attributes.get("perm", range(order.ndim)[::-1])
         if sorted(axes) != list(range(order.ndim)):
-            raise NotOnDevice(f"it permutes {list(axes)}, its input has {order.ndim} dimensions")
+            raise _PERMUTATION(axes=list(axes), rank=order.ndim)
         return operand.viewed(order.transpose(axes))
     return operand.viewed(order.reshape(value.shape))
 
@@ -116,7 +255,7 @@ def _conv(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Lay
     source = _image(operands)
     weights, bias = _parameters(graph, node)
     if weights.ndim != 4:
-        raise NotOnDevice(f"its kernel has {weights.ndim - 2} dimensions, not 2")
+        raise _FLAT_KERNEL(count=weights.ndim - 2)
     window = _window(graph, node, weights.shape[2:], source)
     bias = np.zeros(weights.shape[0], np.float32) if bias is None else bias.reshape(-1)
     kernel = Kernel(
@@ -136,9 +275,9 @@ def _conv(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Lay
 def _gemm(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
     """A convolution of the whole plane, its weights in the order in which the plane lies."""
     if len(operands) != 1 or len(operands[0].shape) != 2:
-        raise NotOnDevice("it multiplies two computed matrices, or more than one row")
+        raise _ONE_ROW()
     if node.op == "MatMul" or node.attributes:
-        raise NotOnDevice("its right operand is no constant [K, N]")
+        raise _CONSTANT_MATRIX()
     (source,) = operands
     weights, bias = _parameters(graph, node)
     count = weights.shape[1]
@@ -160,24 +299,24 @@ def _gemm(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Lay
 
 def _add(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
     if len(node.inputs) != 2 or len(operands) != 2:
-        raise NotOnDevice("it adds a constant or more than two tensors")
+        raise _TWO_TENSORS()
     a, b = operands
     if not a.same_order(b) or a.shape != graph.shape(node.output):
-        raise NotOnDevice("its operands differ in shape or layout")
+        raise _SAME_LAYOUT()
     kernel = Kernel(Op.ADD, node.name, (a.base, b.base), node.output, a.plane)
     return kernel, replace(a, base=node.output)
 
 
 def _bounds(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
     if len(operands) != 1:
-        raise NotOnDevice("its bounds are computed")
+        raise _CONSTANT_BOUNDS()
     (source,) = operands
     lo, hi = 0.0 if node.op == "Relu" else -math.inf, math.inf
     if node.op == "Clip":
         lo = float(graph.constants.get(node.operand(1), np.array(lo)).max())
         hi = float(graph.constants.get(node.operand(2), np.array(hi)).min())
     if not lo <= hi:
-        raise NotOnDevice(f"its bounds are {lo} and {hi}")
+        raise _ORDERED_BOUNDS(lo=lo, hi=hi)
     kernel = Kernel(Op.RESCALE, node.name, (source.base,), node.output, source.plane, lo=lo, hi=hi)
     return kernel, replace(source, base=node.output)
 
@@ -185,7 +324,7 @@ def _bounds(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, L
 def _maxpool(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
     source = _image(operands)
     if len(node.outputs) > 1 and graph.uses()[node.outputs[1]]:
-        raise NotOnDevice("its indices are used")
+        raise _NO_INDICES()
     window = _window(graph, node, node.attributes["kernel_shape"], source)
     return _pooled(Op.MAXPOOL, graph, node, source, window)
 
@@ -194,11 +333,11 @@ def _avgpool(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, 
     source = _image(operands)
     window = _window(graph, node, node.attributes["kernel_shape"], source)
     if any(window.pad) and not node.attributes.get("count_include_pad"):
-        raise NotOnDevice("its padding does not count (count_include_pad is 0)")
+        raise _COUNTED_PADDING()
     if window.dilation != (1, 1):
-        raise NotOnDevice("it is dilated")
+        raise _NOT_DILATED()
     if any(window.pad) and node.attributes.get("ceil_mode"):
-        raise NotOnDevice("it pads and rounds its size up (ceil_mode)")
+        raise _NO_PADDED_CEILING()
     return _pooled(Op.AVGPOOL, graph, node, source, window)
 
 
@@ -210,13 +349,13 @@ def _global_pool(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kern
 
 def _reduce_mean(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
     if len(operands) != 1:
-        raise NotOnDevice("its axes are computed")
+        raise _CONSTANT_AXES()
     (source,) = operands
     given = graph.constants.get(node.operand(1), node.attributes.get("axes", ()))
     axes = sorted(int(axis) % len(source.shape) for axis in np.asarray(given).reshape(-1))
     channels_first = len(source.shape) == 4 and source.order is None and axes == [2, 3]
     if not channels_first and not (axes == [1, 2] and source.is_channels_last()):
-        raise NotOnDevice(f"it takes the mean over axes {axes}, not over height and width")
+        raise _SPATIAL_AXES(axes=axes)
     return _pooled(Op.AVGPOOL, graph, node, source, Window(source.plane[:2]))
 
 
@@ -224,7 +363,7 @@ def _pooled(
     op: Op, graph: Graph, node: Node, source: Layout, window: Window
 ) -> tuple[Kernel, Layout]:
     if op is Op.AVGPOOL and math.prod(window.kernel) > ACCUMULATOR_BOUND >> 8:
-        raise NotOnDevice(f"its window has {math.prod(window.kernel)} elements")
+        raise _SMALL_WINDOW(count=math.prod(window.kernel))
     plane = (*window.over(*source.plane[:2]), source.plane[2])
     kernel = Kernel(op, node.name, (source.base,), node.output, plane, window)
     if plane[:2] != (1, 1):
@@ -235,11 +374,11 @@ def _pooled(
 def _concat(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
     shape = graph.shape(node.output)
     if len(operands) != len(node.inputs) or any(layout.order is not None for layout in operands):
-        raise NotOnDevice("it joins constants, or tensors that were reshaped")
+        raise _COMPUTED_PARTS()
     if node.attributes["axis"] % len(shape) != 1 or len(shape) not in (2, 4):
-        raise NotOnDevice(f"it joins along axis {node.attributes['axis']}, not along channels")
+        raise _CHANNEL_AXIS(axis=node.attributes["axis"])
     if any(len(layout.shape) != len(shape) for layout in operands):
-        raise NotOnDevice("it joins tensors of different ranks")
+        raise _SAME_RANK()
     inputs = tuple(layout.base for layout in operands)
     plane = (*operands[0].plane[:2], shape[1])
     kernel = Kernel(Op.CONCAT, node.name, inputs, node.output, plane)
@@ -267,15 +406,52 @@ OPERATORS: Final = VIEWS | frozenset(_RULES)
 """What the device may have; the rest is the host's whatever its operands."""
 
 
+def groups() -> list[tuple[str, ...]]:
+    """The operators of `OPERATORS`, those with the same rule together."""
+    by_rule: dict[Callable[..., object], list[str]] = {}
+    for op, rule in _RULES.items():
+        by_rule.setdefault(rule, []).append(op)
+    return [*(tuple(ops) for ops in by_rule.values()), tuple(sorted(VIEWS))]
+
+
+def limits(op: str) -> tuple[Limit, ...]:
+    """Every limit that the rule of *op* can answer with, found in the rule's own code."""
+    rule: Callable[..., object] = view if op in VIEWS else _RULES[op]
+    found: dict[Limit, None] = {}
+    _collect(rule.__code__, found, set())
+    return tuple(found)
+
+
+def common_limits() -> tuple[Limit, ...]:
+    """The limits of every operator that computes."""
+    return (FLOAT_INPUT, _FLOAT_OUTPUT, _SMALL_ENOUGH)
+
+
+def _collect(code: CodeType, found: dict[Limit, None], seen: set[CodeType]) -> None:
+    """Follow the names in *code* through this module, and what is nested in it."""
+    if code in seen:
+        return
+    seen.add(code)
+    for name in code.co_names:
+        value = globals().get(name)
+        if isinstance(value, Limit):
+            found[value] = None
+        elif isinstance(value, FunctionType) and value.__module__ == __name__:
+            _collect(value.__code__, found, seen)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            _collect(constant, found, seen)
+
+
 def _image(operands: list[Layout]) -> Layout:
     """The one operand, an image [1, C, H, W] that lies naturally."""
     if len(operands) != 1:
-        raise NotOnDevice("its weights are computed, not constant")
+        raise _ONE_INPUT()
     (source,) = operands
     if len(source.shape) != 4:
-        raise NotOnDevice(f"its input has {len(source.shape)} dimensions, not 4")
+        raise _IMAGE(rank=len(source.shape))
     if source.order is not None:
-        raise NotOnDevice("its input was reshaped or transposed on the device")
+        raise _NATURAL_ORDER()
     return source
 
 
@@ -285,9 +461,9 @@ def _parameters(
     weights = graph.constants.get(node.operand(1))
     bias = graph.constants.get(node.operand(2))
     if weights is None or (node.operand(2) and bias is None):
-        raise NotOnDevice("its weights are computed, not constant")
+        raise _CONSTANT_WEIGHTS()
     if weights.dtype != np.float32 or (bias is not None and bias.dtype != np.float32):
-        raise NotOnDevice(f"its weights are {weights.dtype}, not float32")
+        raise _FLOAT_WEIGHTS(dtype=weights.dtype)
     return weights, bias
 
 
@@ -295,12 +471,12 @@ def _window(graph: Graph, node: Node, kernel: Sequence[int], source: Layout) -> 
     """The window of *node*, its padding explicit and grown until the size comes out."""
     attributes = node.attributes
     if len(kernel) != 2:
-        raise NotOnDevice(f"its window has {len(kernel)} dimensions, not 2")
+        raise _FLAT_WINDOW(count=len(kernel))
     kh, kw = (int(n) for n in kernel)
     strides, dilations = attributes.get("strides", (1, 1)), attributes.get("dilations", (1, 1))
     pads = attributes.get("pads", (0, 0, 0, 0))
     if (len(strides), len(dilations), len(pads)) != (2, 2, 4):
-        raise NotOnDevice("its strides, dilations and pads are not those of a 2-d window")
+        raise _FLAT_ATTRIBUTES()
     (sh, sw), (dh, dw), (top, left, bottom, right) = strides, dilations, pads
     height, width = graph.shape(node.output)[2:]
     # The padding that this size of the output needs in all.
@@ -318,20 +494,20 @@ def _window(graph: Graph, node: Node, kernel: Sequence[int], source: Layout) -> 
     window = Window((kh, kw), (sh, sw), (top, left, bottom, right), (dh, dw))
     numbers = (*window.kernel, *window.stride, *window.dilation)
     if min(numbers) < 1 or max(numbers) > _MAX_WINDOW or min(window.pad) < 0:
-        raise NotOnDevice(f"its window is out of range ({window})")
+        raise _WINDOW_RANGE(window=window)
     if any(
         p > d * (k - 1)
         for p, k, d in zip(window.pad, window.kernel * 2, window.dilation * 2, strict=True)
     ):
-        raise NotOnDevice(f"its padding {window.pad} is wider than its window")
+        raise _NARROW_PADDING(pad=window.pad)
     if window.over(*source.plane[:2]) != (height, width):
-        raise NotOnDevice(f"its window does not give {height}×{width} pixels")
+        raise _FITTING_WINDOW(height=height, width=width)
     return window
 
 
 def _check_plane(plane: Shape3) -> None:
     if math.prod(plane) > _MAX_PLANE or max(plane) >= 1 << 20:
-        raise NotOnDevice(f"its output of {plane} is too large for the device")
+        raise _SMALL_ENOUGH(plane=plane)
 
 
 def _shown(graph: Graph, name: str) -> str:

@@ -37,14 +37,14 @@ def calibration_remarks(calibration: str, samples: int) -> Iterator[Remark]:
     if calibration == "synthetic":
         yield remark(
             Code.MADE_UP_CALIBRATION,
-            "it was calibrated on made-up inputs, because it brought none: answers may be far from"
+            "calibrated on made-up inputs, because it brought none: answers may be far from"
             " the float model's; pack it with 16 or more typical inputs (edgectl pack"
             " --calibration)",
         )
     elif samples < _FEW_SAMPLES:
         yield remark(
             Code.FEW_SAMPLES,
-            f"it was calibrated on only {samples} {'input' if samples == 1 else 'inputs'};"
+            f"calibrated on only {samples} {'input' if samples == 1 else 'inputs'};"
             f" {_FEW_SAMPLES} or more are better (edgectl pack --calibration)",
             value=samples,
         )

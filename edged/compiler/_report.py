@@ -19,7 +19,7 @@ from edged.compiler._remarks import calibration_remarks, output_remarks, share_r
 from edged.npu import ProgramImage, weights_bytes
 from edged.remarks import Remark
 
-__all__ = ["HostRow", "LayerRow", "OutputRow", "Report", "report"]
+__all__ = ["HostRow", "LayerRow", "OutputRow", "Report", "host_rows", "report"]
 
 _COARSE: Final = 1.0
 """Steps above this multiple of a column's standard deviation are said to be coarse: rounding alone
@@ -190,7 +190,7 @@ def report(
                 coarser_channels=convolution.coarser,
             )
         rows.append(row)
-    host = tuple(_host_row(graph, entry) for entry in cut.host)
+    host = host_rows(graph, cut)
     outputs = tuple(
         _output_row(graph, cut, seen, name, 2.0**tensor.exponent, calibration)
         for name, tensor in zip(cut.leaving, image.output_tensors, strict=True)
@@ -243,6 +243,11 @@ def _fed(graph: Graph, cut: Partition, name: str) -> tuple[str, ...]:
         if not reached.isdisjoint(node.inputs):
             reached.update(node.outputs)
     return tuple(output for output in graph.outputs if output in reached)
+
+
+def host_rows(graph: Graph, cut: Partition) -> tuple[HostRow, ...]:
+    """Every operator of the host."""
+    return tuple(_host_row(graph, entry) for entry in cut.host)
 
 
 def _host_row(graph: Graph, entry: HostNode) -> HostRow:

@@ -103,6 +103,19 @@ def test_inspect(packed: Path) -> None:
     assert lines["digest"].startswith("sha256:") and len(lines["digest"]) == 71
 
 
+def test_inspect_says_how_it_would_run(packed: Path, tmp_path: Path) -> None:
+    found = json.loads(edgectl("inspect", packed, "--json").stdout)
+    codes = {each["code"]: each.get("value") for each in found["remarks"]}
+    assert codes["host-share"] == 0.0 and found["problem"] == ""
+    bare = edgectl("inspect", DATA / "models" / "kws_dscnn.onnx")
+    assert "input      input_1 float32 [N, 49, 10, 1]\n" in bare.stdout
+    assert "note       calibrated on made-up inputs" in bare.stdout
+    assert "note       all multiply-accumulates run on the device\n" in bare.stdout
+    gone = edgectl("inspect", "gone", "--socket", tmp_path / "none")
+    assert gone.returncode == 66
+    assert gone.stderr.startswith("edgectl: cannot inspect gone: there is no such file, and edged")
+
+
 def test_inspect_for_programs(packed: Path) -> None:
     found = json.loads(edgectl("inspect", packed, "--json").stdout)
     assert found["manifest"]["descriptor"]["name"] == "mobilenet-v2"

@@ -42,16 +42,20 @@ def test_nothing_is_silent(appliance: Appliance, tmp_path: Path) -> None:
     told = appliance.put(silu(tmp_path / "silu.onnx"))
     _, model, made_up, share, _ = told.splitlines()
     assert model.startswith("silu 0.0.0")
-    assert made_up.startswith("note: it was calibrated on made-up inputs")
+    assert made_up.startswith("note: calibrated on made-up inputs")
     assert share == f"note: {SHARE}"
 
     status = appliance.edgectl("status").stdout
-    assert f"note     {SHARE}\n" in status and "note     it was calibrated on made-up" in status
+    assert f"note     {SHARE}\n" in status and "note     calibrated on made-up" in status
     models = appliance.edgectl("models").stdout
     assert "  50%" in models.splitlines()[1] and SHARE in models.splitlines()[-1]
     (found,) = json.loads(appliance.edgectl("models", "--json").stdout)["models"]
     codes = {each["code"]: each.get("value") for each in found["remarks"]}
     assert codes == {"made-up-calibration": None, "host-share": 0.5}
+    inspected = appliance.edgectl("inspect", "silu").stdout
+    assert f"note       {SHARE}\n" in inspected and found["digest"] in inspected
+    gone = appliance.edgectl("inspect", "silo")
+    assert gone.returncode == 66 and f"it has silu@{found['version']}" in gone.stderr
     log = appliance.log.read_text()
     assert log.count(f"silu {found['version']}: {SHARE}") == 1
     assert "made-up inputs" in log
