@@ -18,8 +18,8 @@ from edged.errors import (
     DeviceLostError,
     EdgedError,
     InputError,
+    KilledError,
     NotFoundError,
-    UnavailableError,
 )
 from edged.faults import fault_point
 from edged.intake import Arrival, Served, Stored, Tell
@@ -202,6 +202,8 @@ class Deployer:
     async def _deploy(self, record: BundleRecord, cause: str, tell: Tell) -> Deployed:
         try:
             deployed = await self._cancellable(record, self._slot.deploy(record, tell, cause))
+        except KilledError:
+            raise
         except ContainerError as error:
             # It may have been bad luck once.
             self._containers_lost[record.digest] += 1
@@ -211,10 +213,11 @@ class Deployer:
             failure = InputError(f"cannot load {record}: {said}")
             await self._set_aside(record, failure)
             raise failure from error
-        except (UnavailableError, CalledOffError):
+        except CalledOffError:
             raise
         except EdgedError as error:
-            await self._set_aside(record, error)
+            if not error.of_machine:
+                await self._set_aside(record, error)
             raise
         del self._containers_lost[record.digest]
         return deployed

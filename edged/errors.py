@@ -11,7 +11,8 @@
     ├── NotFoundError           NOT_FOUND            404   66   no such model, tensor or file
     │   └── IncompleteError     NOT_FOUND            404   66   a model without its data files
     ├── LimitError              RESOURCE_EXHAUSTED   413   69   a size, count or memory bound
-    │   └── OverloadError       RESOURCE_EXHAUSTED   429   69   too many calls at this moment
+    │   ├── OverloadError       RESOURCE_EXHAUSTED   429   69   too many calls at this moment
+    │   └── ShortageError       RESOURCE_EXHAUSTED   507   69   no disk or memory is left
     ├── UnsupportedError        UNIMPLEMENTED        501   69   not done here, but another way
     ├── UnauthenticatedError    UNAUTHENTICATED      401   77   a call without a valid token
     ├── ForbiddenError          PERMISSION_DENIED    403   77   a client that is known, but may not
@@ -20,6 +21,7 @@
     │   ├── DeviceLostError     UNAVAILABLE          503   75   the device went away
     │   ├── NotRunError         UNAVAILABLE          503   75   the device is being reset
     │   └── ContainerError      UNAVAILABLE          503   75   the model's container went away
+    │       └── KilledError     UNAVAILABLE          503   75   … and not by the model's doing
     ├── DeadlineError           DEADLINE_EXCEEDED    504   75   not answered in time
     ├── CalledOffError          CANCELLED            409   75   someone called it off
     ├── DeviceError             INTERNAL             500   74   the device answered with a fault
@@ -28,6 +30,9 @@
     └── StoreError              INTERNAL             500   74   state on disk
 
 Columns: gRPC status, HTTP status, exit status (after ``sysexits.h``).
+
+Some errors are faults of the machine, or of the moment (:attr:`EdgedError.of_machine`): they say
+nothing of the model at which they came up. It is kept, and tried again.
 
 Messages start with "cannot …" and go on to say what was found, what was wanted and, where there is
 one, the next step. Errors of libraries are translated where the library is called, with ``from``.
@@ -52,6 +57,7 @@ __all__ = [
     "IncompatibleError",
     "IncompleteError",
     "InputError",
+    "KilledError",
     "LimitError",
     "ModelError",
     "NotFoundError",
@@ -59,11 +65,14 @@ __all__ = [
     "OverloadError",
     "RequestError",
     "SandboxError",
+    "ShortageError",
     "StoreError",
     "UnauthenticatedError",
     "UnavailableError",
     "UnsupportedError",
     "by_grpc_status",
+    "by_name",
+    "is_of_machine",
     "stumbled",
 ]
 
@@ -75,11 +84,13 @@ class EdgedError(Exception):
         grpc_status: the name of the gRPC status code that answers a call with this error.
         http_status: the HTTP status that does.
         exit_status: the exit status of a command that ends with it.
+        of_machine: whether the machine or the moment is at fault, and not what was given.
     """
 
     grpc_status: ClassVar[str] = "INTERNAL"
     http_status: ClassVar[int] = 500
     exit_status: ClassVar[int] = 70
+    of_machine: ClassVar[bool] = False
 
 
 class InputError(EdgedError):
@@ -140,6 +151,13 @@ class OverloadError(LimitError):
     http_status = 429
 
 
+class ShortageError(LimitError):
+    """The machine has no more disk space or memory; the message says how to get some."""
+
+    http_status = 507
+    of_machine = True
+
+
 class UnsupportedError(EdgedError):
     """A protocol has a call for it, edged has none; the message says what to do instead."""
 
@@ -167,6 +185,8 @@ class ForbiddenError(EdgedError):
 class ConfigError(EdgedError):
     """The configuration cannot be used. systemd does not restart on this exit status."""
 
+    of_machine = True
+
     grpc_status = "FAILED_PRECONDITION"
     http_status = 500
     exit_status = 78
@@ -174,6 +194,8 @@ class ConfigError(EdgedError):
 
 class UnavailableError(EdgedError):
     """Not now, but later without anyone's help: clients should retry."""
+
+    of_machine = True
 
     grpc_status = "UNAVAILABLE"
     http_status = 503
@@ -190,6 +212,14 @@ class NotRunError(UnavailableError):
 
 class ContainerError(UnavailableError):
     """The container that held the model is gone; a new one is on its way."""
+
+    of_machine = False
+
+
+class KilledError(ContainerError):
+    """Somebody ended the container from outside, or the machine ran out of memory."""
+
+    of_machine = True
 
 
 class DeadlineError(EdgedError):
@@ -220,6 +250,7 @@ class IncompatibleError(DeviceError):
     """The ABI or the array of the device and of the image do not fit."""
 
     grpc_status = "FAILED_PRECONDITION"
+    of_machine = True
 
 
 class SandboxError(EdgedError):
@@ -228,12 +259,14 @@ class SandboxError(EdgedError):
     grpc_status = "FAILED_PRECONDITION"
     http_status = 500
     exit_status = 71
+    of_machine = True
 
 
 class StoreError(EdgedError):
     """State on disk cannot be read or written. Nothing is reset: what is unreadable is kept."""
 
     exit_status = 74
+    of_machine = True
 
 
 _BY_STATUS: dict[str, type[EdgedError]] = {
@@ -261,3 +294,19 @@ def stumbled(what: str, error: Exception) -> str:
         f"cannot {what}: edged itself failed over it ({said}); this is a fault of edged, please"
         " report it with the model"
     )
+
+
+def by_name(name: str) -> type[EdgedError]:
+    """The class of that name, when an error crosses a process boundary by it."""
+    found = globals().get(name) if name in __all__ else None
+    return found if isinstance(found, type) and issubclass(found, EdgedError) else EdgedError
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether an error is a fault of the machine or of the moment, and not of what was given.
+
+    The operating system's own are: what files say wrongly is translated where they are read.
+    """
+    if isinstance(error, EdgedError):
+        return error.of_machine
+    return isinstance(error, OSError | MemoryError)

@@ -1,7 +1,7 @@
 """``python -m edged.bundle JOB OUTPUT FILE NAME MEMORY``: the confined half of `pack_bare`.
 
 Reads the model *FILE* from the folder *JOB* and writes ``packed.edgemodel`` into the folder
-*OUTPUT*. Prints one line of JSON: ``{"digest": …}``, or ``{"error": "cannot …", "status": …}`` with
+*OUTPUT*. Prints one line of JSON: ``{"digest": …}``, or ``{"error": "cannot …", "kind": …}`` with
 the exit status of the error's class; where data files are missing, ``"files"`` lists all that the
 model names.
 """
@@ -40,13 +40,13 @@ def main(job: Path, output: Path, file: str, name: str, memory_bytes: int) -> in
         )
         answer, status = {"digest": str(_pack(job / file, output, name))}, 0
     except EdgedError as error:
-        answer, status = {"error": str(error), "status": error.grpc_status}, error.exit_status
+        answer, status = {"error": str(error), "kind": type(error).__name__}, error.exit_status
         if isinstance(error, IncompleteError):
             answer["files"] = error.files
     except MemoryError:
         problem = f"cannot pack {file}: it takes more than {memory_bytes >> 20} MiB of memory"
         answer, status = (
-            {"error": problem, "status": LimitError.grpc_status},
+            {"error": problem, "kind": LimitError.__name__},
             LimitError.exit_status,
         )
     except Exception as error:  # Nobody who drops a model can do anything with a traceback.

@@ -27,7 +27,7 @@ from edged.errors import (
     ModelError,
     NotFoundError,
     UnavailableError,
-    by_grpc_status,
+    by_name,
 )
 from edged.nesting import check_nesting
 
@@ -178,14 +178,15 @@ def _run(
         check_nesting(line)
         answer = json.loads(line)
     except (ValueError, IndexError):
-        last = done.stderr.decode(errors="replace").strip()[-400:]
-        answer = {"error": f"cannot pack {file}: its process ended with {done.returncode}: {last}"}
-    if not isinstance(answer, dict) or "error" in answer:
-        status = str(answer.get("status", "INVALID_ARGUMENT"))
+        words = done.stderr.decode(errors="replace")
+        limit = f"{(confinement.memory_bytes or 0) >> 20} MiB"
+        raise sandbox.no_answer(f"cannot pack {file}", done.returncode, words, limit) from None
+    if not isinstance(answer, dict):
+        raise ModelError(f"cannot pack {file}: its process answered with no object")
+    if "error" in answer:
         if "files" in answer:
             raise IncompleteError(str(answer["error"]), _files(answer["files"], file))
-        kind = ModelError if status == "INVALID_ARGUMENT" else by_grpc_status(status)
-        raise kind(str(answer["error"]))
+        raise by_name(str(answer.get("kind")))(str(answer["error"]))
     return answer
 
 

@@ -18,7 +18,7 @@ from typing import IO, Final
 from edged.bundle._digest import Digest
 from edged.bundle._layout import TITLE, Archive, Descriptor, ImageManifest
 from edged.bundle._manifest import BundleFile, Manifest
-from edged.errors import BundleError, LimitError
+from edged.errors import BundleError, LimitError, ShortageError
 from edged.faults import fault_point
 
 __all__ = [
@@ -62,15 +62,17 @@ def verify_bundle(path: Path, into: Path, *, max_bytes: int = MAX_BUNDLE_BYTES) 
 
     Raises:
         BundleError: names the member, what was found and what was wanted.
-        LimitError: the file, its metadata, or the space left on disk.
+        LimitError: the file or its metadata are too large.
+        ShortageError: no space is left on the disk.
     """
     try:
         return _verify(path, into, max_bytes)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise LimitError(
-            f"cannot unpack {path.name}: no space is left on the disk; make room and drop it again"
+        raise ShortageError(
+            f"cannot unpack {path.name}: no space is left on the disk; free some, for instance with"
+            " `edgectl remove NAME@VERSION`"
         ) from error
 
 

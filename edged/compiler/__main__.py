@@ -3,13 +3,14 @@
 Reads ``model.onnx`` and, if there is one, ``calibration.npz`` (model input → samples) from the job
 folder, and writes the compiled model into the output folder. Speaks JSON on standard output, one
 object a line: ``{"progress": 0.4, "step": "calibrating"}`` as it goes, and at last
-``{"done": true}`` or ``{"error": "cannot …", "status": "INVALID_ARGUMENT"}``, with the exit status
+``{"done": true}`` or ``{"error": "cannot …", "kind": "ModelError"}``, with the exit status
 of the error's class.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -29,7 +30,14 @@ from google.protobuf.message import EncodeError
 from edged import sandbox
 from edged.compiler._compile import compile_model
 from edged.compiler._import import MAX_MODEL_BYTES
-from edged.errors import EdgedError, LimitError, ModelError, stumbled
+from edged.errors import (
+    EdgedError,
+    LimitError,
+    ModelError,
+    ShortageError,
+    StoreError,
+    stumbled,
+)
 from edged.npu import Array
 
 _MAX_CALIBRATION_BYTES: Final = 1 << 30
@@ -50,22 +58,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         _compile(options.job, options.output, options.array)
     except EdgedError as error:
-        _say(error=str(error), status=error.grpc_status)
+        _say(error=str(error), kind=type(error).__name__)
         return error.exit_status
     except (MemoryError, EncodeError):
         # What is encoded was decoded before: without memory is the one way in which that fails.
         bound = f"{options.memory >> 20} MiB that it may use" if options.memory else "memory"
         _say(
             error=f"cannot compile model: the compiler needs more than the {bound}",
-            status=LimitError.grpc_status,
+            kind=LimitError.__name__,
         )
         return LimitError.exit_status
     except OSError as error:
-        _say(error=f"cannot compile model: {error}", status=EdgedError.grpc_status)
-        return EdgedError.exit_status
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        kind = ShortageError if full else StoreError
+        _say(error=f"cannot compile model: {error}", kind=kind.__name__)
+        return kind.exit_status
     except Exception as error:  # Nobody who drops a model can do anything with a traceback.
         traceback.print_exc()
-        _say(error=stumbled("compile model", error), status=ModelError.grpc_status)
+        _say(error=stumbled("compile model", error), kind=ModelError.__name__)
         return ModelError.exit_status
     _say(done=True)
     return 0

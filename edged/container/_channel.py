@@ -16,7 +16,6 @@ from typing import Final
 
 import msgspec
 
-from edged import errors
 from edged.calls import Stopwatch
 from edged.container._arena import Arena, Memory
 from edged.container._messages import (
@@ -47,7 +46,14 @@ from edged.container._messages import (
     encode,
     worker_decoder,
 )
-from edged.errors import ContainerError, DeadlineError, EdgedError, LimitError, UnavailableError
+from edged.errors import (
+    ContainerError,
+    DeadlineError,
+    EdgedError,
+    LimitError,
+    UnavailableError,
+    by_name,
+)
 
 __all__ = ["HUNG_UP", "CalledBack", "Channel"]
 
@@ -455,10 +461,7 @@ class Channel:
 def _error(kind: str, text: str) -> EdgedError:
     if kind == CANCELLED:
         return DeadlineError("cannot answer: the call was called off")
-    found = getattr(errors, kind, None) if kind in errors.__all__ else None
-    if isinstance(found, type) and issubclass(found, EdgedError):
-        return found(text)
-    return EdgedError(text)
+    return by_name(kind)(text)
 
 
 def _fail(answer: asyncio.Future[bytes], error: EdgedError) -> None:

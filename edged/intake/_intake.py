@@ -21,6 +21,7 @@ from edged.errors import (
     LimitError,
     NotFoundError,
     UnavailableError,
+    is_of_machine,
 )
 from edged.faults import fault_point
 from edged.intake._answered import Answered
@@ -538,18 +539,19 @@ class Intake:
                 entry.name, "interrupted: edged was stopped; it goes on when edged is back"
             )
             raise
-        except UnavailableError as error:
-            tell.stop()
-            await self._postpone(entry, error)
         except IncompleteError as error:
             tell.stop()
             if set(error.files) <= set(entry.data or ()):
                 await self._reject(entry, str(error))
             else:
                 self._await_data(entry, error.files)
-        except EdgedError as error:
+        except (EdgedError, OSError, MemoryError) as error:
             tell.stop()
-            await self._reject(entry, str(error))
+            # A container that went away may have had bad luck; who counts that says when it is not.
+            if is_of_machine(error) or isinstance(error, UnavailableError):
+                await self._postpone(entry, error)
+            else:
+                await self._reject(entry, str(error))
         except Exception:
             tell.stop()
             _log.exception("cannot take %s", entry.dropped.shown)
@@ -701,20 +703,22 @@ class Intake:
             del self._entries[entry.name]
         return put_to
 
-    async def _postpone(self, entry: _Entry, error: UnavailableError) -> None:
+    async def _postpone(self, entry: _Entry, error: Exception) -> None:
+        """Have *entry* tried again: this machine, or the moment, is at fault."""
         seconds = min(self._retry_seconds * 2**entry.tries, _LONGEST_PAUSE_BETWEEN_TRIES)
         _log.warning(
             "postponed %s by %g s: %s",
             entry.dropped.shown,
             seconds,
-            error,
+            _said(error, entry),
             extra=about(Notice.POSTPONED, file=entry.dropped.shown),
         )
         entry.tries += 1
         entry.due = asyncio.get_running_loop().time() + seconds
         entry.stage = _Stage.POSTPONED
         await self._board.write(
-            entry.name, f"waiting: {error}\ntried {entry.tries}×, next in {seconds:g} s"
+            entry.name,
+            f"waiting: {_said(error, entry)}\ntried {entry.tries}×, next in {seconds:g} s",
         )
 
 
@@ -758,6 +762,14 @@ def _some(names: list[str]) -> str:
     """Names as they can stand in a line."""
     shown = [name if name.isprintable() else ascii(name) for name in names[:3]]
     return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _said(error: Exception, entry: _Entry) -> str:
+    """What a person is told of *error*, which may be the operating system's own."""
+    if isinstance(error, EdgedError):
+        return str(error)
+    why = "there is too little memory" if isinstance(error, MemoryError) else str(error)
+    return f"cannot take {entry.dropped.shown} at this moment: {why}"
 
 
 def _is_ending() -> bool:

@@ -14,6 +14,15 @@ from __future__ import annotations
 
 from edged.sandbox._bubblewrap import command, worker_environment
 from edged.sandbox._confinement import Confinement
+from edged.sandbox._ending import no_answer
 from edged.sandbox._lock_down import Offer, available, lock_down
 
-__all__ = ["Confinement", "Offer", "available", "command", "lock_down", "worker_environment"]
+__all__ = [
+    "Confinement",
+    "Offer",
+    "available",
+    "command",
+    "lock_down",
+    "no_answer",
+    "worker_environment",
+]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edged import sandbox
-from edged.errors import DeadlineError, EdgedError, LimitError, ModelError, by_grpc_status
+from edged.errors import DeadlineError, ModelError, UnavailableError, by_name
 from edged.faults import fault_point
 from edged.nesting import check_nesting
 from edged.npu import Array
@@ -46,8 +46,9 @@ class CompilerProcess:
 
         Raises:
             ModelError: the model cannot be compiled; the compiler's own words.
-            LimitError: it ran out of memory.
+            LimitError: it ran out of the memory that it may take.
             DeadlineError: it ran out of time.
+            UnavailableError, SandboxError, ShortageError, StoreError: the machine is at fault.
         """
         confinement = sandbox.Confinement(
             read_only=(job,), writable=(output,), memory_bytes=self._memory_bytes
@@ -57,14 +58,17 @@ class CompilerProcess:
         words = await asyncio.to_thread(
             sandbox.command, argv, confinement, (), bubblewrap=self._bubblewrap
         )
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=_MAX_LINE,
-            start_new_session=True,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *words,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=_MAX_LINE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise UnavailableError(f"cannot start the compiler: {error}") from error
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, 10)
         try:
@@ -87,15 +91,9 @@ class CompilerProcess:
         if answer.get("done"):
             return
         if "error" in answer:
-            raise _error_class(str(answer.get("status")))(str(answer["error"]))
-        if status in (-9, 137) or "MemoryError" in errors or "bad_alloc" in errors:
-            raise LimitError(
-                f"cannot compile: the compiler needs more than {self._memory_bytes >> 20} MiB,"
-                " the limit of compiler.memory_bytes"
-            )
-        raise ModelError(
-            f"cannot compile: the compiler ended with status {status}: {errors[-400:]}"
-        )
+            raise by_name(str(answer.get("kind")))(str(answer["error"]))
+        limit = f"{self._memory_bytes >> 20} MiB, the limit of compiler.memory_bytes"
+        raise sandbox.no_answer("cannot compile", status, errors, limit)
 
 
 async def _answer(
@@ -130,7 +128,3 @@ async def _last_words(stream: asyncio.StreamReader | None) -> str:
     while chunk := await stream.read(65536):
         kept = (kept + chunk)[-_STDERR_KEPT:]
     return kept.decode(errors="replace").strip()
-
-
-def _error_class(status: str) -> type[EdgedError]:
-    return ModelError if status == "INVALID_ARGUMENT" else by_grpc_status(status)

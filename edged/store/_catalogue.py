@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from edged.bundle import Digest
-from edged.errors import ConfigError, EdgedError, LimitError, StoreError
+from edged.errors import ConfigError, EdgedError, ShortageError, StoreError
 from edged.faults import fault_point
 from edged.store._durable import DISK_FULL, sync_file, sync_folder
 
@@ -399,5 +399,5 @@ def _fields(row: Entry | Commit) -> tuple[object, ...]:
 
 def _translated(doing: str, path: Path, error: sqlite3.Error) -> EdgedError:
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        return LimitError(f"cannot {doing} the catalogue {path}: {DISK_FULL}")
+        return ShortageError(f"cannot {doing} the catalogue {path}: {DISK_FULL}")
     return StoreError(f"cannot {doing} the catalogue {path}: {error}")

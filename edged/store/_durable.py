@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from edged.errors import LimitError, StoreError
+from edged.errors import ShortageError, StoreError
 
 __all__ = ["DISK_FULL", "quarantine", "sync_file", "sync_folder", "translated"]
 
@@ -74,13 +74,13 @@ def translated(doing: str) -> Iterator[None]:
     """Turn the errors of the operating system into ours, which start with *doing*.
 
     Raises:
-        LimitError: the disk is full.
+        ShortageError: the disk is full.
         StoreError: anything else.
     """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise LimitError(f"{doing}: {DISK_FULL}") from error
+            raise ShortageError(f"{doing}: {DISK_FULL}") from error
         where = f" ({error.filename})" if error.filename else ""
         raise StoreError(f"{doing}: {error.strerror or error}{where}") from error

@@ -120,7 +120,7 @@ class Store:
         """Take in a bundle; one that is there already stays as it is.
 
         Raises:
-            LimitError: the disk is full. Nothing of the bundle is left.
+            ShortageError: the disk is full. Nothing of the bundle is left.
             StoreError: it cannot be written. Nothing of the bundle is left.
         """
         with self._writing, translated(f"cannot store {bundle.manifest}"):
@@ -210,7 +210,7 @@ class Store:
         """Keep a copy of the plain files in *folder*; returns where they are now.
 
         Raises:
-            LimitError: the disk is full. Nothing of it is left.
+            ShortageError: the disk is full. Nothing of it is left.
             StoreError: it cannot be written. Nothing of it is left.
         """
         with self._writing, translated("cannot keep the compiled model"):

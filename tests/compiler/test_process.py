@@ -76,7 +76,7 @@ def test_too_little_memory_is_said(job: Path) -> None:
     command = words(job, "--confine", "--memory", str(bound))
     status, lines = run(sandbox.command(command, confinement, (), bubblewrap="never"))
     assert status == 69
-    assert lines[-1]["status"] == "RESOURCE_EXHAUSTED"
+    assert lines[-1]["kind"] == "LimitError"
     assert "more than the 160 MiB" in lines[-1]["error"]
 
 
@@ -86,7 +86,7 @@ def test_a_model_that_cannot_be_compiled(job: Path) -> None:
     )
     status, lines = run(words(job))
     assert status == 65
-    assert lines[-1]["status"] == "INVALID_ARGUMENT"
+    assert lines[-1]["kind"] == "ModelError"
     assert lines[-1]["error"].startswith("cannot compile model: no part of it can be placed")
     assert list((job.parent / "out").iterdir()) == []
 

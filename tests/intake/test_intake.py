@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -28,7 +29,15 @@ from intake.folder import (
 from patience import PATIENCE
 from watchdog.observers.inotify import InotifyObserver
 
-from edged.errors import BundleError, DeviceLostError
+from edged.errors import (
+    BundleError,
+    DeviceLostError,
+    IncompatibleError,
+    KilledError,
+    SandboxError,
+    ShortageError,
+    StoreError,
+)
 from edged.intake import Intake, Stored, Tell
 from edged.remarks import Code, remark
 
@@ -333,6 +342,32 @@ async def test_what_waiting_helps_is_tried_again(drop, acceptor):
         assert "next in " in told
         await until_status(drop, "net.onnx", "serving")
     assert acceptor.names == ["net.onnx"] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SandboxError("cannot confine processes: no bubblewrap"), "cannot confine processes"),
+        (StoreError("cannot store net: Read-only file system"), "cannot store net: Read-only"),
+        (ShortageError("cannot store net: no space is left"), "cannot store net: no space"),
+        (KilledError("cannot start the container: killed"), "cannot start the container: killed"),
+        (IncompatibleError("cannot use device: golden image"), "cannot use device"),
+        (OSError(errno.EAGAIN, "Resource temporarily unavailable"), "cannot take net.onnx at this"),
+        (MemoryError(), "cannot take net.onnx at this moment: there is too little memory"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+async def test_a_fault_of_the_machine_is_no_fault_of_the_file(drop, acceptor, error, said):
+    def fails_once(_path: Path, _tell: Tell) -> None:
+        if len(acceptor.taken) == 1:
+            raise error
+
+    acceptor.answer = fails_once
+    async with running(drop, acceptor, retry_seconds=0.2):
+        (drop / "net.onnx").write_bytes(b"x")
+        await until_status(drop, "net.onnx", f"waiting: {said}")
+        await until_status(drop, "net.onnx", "serving")
+    assert not list(drop.glob("rejected/*"))
 
 
 async def test_postponed_file_does_not_overtake_a_later_one(drop, acceptor):
