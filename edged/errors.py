@@ -40,6 +40,7 @@ one, the next step. Errors of libraries are translated where the library is call
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -73,6 +74,7 @@ __all__ = [
     "by_grpc_status",
     "by_name",
     "is_of_machine",
+    "of_os",
     "stumbled",
 ]
 
@@ -300,6 +302,11 @@ def by_name(name: str) -> type[EdgedError]:
     """The class of that name, when an error crosses a process boundary by it."""
     found = globals().get(name) if name in __all__ else None
     return found if isinstance(found, type) and issubclass(found, EdgedError) else EdgedError
+
+
+def of_os(error: OSError) -> type[EdgedError]:
+    """The class that stands for an error of the operating system that is about our own files."""
+    return ShortageError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
 
 
 def is_of_machine(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ from edged.bundle._digest import Digest
 from edged.bundle._graph import Graph
 from edged.bundle._pack import MAX_MODEL_BYTES, pack
 from edged.bundle._version import Version
-from edged.errors import EdgedError, IncompleteError, LimitError, ModelError, stumbled
+from edged.errors import EdgedError, IncompleteError, LimitError, ModelError, of_os, stumbled
 
 
 def main(job: Path, output: Path, file: str, name: str, memory_bytes: int) -> int:
@@ -49,11 +49,15 @@ def main(job: Path, output: Path, file: str, name: str, memory_bytes: int) -> in
             {"error": problem, "kind": LimitError.__name__},
             LimitError.exit_status,
         )
+    except OSError as error:
+        kind = of_os(error)
+        problem = f"cannot pack {file}: {error}"
+        answer, status = {"error": problem, "kind": kind.__name__}, kind.exit_status
     except Exception as error:  # Nobody who drops a model can do anything with a traceback.
         traceback.print_exc()
         problem = stumbled(f"pack {file}", error)
         answer, status = (
-            {"error": problem, "status": ModelError.grpc_status},
+            {"error": problem, "kind": ModelError.__name__},
             ModelError.exit_status,
         )
     sys.stdout.write(f"{json.dumps(answer)}\n")

@@ -10,7 +10,6 @@ of the error's class.
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import sys
@@ -34,8 +33,7 @@ from edged.errors import (
     EdgedError,
     LimitError,
     ModelError,
-    ShortageError,
-    StoreError,
+    of_os,
     stumbled,
 )
 from edged.npu import Array
@@ -69,8 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return LimitError.exit_status
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        kind = ShortageError if full else StoreError
+        kind = of_os(error)
         _say(error=f"cannot compile model: {error}", kind=kind.__name__)
         return kind.exit_status
     except Exception as error:  # Nobody who drops a model can do anything with a traceback.

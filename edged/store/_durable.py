@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
@@ -11,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from edged.errors import ShortageError, StoreError
+from edged.errors import ShortageError, StoreError, of_os
 
 __all__ = ["DISK_FULL", "quarantine", "sync_file", "sync_folder", "translated"]
 
 _REASON: Final = "reason.txt"
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 DISK_FULL: Final = (
     "no space is left on the disk; free some, for instance with `edgectl remove NAME@VERSION`, and"
@@ -80,7 +78,7 @@ def translated(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if of_os(error) is ShortageError:
             raise ShortageError(f"{doing}: {DISK_FULL}") from error
         where = f" ({error.filename})" if error.filename else ""
         raise StoreError(f"{doing}: {error.strerror or error}{where}") from error

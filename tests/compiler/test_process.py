@@ -123,7 +123,7 @@ def test_a_fault_of_edged_is_said_without_a_traceback(
     assert process.main([str(tmp_path), "--output", str(tmp_path)]) == 65
     said = capsys.readouterr()
     answer = json.loads(said.out)
-    assert answer["status"] == "INVALID_ARGUMENT"
+    assert answer["kind"] == "ModelError"
     assert answer["error"].startswith(
         "cannot compile model: edged itself failed over it (AssertionError: shape is not None);"
     )
