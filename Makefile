@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-slow test-hostile test-shares test-systemd test-vm lint docs proto deb campaign conformance dropped bench bench-swap failures soak clean
+.PHONY: help demo test fuzz test-slow test-hostile test-shares test-systemd test-vm lint docs operators proto deb campaign conformance dropped bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from edged.errors import InputError, ModelError
 
-__all__ = ["free_sizes", "parse_shape", "with_shapes"]
+__all__ = ["free_sizes", "parse_shape", "set_shapes", "with_shapes"]
 
 _BATCH: Final = "batch"
 _MAX_SIZE: Final = 1 << 31
@@ -36,26 +36,41 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def with_shapes(content: bytes, shapes: Mapping[str, Sequence[int]], name: str) -> bytes:
-    """The model with the sizes of its inputs fixed, but for the batch, which is left open.
-
-    A size that has a name is fixed wherever the name stands. A batch of a fixed size other than 1
-    is opened: edged runs samples one by one.
+    """The model with the sizes of its inputs fixed by :func:`set_shapes`.
 
     Args:
         content: an ONNX file.
-        shapes: by input, with a batch of 1 first; "" stands for the only input.
-        name: the file's, for errors.
 
     Returns:
         *content* itself where nothing is to be changed.
 
     Raises:
         ModelError: it is no ONNX file.
-        InputError: there is no such input, or a size contradicts what the model has.
+        InputError: as :func:`set_shapes`.
     """
     if not shapes:
         return content
     model = _parsed(content, name)
+    if not set_shapes(model, shapes, name):
+        return content
+    # Shapes of inner values are of the model as it was.
+    del model.graph.value_info[:]
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def set_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], name: str) -> bool:
+    """Fix the sizes of inputs, but for the batch, which stays open; whether that changed *model*.
+
+    A size that has a name is fixed wherever the name stands. A batch of a fixed size other than 1
+    is opened: edged runs samples one by one.
+
+    Args:
+        shapes: by input, with a batch of 1 first; "" stands for the only input.
+        name: the file's, for errors.
+
+    Raises:
+        InputError: there is no such input, or a size contradicts what the model has.
+    """
     inputs = {value.name: value for value in _inputs(model)}
     named: dict[str, int] = {}
     batches: set[int] = set()
@@ -78,17 +93,13 @@ def with_shapes(content: bytes, shapes: Mapping[str, Sequence[int]], name: str) 
                     named[_name(dim)] = size
                 dim.dim_value = size
                 changed = True
-    if not changed:
-        return content
     for value in (*inputs.values(), *model.graph.output):
         for place, dim in enumerate(value.type.tensor_type.shape.dim):
             if place and _name(dim) in named:
                 dim.dim_value = named[_name(dim)]
             elif not place and dim.dim_value in batches:
                 dim.dim_param = _BATCH
-    # Shapes of inner values are of the model as it was.
-    del model.graph.value_info[:]
-    return bytes(model.SerializeToString(deterministic=True))
+    return changed
 
 
 def free_sizes(content: bytes, name: str) -> str:

@@ -201,6 +201,16 @@ class Manifest:
         return self.file(FileName.LABELS) is not None
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """One sample of each input whose every size but the batch is fixed."""
+        sizes = {t.name: tuple(d for d in t.shape[1:] if d is not None) for t in self.inputs}
+        return {
+            tensor.name: (1, *sizes[tensor.name])
+            for tensor in self.inputs
+            if tensor.shape[:1] in ((None,), (1,)) and None not in tensor.shape[1:]
+        }
+
+    @property
     def answers(self) -> tuple[TensorDecl, ...]:
         """What a client gets that names no outputs: those of the epilogue, else the model's."""
         if self.epilogue is None:

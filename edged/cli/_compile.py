@@ -18,7 +18,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edged import bundle
 from edged._onnxfile import read_onnx_bytes
-from edged._onnxshapes import with_shapes
 from edged.bundle import FileName
 from edged.cli._options import shapes
 from edged.cli._output import print_json, print_table, stderr, stdout
@@ -77,10 +76,11 @@ def compile(
     from edged.compiler import compile_model
 
     begin = time.monotonic()
-    with _source(model) as (source, packed), _progress() as progress:
+    with _source(model) as (source, packed, declared), _progress() as progress:
         task = progress.add_task("reading the model", total=1.0)
         made = compile_model(
-            with_shapes(read_onnx_bytes(source), shapes(shape), model.name),
+            read_onnx_bytes(source),
+            shapes=declared | shapes(shape),
             calibration=_samples(calibration or packed),
             progress=lambda done, step: progress.update(task, completed=done, description=step),
             measured=measured if report else 0,
@@ -99,17 +99,18 @@ def compile(
 
 
 @contextmanager
-def _source(model: Path) -> Iterator[tuple[Path, Path | None]]:
-    """The ONNX file, and the samples that come with it."""
+def _source(model: Path) -> Iterator[tuple[Path, Path | None, dict[str, tuple[int, ...]]]]:
+    """The ONNX file, the samples that come with it, and the shapes that its bundle declares."""
     if model.suffix == ".onnx":
-        yield model, None
+        yield model, None, {}
         return
     if not model.exists():
         raise NotFoundError(f"cannot compile {model}: there is no such file")
     with tempfile.TemporaryDirectory(prefix="edgectl-") as folder:
         found = bundle.verify_bundle(model.resolve(), Path(folder))
         samples = found.folder / FileName.CALIBRATION
-        yield found.folder / FileName.MODEL, samples if samples.exists() else None
+        given = samples if samples.exists() else None
+        yield found.folder / FileName.MODEL, given, found.manifest.shapes
 
 
 def _samples(path: Path | None) -> Samples | None:

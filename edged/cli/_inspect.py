@@ -126,7 +126,8 @@ def _remarks(found: VerifiedBundle) -> tuple[tuple[Remark, ...], str]:
         arrays = bundle.read_arrays(found.folder / FileName.CALIBRATION)
         samples = len(next(iter(arrays.values())))
     try:
-        return survey((found.folder / FileName.MODEL).read_bytes(), samples).remarks, ""
+        model = (found.folder / FileName.MODEL).read_bytes()
+        return survey(model, samples, found.manifest.shapes).remarks, ""
     except EdgedError as error:
         return (), str(error)
 

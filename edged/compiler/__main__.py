@@ -1,10 +1,10 @@
 """``python -m edged.compiler JOB_FOLDER --output FOLDER``: the compiler as a process.
 
-Reads ``model.onnx`` and, if there is one, ``calibration.npz`` (model input → samples) from the job
-folder, and writes the compiled model into the output folder. Speaks JSON on standard output, one
-object a line: ``{"progress": 0.4, "step": "calibrating"}`` as it goes, and at last
-``{"done": true}`` or ``{"error": "cannot …", "kind": "ModelError"}``, with the exit status
-of the error's class.
+Reads from the job folder ``model.onnx`` and, if they are there, ``calibration.npz`` (model input →
+samples) and ``manifest.json`` (the bundle's, for the sizes of inputs that the model leaves open),
+and writes the compiled model into the output folder. Speaks JSON on standard output, one object a
+line: ``{"progress": 0.4, "step": "calibrating"}`` as it goes, and at last ``{"done": true}`` or
+``{"error": "cannot …", "kind": "ModelError"}``, with the exit status of the error's class.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Final
 # One thread: the process is a guest beside the model that serves, and confinement wants one.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import EncodeError
@@ -36,10 +37,12 @@ from edged.errors import (
     of_os,
     stumbled,
 )
+from edged.nesting import NestingError, check_nesting
 from edged.npu import Array
 
 _MAX_CALIBRATION_BYTES: Final = 1 << 30
 _MAX_CALIBRATION_ARRAYS: Final = 64
+_MAX_MANIFEST_BYTES: Final = 4 << 20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,6 +120,7 @@ def _compile(job: Path, output: Path, array: Array) -> None:
         _read_model(job / "model.onnx"),
         array=array,
         calibration=_read_calibration(job / "calibration.npz"),
+        shapes=_read_shapes(job / "manifest.json"),
         progress=_reporter(),
     )
     compiled.write(output)
@@ -132,6 +136,42 @@ def _read_model(path: Path) -> bytes:
             f"cannot read model: it has {size} bytes, at most {MAX_MODEL_BYTES} are read"
         )
     return path.read_bytes()
+
+
+class _Tensor(msgspec.Struct):
+    name: str
+    shape: list[int | None]
+
+
+class _Declared(msgspec.Struct):
+    inputs: list[_Tensor]
+
+
+class _Manifest(msgspec.Struct):
+    edged: _Declared
+
+
+def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """One sample of each input whose every size but the batch the manifest fixes."""
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        content = file.read(_MAX_MANIFEST_BYTES + 1)
+    if len(content) > _MAX_MANIFEST_BYTES:
+        raise LimitError(
+            f"cannot compile model: {path.name} has more than {_MAX_MANIFEST_BYTES} bytes"
+        )
+    try:
+        check_nesting(content)
+        inputs = msgspec.json.decode(content, type=_Manifest).edged.inputs
+    except (NestingError, msgspec.DecodeError) as error:
+        raise ModelError(f"cannot compile model: {path.name} in the job: {error}") from error
+    found = {}
+    for tensor in inputs:
+        sizes = [size for size in tensor.shape[1:] if size is not None]
+        if tensor.shape[:1] in ([None], [1]) and len(sizes) == len(tensor.shape) - 1:
+            found[tensor.name] = (1, *sizes)
+    return found
 
 
 def _read_calibration(path: Path) -> dict[str, npt.NDArray[Any]] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,6 +74,7 @@ def compile_model(
     *,
     array: Array = Array(),  # noqa: B008  (frozen: one is as good as another)
     calibration: Samples | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
     progress: Progress = _silent,
     measured: int = 0,
     techniques: Techniques = Techniques(),  # noqa: B008  (frozen as well)
@@ -85,18 +86,20 @@ def compile_model(
         array: the MAC array to compile for.
         calibration: typical inputs, name → [N, …] of the input's dtype; up to 256 evenly chosen
             ones are used. None: seeded synthetic inputs, with a warning in the report.
+        shapes: sizes of inputs that the model leaves open, by name, with a batch of 1 first.
         progress: told of each step as it begins, and of calibration as it goes.
         measured: on how many of the samples the error of every layer is measured for the report;
             each takes seconds on a large network.
         techniques: what to do for accuracy.
 
     Raises:
+        InputError: *shapes* contradict the model.
         ModelError: the model or the calibration data cannot be used: what was found, where, and
             what was wanted.
         LimitError: the model is too large.
     """
     progress(0.0, "reading the model")
-    graph = fold(load_graph(model))
+    graph = fold(load_graph(model, shapes))
     del model  # The caller may keep it; here it would be in memory a second time.
     progress(0.1, "partitioning")
     cut = partition(graph)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import checker, helper, numpy_helper, shape_inference
 
 from edged._onnxfile import lower_versions
+from edged._onnxshapes import set_shapes
 from edged.compiler._dialect import (
     OLDEST_OPSET,
     QUANTISED,
@@ -39,11 +40,15 @@ _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _RANDOM = ("Random", "Multinomial", "Bernoulli")
 
 
-def load_graph(model: bytes) -> Graph:
+def load_graph(model: bytes, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
     """Read *model*, set its batch to 1, infer every shape, fold what is constant.
+
+    Args:
+        shapes: sizes of inputs that it leaves open, as :func:`edged._onnxshapes.set_shapes` has it.
 
     Raises:
         ModelError: no ONNX, or one that edged does not compile: what was found, what was wanted.
+        InputError: *shapes* contradict the model.
         LimitError: its size or its number of operators.
     """
     if len(model) > MAX_MODEL_BYTES:
@@ -61,6 +66,7 @@ def load_graph(model: bytes) -> Graph:
     opset = _check_outside(proto)
     _check_nodes(proto)
     _check_data(proto)
+    set_shapes(proto, shapes or {}, "the model")
     _set_batch(proto)
     proto, large = _without_large(proto)
     # Declared shapes of other values may contradict batch 1 and are inferred anew; the checker

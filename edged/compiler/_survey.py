@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edged.compiler._fold import fold
@@ -33,17 +34,22 @@ class Survey:
     remarks: tuple[Remark, ...]
 
 
-def survey(model: bytes, samples: int | None = None) -> Survey:
+def survey(
+    model: bytes,
+    samples: int | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Survey:
     """Place the operators of an ONNX file as :func:`edged.compiler.compile_model` does.
 
     Args:
         samples: how many typical inputs there are to calibrate on; None: nothing is said of that.
+        shapes: as :func:`edged.compiler.compile_model` takes them.
 
     Raises:
         ModelError: the model cannot be compiled.
         LimitError: it is too large.
     """
-    graph = fold(load_graph(model))
+    graph = fold(load_graph(model, shapes))
     cut = partition(graph)
     host = host_rows(graph, cut)
     device = sum(kernel.macs for kernel in cut.kernels)

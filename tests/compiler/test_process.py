@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from compiler.pipeline import DATA, make_model, node
 
@@ -28,6 +29,11 @@ def job(tmp_path: Path) -> Path:
     folder.mkdir()
     shutil.copy(KEYWORDS, folder / "model.onnx")
     return folder
+
+
+def declared(name: str, *shape: int | None) -> str:
+    """As much of a bundle's manifest as the compiler reads."""
+    return json.dumps({"edged": {"inputs": [{"name": name, "shape": shape}]}})
 
 
 def words(job: Path, *more: str) -> list[str]:
@@ -54,6 +60,27 @@ def test_progress_and_then_done(job: Path) -> None:
     assert image.array == Array(8, 16, 2)
     report = json.loads((job.parent / "out" / "report.json").read_text())
     assert (report["calibration"], report["samples"]) == ("samples", 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (declared("input_1", None, 49, 10, 1), ""),
+        (declared("input_1", None, 49, None, 1), "to be fixed"),
+        (declared("input_1", 1, 49, 11, 1), "11 contradicts 10"),
+        (declared("x", 1, 2), "no input 'x'"),
+        ("[" * 100, "nested too deeply"),
+        ('{"edged": {}}', "manifest.json in the job"),
+    ],
+)
+def test_open_sizes_are_those_of_the_manifest(job: Path, content: str, problem: str) -> None:
+    model = onnx.load(job / "model.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "height"
+    onnx.save(model, job / "model.onnx")
+    (job / "manifest.json").write_text(content)
+    status, lines = run(words(job))
+    assert (status == 0) == (not problem)
+    assert problem in lines[-1].get("error", "")
 
 
 @pytest.mark.parametrize("way", ["auto", "never"])
