@@ -278,6 +278,7 @@ _BY_STATUS: dict[str, type[EdgedError]] = {
     "FAILED_PRECONDITION": IncompatibleError,
     "UNAUTHENTICATED": UnauthenticatedError,
     "PERMISSION_DENIED": ForbiddenError,
+    "UNIMPLEMENTED": UnsupportedError,
     "UNAVAILABLE": UnavailableError,
     "DEADLINE_EXCEEDED": DeadlineError,
 }

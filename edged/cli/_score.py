@@ -21,7 +21,7 @@ from edged.detection import Detections
 from edged.errors import InputError, NotFoundError
 
 SCORE_EXAMPLES = (
-    "edgectl score leopard.jpg --labels labels.txt · "
+    "edgectl score leopard.jpg · edgectl score leopard.jpg --labels labels.txt · "
     "edgectl score --port 50052 --bundle mobilenet-v2-1.0.0.edgemodel *.jpg · "
     "edgectl score street.jpg --bundle ssd-vgg-300-1.0.0.edgemodel --draw out.jpg"
 )
@@ -37,9 +37,12 @@ def score(
     port: Annotated[
         int | None, typer.Option(help="Short for --address 127.0.0.1:PORT.", min=1, max=65535)
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="A text file, one class a line.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="A text file, one class a line. Default: the labels of the model."),
+    ] = None,
     from_bundle: Annotated[
-        Path | None, typer.Option("--bundle", help="A bundle to take the labels from.")
+        Path | None, typer.Option("--bundle", help="A bundle to take the labels from instead.")
     ] = None,
     top: Annotated[int, typer.Option(help="How many classes to show.", min=1, max=100)] = 5,
     input_name: Annotated[str, typer.Option("--input", help="The input, or its alias.")] = "images",
@@ -94,6 +97,8 @@ def score(
         key_file=key_file,
         timeout=timeout,
     ) as client:
+        if labels is None and from_bundle is None:
+            names = client.labels()
         for image, content in zip(images, contents, strict=True):
             start = time.perf_counter()
             found = _ask(client, content, input_name, output_name)

@@ -12,8 +12,8 @@ import grpc
 import grpc.aio
 import numpy.typing as npt
 
-from edged.client._answers import Array, Outputs, Score, read_outputs
-from edged.client._base import ARRAY_SECONDS, FILE_SECONDS, METHOD, BaseClient
+from edged.client._answers import Array, Outputs, Score, read_labels, read_outputs
+from edged.client._base import ARRAY_SECONDS, CONFIG, FILE_SECONDS, METHOD, BaseClient
 from edged.client._requests import (
     Inputs,
     RawTensor,
@@ -22,6 +22,7 @@ from edged.client._requests import (
     of_tensors,
     read_file,
 )
+from edged.errors import UnsupportedError
 
 __all__ = ["AsyncPredictionClient"]
 
@@ -163,23 +164,32 @@ class AsyncPredictionClient(BaseClient):
         """As `PredictionClient.score_arrays`."""
         return await self._call(of_arrays(inputs), None, self._timeout)
 
+    async def labels(self) -> list[str]:
+        """As `PredictionClient.labels`."""
+        try:
+            data = await self._send(CONFIG, self._config_request(), self._timeout)
+        except UnsupportedError:
+            return []
+        return read_labels(data, self._connection.target)
+
     async def _call(
         self, inputs: Inputs, wanted: str | Sequence[str] | None, timeout: float
     ) -> Outputs:
-        request = self._request(inputs, wanted)
+        data = await self._send(METHOD, self._request(inputs, wanted), timeout)
+        return read_outputs(data, self._connection.target)
+
+    async def _send(self, method: str, request: bytes, timeout: float) -> bytes:
         attempts = self._attempts(timeout)
-        predict = self._method()
+        send = self._method(method)
         while True:
             try:
-                data = await predict(
+                return await send(
                     request, timeout=attempts.seconds(), metadata=self._connection.metadata
                 )
             except grpc.RpcError as error:
                 await asyncio.sleep(attempts.wait_after(error))
-            else:
-                return read_outputs(data, self._connection.target)
 
-    def _method(self) -> Callable[..., Awaitable[bytes]]:
+    def _method(self, name: str) -> Callable[..., Awaitable[bytes]]:
         """Opens the channel with the first call: it belongs to the loop that runs then."""
         if self._channel is None:
             target, options = self._connection.target, self._connection.options
@@ -189,5 +199,5 @@ class AsyncPredictionClient(BaseClient):
                 self._channel = grpc.aio.secure_channel(
                     target, self._connection.credentials, options
                 )
-        method: Callable[..., Awaitable[bytes]] = self._channel.unary_unary(METHOD)
+        method: Callable[..., Awaitable[bytes]] = self._channel.unary_unary(name)
         return method

@@ -12,8 +12,9 @@ from google.protobuf.message import DecodeError
 
 from edged import wire
 from edged.errors import EdgedError, InputError, RequestError
+from edged.wire import inference
 
-__all__ = ["Array", "Outputs", "Score", "read_outputs"]
+__all__ = ["Array", "Outputs", "Score", "read_labels", "read_outputs"]
 
 Array = npt.NDArray[Any]
 
@@ -96,6 +97,21 @@ class Outputs(dict[str, Array]):
                 f" {list(values.shape)}; wanted the batch first"
             )
         return [Score(name, row) for row in values]
+
+
+def read_labels(data: bytes, address: str) -> list[str]:
+    """The labels in the bytes of a ModelConfigResponse; none where it has none.
+
+    Raises:
+        EdgedError: they cannot be read.
+    """
+    try:
+        config = inference.ModelConfigResponse.FromString(data).config
+    except DecodeError as error:
+        raise EdgedError(f"cannot read the answer of {address}: {error}") from error
+    if inference.LABELS_PARAMETER not in config.parameters:
+        return []
+    return config.parameters[inference.LABELS_PARAMETER].string_value.split("\n")
 
 
 def read_outputs(data: bytes, address: str) -> Outputs:

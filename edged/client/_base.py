@@ -12,10 +12,12 @@ from edged.client._connection import Connection
 from edged.client._requests import Inputs
 from edged.client._retry import Attempts
 from edged.errors import InputError
+from edged.wire import inference
 
-__all__ = ["ARRAY_SECONDS", "FILE_SECONDS", "IDLE", "METHOD", "BaseClient"]
+__all__ = ["ARRAY_SECONDS", "CONFIG", "FILE_SECONDS", "IDLE", "METHOD", "BaseClient"]
 
 METHOD: Final = f"/{wire.PREDICT}"
+CONFIG: Final = f"/{inference.MODEL_CONFIG}"
 
 # The defaults of the original client, azureml.accel.PredictionClient.
 FILE_SECONDS: Final = 10.0
@@ -103,3 +105,6 @@ class BaseClient:
         if self._model:
             request.model_spec.name = self._model
         return request.SerializeToString()
+
+    def _config_request(self) -> bytes:
+        return inference.ModelConfigRequest(name=self._model).SerializeToString()

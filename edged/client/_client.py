@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, overload
 
 import grpc
 import numpy.typing as npt
 
-from edged.client._answers import Array, Outputs, Score, read_outputs
-from edged.client._base import ARRAY_SECONDS, FILE_SECONDS, METHOD, BaseClient
+from edged.client._answers import Array, Outputs, Score, read_labels, read_outputs
+from edged.client._base import ARRAY_SECONDS, CONFIG, FILE_SECONDS, METHOD, BaseClient
 from edged.client._requests import (
     Inputs,
     RawTensor,
@@ -21,6 +21,7 @@ from edged.client._requests import (
     of_tensors,
     read_file,
 )
+from edged.errors import UnsupportedError
 
 __all__ = ["PredictionClient"]
 
@@ -52,6 +53,7 @@ class PredictionClient(BaseClient):
         else:
             self._channel = grpc.secure_channel(target, self._connection.credentials, options)
         self._predict = self._channel.unary_unary(METHOD)
+        self._configure = self._channel.unary_unary(CONFIG)
 
     def close(self) -> None:
         """Close the channel; the client cannot be used any more."""
@@ -227,15 +229,28 @@ class PredictionClient(BaseClient):
         """
         return self._call(of_arrays(inputs), None, self._timeout)
 
+    def labels(self) -> list[str]:
+        """The labels of the model's classes, in the order of its output.
+
+        Returns:
+            None of them where the model has none, or the server is one that does not say.
+        """
+        try:
+            data = self._send(self._configure, self._config_request(), self._timeout)
+        except UnsupportedError:
+            return []
+        return read_labels(data, self._connection.target)
+
     def _call(self, inputs: Inputs, wanted: str | Sequence[str] | None, timeout: float) -> Outputs:
-        request = self._request(inputs, wanted)
+        data = self._send(self._predict, self._request(inputs, wanted), timeout)
+        return read_outputs(data, self._connection.target)
+
+    def _send(self, method: Callable[..., bytes], request: bytes, timeout: float) -> bytes:
         attempts = self._attempts(timeout)
         while True:
             try:
-                data = self._predict(
+                return method(
                     request, timeout=attempts.seconds(), metadata=self._connection.metadata
                 )
             except grpc.RpcError as error:
                 time.sleep(attempts.wait_after(error))
-            else:
-                return read_outputs(data, self._connection.target)

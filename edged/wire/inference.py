@@ -47,6 +47,7 @@ from edged.wire._pb.inference_pb2 import (
 
 __all__ = [
     "CUDA_SHARED_MEMORY_UNREGISTER",
+    "LABELS_PARAMETER",
     "MODEL_CONFIG",
     "MODEL_INFER",
     "MODEL_METADATA",
@@ -113,6 +114,8 @@ MODEL_READY: Final = f"{SERVICE}/ModelReady"
 SERVER_METADATA: Final = f"{SERVICE}/ServerMetadata"
 MODEL_METADATA: Final = f"{SERVICE}/ModelMetadata"
 MODEL_CONFIG: Final = f"{SERVICE}/ModelConfig"
+LABELS_PARAMETER: Final = "labels"
+"""Of a configuration: the labels of the classes, a line each, in the order of the output."""
 MODEL_INFER: Final = f"{SERVICE}/ModelInfer"
 MODEL_STATISTICS: Final = f"{SERVICE}/ModelStatistics"
 REPOSITORY_INDEX: Final = f"{SERVICE}/RepositoryIndex"

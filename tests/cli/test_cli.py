@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edged import wire
+from edged.wire import inference
 
 DATA = Path(__file__).parents[1] / "data"
 LABELS = DATA / "imagenet_labels_1001.txt"
@@ -52,7 +53,17 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """Answers every image with the same 1001 scores; its address."""
+    """Answers every image with the same 1001 scores, and nothing else; its address."""
+    yield from answering(None)
+
+
+@pytest.fixture
+def labelled() -> Iterator[str]:
+    """The same, and it says the labels of the model when it is asked, as edged does."""
+    yield from answering(LABELS.read_text().rstrip())
+
+
+def answering(labels: str | None) -> Iterator[str]:
     values = np.zeros((1, 1001), np.float32)
     values[0, [287, 290, 282]] = 0.5, 0.3, 0.1
 
@@ -62,13 +73,22 @@ def server() -> Iterator[str]:
         return wire.PredictResponse(outputs={"scores": wire.from_array(values)})
 
     server = grpc.server(ThreadPoolExecutor(1))
-    service, _, method = wire.PREDICT.partition("/")
-    handler = grpc.unary_unary_rpc_method_handler(
-        predict, wire.PredictRequest.FromString, lambda response: response.SerializeToString()
-    )
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(service, {method: handler}),)
-    )
+
+    def configure(request: inference.ModelConfigRequest, context: grpc.ServicerContext) -> object:
+        response = inference.ModelConfigResponse()
+        response.config.parameters["labels"].string_value = labels or ""
+        return response
+
+    for name, function, parse in (
+        (wire.PREDICT, predict, wire.PredictRequest.FromString),
+        (inference.MODEL_CONFIG, configure, inference.ModelConfigRequest.FromString),
+    ):
+        service, _, method = name.partition("/")
+        handler = grpc.unary_unary_rpc_method_handler(
+            function, parse, lambda response: response.SerializeToString()
+        )
+        handlers = {} if labels is None and function is configure else {method: handler}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"127.0.0.1:{port}"
@@ -183,8 +203,21 @@ def test_score(server: str, packed: Path) -> None:
 
 
 def test_score_without_labels(server: str) -> None:
+    """Of a server that is none of edged's."""
     done = edgectl("score", PHOTO, "--address", server, "--top", "1")
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[1] == "  0.500  class 287"
+
+
+def test_score_has_the_labels_of_the_model_unless_told_otherwise(
+    labelled: str, tmp_path: Path
+) -> None:
+    done = edgectl("score", PHOTO, "--address", labelled, "--top", "1")
+    assert done.stdout.splitlines()[1] == f"  0.500  {LABELS.read_text().splitlines()[287]}"
+    other = tmp_path / "other.txt"
+    other.write_text("".join(f"number {index}\n" for index in range(1001)))
+    done = edgectl("score", PHOTO, "--address", labelled, "--top", "1", "--labels", other)
+    assert done.stdout.splitlines()[1] == "  0.500  number 287"
 
 
 def test_score_errors(server: str, tmp_path: Path) -> None:

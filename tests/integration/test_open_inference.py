@@ -20,6 +20,7 @@ from patience import PATIENCE
 from tritonclient.utils import InferenceServerException
 
 from edged import wire
+from edged.client import AsyncPredictionClient, PredictionClient
 from edged.wire import inference
 
 PHOTO = (DATA / "images" / "schoolbus.jpg").read_bytes()
@@ -78,6 +79,14 @@ def test_the_configuration_is_the_metadata_in_tritons_words(
     assert [list(output.dims) for output in told.output] == [[CLASSES], [1, 1, 8]]
     share = told.parameters["host-share"].string_value
     assert share == "all multiply-accumulates run on the device"
+    assert told.parameters["labels"].string_value.split("\n") == list(LABELS)
+
+
+async def test_our_own_clients_know_the_labels(serving: Appliance) -> None:
+    with PredictionClient(f"unix:{serving.socket}") as client:
+        assert client.labels() == list(LABELS)
+    async with AsyncPredictionClient(f"unix:{serving.socket}") as client:
+        assert await client.labels() == list(LABELS)
 
 
 def test_others_are_not(client: triton.InferenceServerClient) -> None:

@@ -120,8 +120,8 @@ class OpenInference:
     def config(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
         """The same in Triton's words: without the batch, which has a bound.
 
-        What the compiler remarks is among the parameters, by its code: the protocol's own metadata
-        have no place for it.
+        What the compiler remarks is among the parameters, by its code, and so are the labels: the
+        protocol's own metadata have no place for them.
         """
         request = parse(inference.ModelConfigRequest, data)
         self.check(request.name, request.version)
@@ -144,6 +144,9 @@ class OpenInference:
         for code in dict.fromkeys(remark.code for remark in self._model.remarks):
             said = (remark.text for remark in self._model.remarks if remark.code == code)
             config.parameters[code].string_value = "; ".join(said)
+        if self._model.labels:
+            text = "\n".join(self._model.labels)
+            config.parameters[inference.LABELS_PARAMETER].string_value = text
         return config
 
     def statistics(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
