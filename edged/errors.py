@@ -41,6 +41,8 @@ one, the next step. Errors of libraries are translated where the library is call
 from __future__ import annotations
 
 import errno
+import importlib.util
+import sys
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -287,6 +289,17 @@ _BY_STATUS: dict[str, type[EdgedError]] = {
 def by_grpc_status(status: str) -> type[EdgedError]:
     """The class that stands for *status* when an error crosses a process boundary by its code."""
     return _BY_STATUS.get(status, EdgedError)
+
+
+def how_to_install(*packages: str) -> str:
+    """The command that installs *packages* for the interpreter that runs this.
+
+    The Debian package has an interpreter of its own, without pip: there another one's installs.
+    """
+    pip = f"{sys.executable} -m pip"
+    if importlib.util.find_spec("pip") is None:
+        pip = f"python3 -m pip --python {sys.executable}"
+    return f"`{pip} install {' '.join(packages)}`"
 
 
 def stumbled(what: str, error: Exception) -> str:

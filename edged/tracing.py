@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from edged import __version__
 from edged.calls import Call, Outcome, TraceParent
-from edged.errors import ConfigError
+from edged.errors import ConfigError, how_to_install
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -47,8 +47,9 @@ class Tracing:
             from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
         except ImportError as error:
             raise ConfigError(
-                "cannot export traces: OpenTelemetry is not installed; `pip install edged[otel]`,"
-                " or take tracing.endpoint out of the configuration"
+                "cannot export traces: OpenTelemetry is not installed; "
+                f"{how_to_install('opentelemetry-sdk', 'opentelemetry-exporter-otlp-proto-http')}"
+                " does it, or take tracing.endpoint out of the configuration"
             ) from error
         # A collector that is away is no news every few seconds.
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)

@@ -12,8 +12,10 @@ from rich.markup import escape
 
 from edged.cli._control import SERVICE_FILE, UNDER_SYSTEMD
 from edged.cli._help import Commands
+from edged.cli._options import ConfigOption
 from edged.cli._output import print_json, print_table, stdout
 from edged.config import Config, credentials_place, load_config, settings
+from edged.errors import InputError
 
 CHECK_EXAMPLES = "edgectl config check · edgectl config check ./edged.toml"
 SHOW_EXAMPLES = "edgectl config show · edgectl config show --all · edgectl config show --json"
@@ -36,13 +38,13 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")
 
 
 @config.command(epilog=CHECK_EXAMPLES)
-def check(file: _File = None, as_json: _Json = False) -> None:
+def check(file: _File = None, config: ConfigOption = None, as_json: _Json = False) -> None:
     """Say whether the configuration can be used; if not, exit with status 78.
 
     Certificates, keys and tokens are read as well. Nothing is changed: a running edged goes on with
     what it has.
     """
-    path, environment = _meant(file)
+    path, environment = _meant(file, config)
     files = {str(setting.file) for setting in settings(path, environment) if setting.file}
     unseen = _unseen(load_config(path, environment), environment)
     if as_json:
@@ -82,11 +84,12 @@ def _unseen(config: Config, environment: Mapping[str, str]) -> list[str]:
 @config.command(epilog=SHOW_EXAMPLES)
 def show(
     file: _File = None,
+    config: ConfigOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Defaults, too.")] = False,
     as_json: _Json = False,
 ) -> None:
     """Show what is in force, and which file says so."""
-    path, environment = _meant(file)
+    path, environment = _meant(file, config)
     found = settings(path, environment)
     if as_json:
         print_json(
@@ -107,7 +110,10 @@ def show(
     print_table(("SETTING", "FROM"), rows)
 
 
-def _meant(file: Path | None) -> tuple[Path | None, Mapping[str, str]]:
+def _meant(file: Path | None, option: Path | None) -> tuple[Path | None, Mapping[str, str]]:
+    if file is not None and option is not None:
+        raise InputError(f"cannot read both {file} and {option}: name one configuration")
+    file = file or option
     if file is None and SERVICE_FILE.exists():
         return SERVICE_FILE, {**os.environ, **UNDER_SYSTEMD}
     return file, os.environ

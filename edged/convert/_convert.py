@@ -363,8 +363,8 @@ def _worker(python: str, *jobs: Mapping[str, Any]) -> list[dict[str, Any]]:
         ) from error
     if missing:
         raise ConfigError(
-            f"{said} in {python}; pip install 'edged[tensorflow]', or name another interpreter"
-            " with --python"
+            f"{said} in {python}; make an interpreter that has both (`python3 -m venv tf` and"
+            " `tf/bin/pip install tensorflow tf2onnx`), and name it: --python tf/bin/python"
         )
     raise ModelError(said)
 

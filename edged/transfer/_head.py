@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edged.errors import ConfigError, InputError
+from edged.errors import ConfigError, InputError, how_to_install
 
 __all__ = ["Head", "train_head"]
 
@@ -80,7 +80,8 @@ def train_head(
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise ConfigError(
-            f"cannot train: scikit-learn is not installed ({error}); pip install 'edged[train]'"
+            f"cannot train: scikit-learn is not installed ({error}); "
+            f"{how_to_install('scikit-learn')} does it"
         ) from error
     # In double: the solver stops where it should, on every machine.
     samples = features.astype(np.float64)
