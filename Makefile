@@ -1,13 +1,16 @@
 # What can be done with a clone of edged. `make` lists it.
 
 BIN := .venv/bin
+# Debian's release, for what is built and tried for one: the one that this is, or else 12.
+THIS_RELEASE := $(shell . /etc/os-release; [ "$$ID" = debian ] && echo "$$VERSION_ID")
+RELEASE ?= $(or $(THIS_RELEASE),12)
 INSTALLED := .venv/installed
 
 # Compiled modules go where everything else goes that is made here.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-slow test-hostile test-shares test-systemd test-vm lint docs operators proto deb campaign conformance dropped bench bench-swap failures soak clean
+.PHONY: help demo test test-loaded test-pythons fuzz test-slow test-hostile test-shares test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +20,12 @@ demo: $(INSTALLED) ## see it work: a model into the drop folder, photographs ove
 
 test: lint ## everything that has to pass: lint and the tests
 	$(BIN)/pytest -n 2 --dist worksteal
+
+test-loaded: $(INSTALLED) ## the same beside two processes that keep the machine busy: tests hold when it is slow
+	$(BIN)/python packaging/busy.py 2 $(MAKE) test
+
+test-pythons: $(INSTALLED) ## types and the quick tests on each other Python that is there: 3.11, 3.12, 3.13
+	.ci/pythons
 
 test-slow: $(INSTALLED) ## what takes too long for every change: whole classic networks
 	$(BIN)/pytest -m slow --timeout 3600
@@ -80,11 +89,18 @@ soak: $(INSTALLED) ## ten minutes of swaps under load, and a plot of what they t
 	$(BIN)/python -m pip install -q -e '.[bench]'
 	PYTHONPATH=tests:bench $(BIN)/python bench/swap.py --minutes 10 --output build/soak
 
-deb: $(INSTALLED) ## build/edged_VERSION_amd64.deb, with everything in it that Debian does not have
+deb: $(INSTALLED) ## build/edged_VERSION_amd64.deb, for this Debian or RELEASE=12, 13 (another one as root)
+ifeq ($(RELEASE),$(THIS_RELEASE))
 	@PIP=$(CURDIR)/$(BIN)/python packaging/build-deb
+else
+	@PYTHONPATH=tests $(BIN)/python packaging/in_debian.py $(RELEASE) packaging/build-deb
+endif
 
-test-systemd: deb ## that package, in a Debian of its own that systemd boots (as root, 5 minutes; see docs/systemd.md)
-	$(BIN)/pytest tests/systemd -m systemd -p no:cacheprovider --timeout 1800 $(SYSTEMD)
+test-on: $(INSTALLED) ## `make test` in a Debian of its own, RELEASE=12 or 13 (as root); WHAT="make demo" for something else
+	@PYTHONPATH=tests $(BIN)/python packaging/in_debian.py $(RELEASE) $(or $(WHAT),make test)
+
+test-systemd: deb ## that package, in a Debian of RELEASE that systemd boots (as root, 5 minutes; see docs/systemd.md)
+	$(BIN)/pytest tests/systemd -m systemd -p no:cacheprovider --timeout 1800 --debian $(RELEASE) $(SYSTEMD)
 
 test-vm: deb ## that package in a PC in QEMU that has the card, power cuts and all (25 minutes; see docs/vm.md)
 	$(BIN)/pytest tests/vm -m vm -p no:cacheprovider --timeout 3600 $(VM)
@@ -98,7 +114,6 @@ clean: ## remove the virtual environment and what tools leave behind
 # is made anew.
 $(INSTALLED): pyproject.toml packaging/prerequisites
 	@packaging/prerequisites
-	rm -rf .venv
-	"$$(packaging/prerequisites --python)" -m venv .venv
+	"$$(packaging/prerequisites --python)" -m venv --clear .venv
 	$(BIN)/python -m pip install -e '.[test]'
 	@touch $@

@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 from campaign.clients import Question
 from campaign.rig import Failure, eventually
+from patience import PATIENCE
 
 __all__ = ["Checker", "files_of"]
 
@@ -60,7 +61,7 @@ class Checker:
         """Whether the one who dropped the file was told that it serves."""
         return self.status().startswith("serving since ")
 
-    def settled(self, patience: float = 25.0) -> str:
+    def settled(self, patience: float = PATIENCE) -> str:
         """Wait until the status tells the truth, and goes on doing so; which model serves.
 
         Raises:

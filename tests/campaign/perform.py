@@ -21,6 +21,7 @@ from campaign.checker import Checker, files_of
 from campaign.clients import Clients, Question
 from campaign.models import Models, make_models
 from campaign.rig import Failure, Rig, eventually, stopped, within
+from patience import PATIENCE
 
 __all__ = ["Ground", "Result", "perform"]
 
@@ -230,7 +231,7 @@ class _Run:
         before = case.before.partition(":")[0]
         if before:
             eventually(lambda: self.rig.struck(before), f"the fault at {before}")
-        eventually(lambda: self.rig.struck(case.point), f"the fault at {case.point}", 25)
+        eventually(lambda: self.rig.struck(case.point), f"the fault at {case.point}")
         process = self.rig.emulator if case.in_emulator else self.rig.daemon
         assert process is not None
         match case.kind:
@@ -262,7 +263,7 @@ class _Run:
         self.rig.kill(self.rig.daemon)
         self._told = self.checker.told_serving()
         self._allowed.add("UNAVAILABLE")
-        if not within(lambda: not self.rig.containers(), 5.0):
+        if not within(lambda: not self.rig.containers(), PATIENCE):
             self.result.violations.append("a container outlives edged")
 
     def _power_cycle(self) -> None:
@@ -371,7 +372,7 @@ class _Run:
                 self._notes.append(_short(self.checker.status()))
                 self._daemon_died()
                 rig.start_daemon()
-                if not within(lambda: self.checker.serves() == self.result.serves, 10.0):
+                if not within(lambda: self.checker.serves() == self.result.serves, PATIENCE):
                     self.result.violations.append(
                         f"started on a full disk, {self.checker.serves()} serves"
                     )
@@ -428,11 +429,11 @@ class _Run:
         rig = self.rig
         rig.kill(rig.emulator)
         rig.kill(rig.daemon)
-        if not within(lambda: not rig.strays(), 5.0):
+        if not within(lambda: not rig.strays(), PATIENCE):
             self.result.violations += [f"after a power cut it lives: {s}" for s in rig.strays()]
         rig.start_emulator()
         rig.start_daemon()
-        if not within(lambda: self.checker.serves() == "b", 20.0):
+        if not within(lambda: self.checker.serves() == "b", PATIENCE):
             self.result.violations.append(
                 f"b was dropped and served; after a power cut, {self.checker.serves()} does"
             )
@@ -462,7 +463,7 @@ def _end(rig: Rig) -> int:
     assert rig.daemon is not None
     rig.daemon.terminate()
     try:
-        return rig.daemon.wait(15)
+        return rig.daemon.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         raise Failure("edged does not end when asked to") from None
 

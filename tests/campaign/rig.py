@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["Failure", "Rig", "eventually", "stopped", "within"]
+from patience import PATIENCE
 
-PATIENCE = 30.0
+__all__ = ["Failure", "Rig", "eventually", "stopped", "within"]
 
 
 class Failure(Exception):  # noqa: N818 (a finding, not an error of the campaign's)

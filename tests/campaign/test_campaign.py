@@ -12,6 +12,7 @@ import pytest
 from campaign.cases import CASES, SUBSET
 from campaign.perform import Ground, perform
 from campaign.rig import eventually, stopped
+from patience import PATIENCE
 
 import edged
 from edged.errors import EdgedError
@@ -73,7 +74,7 @@ def test_a_pause_ends_when_it_is_told_to() -> None:
     with passing("some.place:pause@3") as process:
         eventually(lambda: stopped(process.pid), "it to stand still")
         process.send_signal(signal.SIGCONT)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_stall_ends_with_the_process() -> None:

@@ -35,7 +35,7 @@ from edged.wire.rest import frame
 POST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: "
 # Keys of a request's own type came with a later aiohttp than is needed.
 WITHOUT_KEYS = pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning")
-LIMITS = ServingLimits(message_bytes=1 << 20, concurrent_calls=20, call_seconds=0.5, connections=30)
+LIMITS = ServingLimits(message_bytes=1 << 20, concurrent_calls=20, call_seconds=2.0, connections=30)
 
 
 async def answer(call: Call) -> bytes:

@@ -47,7 +47,7 @@ def test_killing_the_container_costs_no_more_than_the_calls_inside(
             return False
         return True
 
-    eventually(answered, "an answer from another container", 20)
+    eventually(answered, "an answer from another container")
     assert set(codes) <= {grpc.StatusCode.UNAVAILABLE}
     assert not set(workers(appliance)) & set(first)
     assert appliance.daemon is not None

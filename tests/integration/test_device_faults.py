@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -61,6 +63,25 @@ def inject(appliance: Appliance, *words: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@contextlib.contextmanager
+def asking(appliance: Appliance) -> Iterator[list[grpc.StatusCode]]:
+    """Ask all the time; what is short is seen however long a command takes to end."""
+    codes: list[grpc.StatusCode] = []
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(0.01):
+            codes.append(ask(appliance))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield codes
+    finally:
+        over.set()
+        thread.join()
+
+
 def serves(appliance: Appliance) -> None:
     eventually(lambda: ask(appliance) is grpc.StatusCode.OK, "an answer")
 
@@ -76,11 +97,9 @@ def test_failures_are_rehearsed(breakable: Appliance, kws: Path) -> None:
     # A hung run fails, with a reason. All others are held, and run by the recovered device: those
     # that waited for it as well.
     inject(breakable, "hang", "--after", "3")
-    begun = time.monotonic()
     with ThreadPoolExecutor(6) as clients:
         codes = list(clients.map(lambda _: ask(breakable), range(24)))
     assert Counter(codes) == {grpc.StatusCode.OK: 23, grpc.StatusCode.INTERNAL: 1}
-    assert time.monotonic() - begun < 10
     assert report(breakable)["resets"]["queue abort"] == 1
 
     # Heat: slowed down, then stopped, then back.
@@ -100,12 +119,11 @@ def test_failures_are_rehearsed(breakable: Appliance, kws: Path) -> None:
 
     inject(breakable, "corrupt-bank")
     serves(breakable)
-    inject(breakable, "link-down", "--seconds", "1")
-    eventually(lambda: ask(breakable) is grpc.StatusCode.UNAVAILABLE, "the loss")
-    serves(breakable)
-    inject(breakable, "removal", "--seconds", "1")
-    eventually(lambda: ask(breakable) is grpc.StatusCode.UNAVAILABLE, "the loss")
-    serves(breakable)
+    for short in ("link-down", "removal"):
+        with asking(breakable) as codes:
+            inject(breakable, short, "--seconds", "1")
+            eventually(lambda codes=codes: grpc.StatusCode.UNAVAILABLE in codes, "the loss")
+        serves(breakable)
     assert breakable.edgectl("device").stdout.startswith("device   in use")
 
     # A threshold changes while edged runs.

@@ -107,12 +107,15 @@ def test_what_is_pinned_stays_whatever_calls_ask_for(both: Appliance) -> None:
 
 
 def test_two_callers_take_turns_and_neither_starves(both: Appliance) -> None:
-    end = time.monotonic() + 6 * RESIDENCE
+    began = time.monotonic()
     answers: list[tuple[float, str]] = []
     failures: list[grpc.RpcError] = []
 
+    def turns() -> int:
+        return sum(a != b for (_, a), (_, b) in itertools.pairwise(sorted(answers)))
+
     def caller(name: str) -> None:
-        while time.monotonic() < end:
+        while turns() < 4 and not failures:
             try:
                 answer = ask(both, name)
             except grpc.RpcError as error:
@@ -127,11 +130,10 @@ def test_two_callers_take_turns_and_neither_starves(both: Appliance) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
-    order = [name for _, name in sorted(answers)]
-    changes = sum(a != b for a, b in itertools.pairwise(order))
     # A turn lasts a residence and a swap; answers at the turn itself may come in either order.
-    assert 2 <= changes <= 3 * 8
-    assert min(order.count("kws"), order.count("mobilenet-v2")) >= 2
+    assert turns() <= 3 * (2 + (time.monotonic() - began) / RESIDENCE)
+    names = [name for _, name in answers]
+    assert min(names.count("kws"), names.count("mobilenet-v2")) >= 2
 
 
 def test_without_it_a_stored_model_is_not_loaded_by_name(

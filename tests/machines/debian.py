@@ -5,14 +5,17 @@ Packages come from the mirror that the system itself uses, or else from Debian's
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["MIRROR", "make_debian", "mirror"]
+__all__ = ["MIRROR", "SUITES", "make_debian", "mirror", "release"]
 
 MIRROR = "http://deb.debian.org/debian"
+SUITES = {12: "bookworm", 13: "trixie"}
+"""The releases that edged is tried on, by their numbers."""
 
 
 def make_debian(root: Path, packages: Sequence[str], suite: str, *options: str) -> None:
@@ -20,7 +23,7 @@ def make_debian(root: Path, packages: Sequence[str], suite: str, *options: str) 
 
     Args:
         packages: beside what every Debian has.
-        suite: such as ``bookworm``.
+        suite: one of :data:`SUITES`.
         options: for mmdebstrap.
 
     Raises:
@@ -37,6 +40,14 @@ def make_debian(root: Path, packages: Sequence[str], suite: str, *options: str) 
         command.append(mirror())
     subprocess.run(command, check=True)
     made.rename(root)
+
+
+def release() -> int:
+    """The release that this system is, or else the oldest of those that edged is tried on."""
+    text = Path("/etc/os-release").read_text()
+    (number,) = re.findall(r'^VERSION_ID="?(\d+)"?$', text, re.MULTILINE)[:1] or ["0"]
+    is_debian = re.search(r"^ID=debian$", text, re.MULTILINE)
+    return int(number) if is_debian and int(number) in SUITES else min(SUITES)
 
 
 def mirror() -> str:

@@ -1,6 +1,6 @@
 """A Debian of its own that systemd boots, with nothing in it yet of edged.
 
-It is made once with mmdebstrap (EDGED_TEST_ROOT, or build/systemd/root), and used through an
+It is made once with mmdebstrap (EDGED_TEST_ROOT, or build/systemd/SUITE), and used through an
 overlay that is thrown away. Where this cannot be done, the tests are skipped and say why.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from machines.debian import make_debian
+from machines.debian import SUITES, make_debian, release
 
 PROJECT = Path(__file__).parent.parent.parent
 PACKAGES = (
@@ -33,6 +33,9 @@ BEGIN, END = "<!-- tried -->", "<!-- seen -->"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("systemd")
+    group.addoption(
+        "--debian", type=int, choices=sorted(SUITES), default=release(), help="the release to boot"
+    )
     group.addoption(
         "--systemd-write", type=Path, help="where to keep the table, such as docs/systemd.md"
     )
@@ -122,17 +125,19 @@ class Machine:
 
 
 @pytest.fixture(scope="session")
-def package() -> Path:
-    """The newest package that was built."""
+def package(request: pytest.FixtureRequest) -> Path:
+    """The newest package that was built for the release."""
     built = os.environ.get("EDGED_TEST_PACKAGE")
-    found = [Path(built)] if built else list((PROJECT / "build").glob("edged_*.deb"))
+    number = request.config.getoption("--debian")
+    pattern = f"edged_*~deb{number}u*.deb"
+    found = [Path(built)] if built else list((PROJECT / "build").glob(pattern))
     if not found:
-        pytest.skip("there is no package; `make deb` builds it")
+        pytest.skip(f"there is no build/{pattern}; `make deb RELEASE={number}` builds it")
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
 @pytest.fixture(scope="session")
-def base() -> Path:
+def base(request: pytest.FixtureRequest) -> Path:
     """A Debian with systemd and nothing else of note."""
     missing = [
         program
@@ -143,8 +148,9 @@ def base() -> Path:
         pytest.skip(f"{', '.join(missing)} not there (Debian: mmdebstrap, systemd-container)")
     if os.geteuid():
         pytest.skip("only root can boot a machine")
-    root = Path(os.environ.get("EDGED_TEST_ROOT", PROJECT / "build" / "systemd" / "root"))
-    make_debian(root, PACKAGES.split(), "bookworm", "--variant=minbase")
+    suite = SUITES[request.config.getoption("--debian")]
+    root = Path(os.environ.get("EDGED_TEST_ROOT", PROJECT / "build" / "systemd" / suite))
+    make_debian(root, PACKAGES.split(), suite, "--variant=minbase")
     return root
 
 

@@ -71,11 +71,11 @@ class Appliance:
 
 @pytest.fixture(scope="session")
 def package() -> Path:
-    """The newest package that was built."""
+    """The newest package that was built for the release in the machine."""
     built = os.environ.get("EDGED_TEST_PACKAGE")
-    found = [Path(built)] if built else list((image.PROJECT / "build").glob("edged_*.deb"))
+    found = [Path(built)] if built else list((image.PROJECT / "build").glob("edged_*~deb12u*.deb"))
     if not found:
-        pytest.skip("there is no package; `make deb` builds it")
+        pytest.skip("there is no package; `make deb RELEASE=12` builds it")
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
