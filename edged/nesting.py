@@ -7,10 +7,11 @@ stack there is, a text of nothing but brackets overruns the stack and ends the p
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["MAX_NESTING", "NestingError", "check_nesting"]
 
@@ -23,7 +24,8 @@ _BLOCK: Final = 1 << 16
 _QUOTE: Final = ord('"')
 _BACKSLASH: Final = ord("\\")
 
-_Bytes = npt.NDArray[np.uint8]
+if TYPE_CHECKING:
+    _Bytes = npt.NDArray[np.uint8]
 
 
 class NestingError(ValueError):
@@ -40,8 +42,14 @@ def check_nesting(text: bytes | memoryview, most: int = MAX_NESTING) -> None:
     """
     if len(text) <= most:
         return
+    # Most texts have few brackets, wherever they are. A command that reads no other does without
+    # numpy, whose import would take longer than all that it does.
+    small = isinstance(text, bytes) and len(text) <= _BLOCK
+    if small and bytes(text).count(b"[") + bytes(text).count(b"{") <= most:
+        return
+    import numpy as np
+
     found = np.frombuffer(text, np.uint8)
-    # Most bodies have few brackets, wherever they are.
     if sum(int(np.count_nonzero(_opens(block))) for block in _blocks(found)) <= most:
         return
     quotes = _where(found, lambda block: block == _QUOTE)
@@ -66,6 +74,8 @@ def _opens(block: _Bytes) -> npt.NDArray[np.bool_]:
 
 def _brackets(block: _Bytes) -> npt.NDArray[np.bool_]:
     """Where there is a bracket that opens or closes; those of a kind lie two apart."""
+    import numpy as np
+
     found: npt.NDArray[np.bool_] = ((block & 0xDF) - np.uint8(ord("["))) & 0xFD == 0
     return found
 
@@ -76,5 +86,7 @@ def _blocks(found: _Bytes) -> list[_Bytes]:
 
 def _where(found: _Bytes, test: Callable[[_Bytes], npt.NDArray[np.bool_]]) -> npt.NDArray[Any]:
     """The places of the bytes that *test* says are meant."""
+    import numpy as np
+
     places = [np.flatnonzero(test(block)) for block in _blocks(found)]
     return np.concatenate([place + at * _BLOCK for at, place in enumerate(places)])
