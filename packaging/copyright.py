@@ -34,14 +34,14 @@ def main() -> None:
 def _stanza(package: Distribution) -> str:
     metadata = package.metadata
     name, version = metadata["Name"], metadata["Version"]
-    said = metadata["License-Expression"] or _first_line(metadata["License"])
+    said = metadata.get("License-Expression") or _first_line(metadata.get("License"))
     classified = [
         text.split(" :: ")[-1]
         for text in metadata.get_all("Classifier") or ()
         if text.startswith("License :: ")
     ]
     licence = said or ", ".join(classified) or "see below"
-    holder = metadata["Author"] or metadata["Author-email"] or f"The authors of {name}"
+    holder = metadata.get("Author") or metadata.get("Author-email") or f"The authors of {name}"
     files = [str(file) for file in metadata.get_all("License-File") or ()]
     folder = (
         f"/usr/lib/edged/lib/python3.*/site-packages/{name.replace('-', '_')}-{version}.dist-info"
