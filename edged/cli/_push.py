@@ -126,9 +126,10 @@ def _check(file: Path) -> None:
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
     if kind is not None:
-        takes = " and ".join(MODEL_SUFFIXES)
-        cure = f"edged takes files that end in {takes}" if kind.silent else kind.said_of(file.name)
-        raise InputError(f"cannot push {file}: {cure}")
+        said = [] if kind.silent else [kind.said_of(file.name)]
+        if not file.name.lower().endswith(MODEL_SUFFIXES):
+            said.append(f"edged takes files that end in {' and '.join(MODEL_SUFFIXES)}")
+        raise InputError(f"cannot push {file}: {'; '.join(said)}")
 
 
 def _write(file: Path, part: Path) -> None:

@@ -49,7 +49,7 @@ def test_push_says_when_nobody_can_take_it(appliance: Appliance, kws: Path, tmp_
     assert done.returncode == 66
     assert "there is no such folder" in done.stderr
     text = tmp_path / "model.txt"
-    text.touch()
+    text.write_text("ant\nbee\n")
     done = push(appliance, text)
     assert done.returncode == 65
     assert "takes files that end in .edgemodel and .onnx" in done.stderr
