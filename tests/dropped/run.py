@@ -1,22 +1,25 @@
 """What people drop, and what becomes of it: runs all cases, and writes docs/dropped.md.
 
-``python -m dropped.run docs/dropped.md docs/evidence/dropped.json``. A real emulator and daemon
-take each case; it is asked over gRPC, and compared with ONNX Runtime in float. Ends with status 0
+``python -m dropped.run docs/dropped.md docs/evidence/dropped.json [JOBS]``. Real emulators and
+daemons, as many as JOBS says, take each case; it is asked over gRPC, and compared with ONNX Runtime in float. Ends with status 0
 when all could be measured, whether they are as wanted or not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
-from dropped.cases import cases
+from dropped.cases import Case, cases
 from dropped.measure import Found, measure
 from dropped.rest import ask_rest
 from integration.appliance import Appliance
@@ -38,22 +41,20 @@ in [accuracy.md](accuracy.md). What is dropped bare is calibrated on made-up inp
 
 def main() -> int:
     page, evidence = Path(sys.argv[1]), Path(sys.argv[2])
+    jobs = int(sys.argv[3]) if len(sys.argv) > 3 else 2
     with tempfile.TemporaryDirectory(prefix="edged-dropped-") as name:
-        appliance = Appliance(Path(name))
-        models = Path(name) / "models"
-        models.mkdir()
-        try:
-            appliance.start_emulator()
-            appliance.start_daemon()
-            found = []
-            for case in cases():
-                each = measure(appliance, case, models)
-                found.append(each)
-                sys.stdout.write(f"{'yes' if each.met else 'no '} {case.name}: {each.text[:160]}\n")
-                sys.stdout.flush()
-            bodies = ask_rest(appliance, models)
-        finally:
-            appliance.close()
+        folder = Path(name)
+        waiting = iter(list(enumerate(cases())))
+        with ThreadPoolExecutor(jobs) as pool:
+            done = [pool.submit(_work, folder / str(job), waiting) for job in range(jobs)]
+            found = [
+                each
+                for _, each in sorted(
+                    (pair for job in done for pair in job.result()), key=lambda pair: pair[0]
+                )
+            ]
+        with _appliance(folder / "rest") as appliance:
+            bodies = ask_rest(appliance, folder)
     aims = [
         {
             "what": f"{each.case.kind}: {each.case.name}",
@@ -77,6 +78,34 @@ def main() -> int:
     evidence.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     write(page, tables(found, bodies, versions))
     return 0
+
+
+def _work(folder: Path, waiting: Iterator[tuple[int, Case]]) -> list[tuple[int, Found]]:
+    """Take cases, by their places in the table, until none waits."""
+    found = []
+    with _appliance(folder) as appliance:
+        models = folder / "models"
+        models.mkdir()
+        while (next_one := next(waiting, None)) is not None:
+            place, case = next_one
+            each = measure(appliance, case, models)
+            found.append((place, each))
+            met = "yes" if each.met else "no "
+            sys.stdout.write(f"{met} {case.name}: {each.text[:160]}\n")
+            sys.stdout.flush()
+    return found
+
+
+@contextlib.contextmanager
+def _appliance(folder: Path) -> Iterator[Appliance]:
+    folder.mkdir()
+    appliance = Appliance(folder)
+    try:
+        appliance.start_emulator()
+        appliance.start_daemon()
+        yield appliance
+    finally:
+        appliance.close()
 
 
 def tables(
