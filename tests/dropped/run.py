@@ -1,8 +1,8 @@
 """What people drop, and what becomes of it: runs all cases, and writes docs/dropped.md.
 
 ``python -m dropped.run docs/dropped.md docs/evidence/dropped.json [JOBS]``. Real emulators and
-daemons, as many as JOBS says, take each case; it is asked over gRPC, and compared with ONNX Runtime in float. Ends with status 0
-when all could be measured, whether they are as wanted or not.
+daemons, as many as JOBS says, take each case; it is asked over gRPC, and compared with ONNX Runtime
+in float. Ends with status 0 when all could be measured, whether they are as wanted or not.
 """
 
 from __future__ import annotations
