@@ -12,9 +12,10 @@ import fcntl
 import os
 import signal
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from edged._filekinds import HEAD_BYTES, MODEL_SUFFIXES, FileKind, kind_of
 from edged.faults import fault_point
@@ -30,6 +31,7 @@ __all__ = [
     "identify",
     "is_being_written",
     "is_ignored",
+    "is_there",
     "look",
     "move_to_rejected",
     "remove",
@@ -247,6 +249,14 @@ def remove(dropped: Dropped) -> bool:
     return False
 
 
+def is_there(dropped: Dropped) -> bool:
+    """Whether it is still there, and the same."""
+    try:
+        return _seen(dropped.path) == dropped
+    except FileNotFoundError:
+        return False
+
+
 def remove_data(folder: Path, file: str) -> None:
     """Delete a data file, and the folders below *folder* that it leaves empty."""
     path = folder / file
@@ -256,16 +266,18 @@ def remove_data(folder: Path, file: str) -> None:
             (folder / above).rmdir()
 
 
-def move_to_rejected(dropped: Dropped, reason: str, data: Sequence[str] = ()) -> Rejected | None:
+def move_to_rejected(
+    dropped: Dropped, reason: str, data: Mapping[str, Dropped | None] = MappingProxyType({})
+) -> Rejected | None:
     """Move the file into ``rejected/``, with its data and with *reason* in a file beside it.
 
     A model finds its data by their names, so these are kept: where one of the names is taken, model
     and data get a folder of their own there.
 
     Args:
-        data: the files that the model keeps its data in, by their names in the drop folder. They
-            are linked before the model is moved, and removed by the caller afterwards: at no time
-            is one without the other.
+        data: the files that the model keeps its data in, by their names in the drop folder, and as
+            they were when it was taken, where that is known. They are linked before the model is
+            moved, and removed by the caller afterwards: at no time is one without the other.
 
     Returns:
         where it is now; None when it was gone, or another had taken its name.
@@ -339,10 +351,12 @@ def _make(folder: Path, *, like: Path) -> None:
             folder.chmod(stat.S_IMODE(like.stat().st_mode))
 
 
-def _link_data(source: Path, target: Path, data: Sequence[str]) -> tuple[tuple[Dropped, Path], ...]:
+def _link_data(
+    source: Path, target: Path, data: Mapping[str, Dropped | None]
+) -> tuple[tuple[Dropped, Path], ...]:
     """Give each data file its second name; where there are no links, its new one at once."""
     pairs = []
-    for name in data:
+    for name, seen in data.items():
         path, new = source / name, target / name
         new.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -354,7 +368,8 @@ def _link_data(source: Path, target: Path, data: Sequence[str]) -> tuple[tuple[D
         except OSError:
             path.rename(new)
         with contextlib.suppress(FileNotFoundError):
-            pairs.append((_seen(new), path))
+            # As it was read, and not as it may have grown since.
+            pairs.append((_seen(new) if seen is None else replace(seen, path=new), path))
     return tuple(pairs)
 
 
@@ -380,7 +395,7 @@ def _is_same(path: Path, dropped: Dropped) -> bool:
     )
 
 
-def _free_place(dropped: Dropped, folder: Path, data: Sequence[str]) -> Path:
+def _free_place(dropped: Dropped, folder: Path, data: Collection[str]) -> Path:
     """Where in *folder* the file can go: under its name, or with a number.
 
     One with data keeps its name, and so do they: together they go into a folder with a number.

@@ -34,6 +34,7 @@ from edged.intake._folder import (
     identify,
     is_being_written,
     is_ignored,
+    is_there,
     look,
     move_to_rejected,
     remove,
@@ -550,8 +551,10 @@ class Intake:
             # A container that went away may have had bad luck; who counts that says when it is not.
             if is_of_machine(error) or isinstance(error, UnavailableError):
                 await self._postpone(entry, error)
-            else:
+            elif await asyncio.to_thread(_all_there, entry.parts):
                 await self._reject(entry, str(error))
+            else:
+                self._await_data(entry, entry.data or ())  # its beginning was taken for the whole
         except Exception:
             tell.stop()
             _log.exception("cannot take %s", entry.dropped.shown)
@@ -647,7 +650,7 @@ class Intake:
                     await self._board.write(entry.name, f"{text}\n{stays}")
             return
         missing = await asyncio.to_thread(self._missing, entry)
-        data = [file for file in entry.data or () if file not in missing]
+        data = {f: entry.parts.get(f) for f in entry.data or () if f not in missing}
         async with self._moving:
             rejected = await self._put_away(
                 entry, lambda it: move_to_rejected(it, f"{text}\n", data)
@@ -659,7 +662,7 @@ class Intake:
                 place = rejected.moved.path.relative_to(self._folder)
                 text += f"\nmoved to {place}"
                 if data:
-                    text += f", with {_some(data)}"
+                    text += f", with {_some(list(data))}"
             elif entry.name not in self._entries:
                 # Whoever took it away, or put another in its place, needs no answer.
                 await self._board.write(entry.name, None)
@@ -737,6 +740,11 @@ def _check_kind(dropped: Dropped) -> None:
     if kind is not None:
         where = "" if dropped.inside is None else f"of {dropped.inside.model}, "
         raise InputError(f"cannot take {dropped.shown}: {where}{kind.said_of(dropped.model.name)}")
+
+
+def _all_there(parts: dict[str, Dropped]) -> bool:
+    """Whether data files are what they were when their model was taken. Blocking."""
+    return all(is_there(part) for part in parts.values())
 
 
 def _passed_over(dropped: Dropped) -> str | None:

@@ -39,8 +39,8 @@ class Found:
         serves: whether its model served.
         said: the status file's first line, or the answer to a call that failed.
         error: against ONNX Runtime in float: of float outputs the root mean square of the
-            difference over the standard deviation; of others the share that differs; the worst
-            output. None where nothing was compared.
+            difference over the standard deviation; of whole numbers the share that differs; the
+            worst output. None where nothing was compared.
         share: of the multiply-accumulates, on the device; None where it does not serve.
     """
 
@@ -173,7 +173,7 @@ def _distance(got: list[npt.NDArray[np.generic]], wanted: list[npt.NDArray[np.ge
     if [each.shape for each in got] != [each.shape for each in wanted]:
         return 1.0
     ours, theirs = (np.concatenate([each.ravel() for each in side]) for side in (got, wanted))
-    if theirs.dtype.kind != "f":
+    if theirs.dtype.kind != "f" or bool((theirs == np.rint(theirs)).all()):
         return float((ours != theirs).mean()) if theirs.size else 0.0
     ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
     spread = float(theirs.std()) or float(np.abs(theirs).max()) or 1.0

@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -27,16 +28,6 @@ from integration.appliance import Appliance
 BEGIN, END = "<!-- made by `make dropped`: begin -->", "<!-- end -->"
 PACKAGES = ("onnx", "onnxruntime", "numpy", "protobuf")
 _MOST_CHARACTERS = 240
-HEAD = """\
-# What people drop, and what becomes of it
-
-Each line is a file or folder that was dropped into a real edged with the emulator as its device:
-what became of it, how far its answers are from ONNX Runtime in float, and the share of its
-multiply-accumulates that the device does. The error of numbers is the root mean square of the
-difference over their standard deviation; of indices, masks and rows it is the share that differs.
-Networks are small and have random weights: their errors show mechanisms, and those of real ones are
-in [accuracy.md](accuracy.md). What is dropped bare is calibrated on made-up inputs.
-"""
 
 
 def main() -> int:
@@ -44,8 +35,8 @@ def main() -> int:
     jobs = int(sys.argv[3]) if len(sys.argv) > 3 else 2
     with tempfile.TemporaryDirectory(prefix="edged-dropped-") as name:
         folder = Path(name)
-        waiting = iter(list(enumerate(cases())))
-        with ThreadPoolExecutor(jobs) as pool:
+        waiting = deque(enumerate(cases()))
+        with ThreadPoolExecutor(jobs) as pool, _emptied_at_end(waiting):
             done = [pool.submit(_work, folder / str(job), waiting) for job in range(jobs)]
             found = [
                 each
@@ -80,20 +71,35 @@ def main() -> int:
     return 0
 
 
-def _work(folder: Path, waiting: Iterator[tuple[int, Case]]) -> list[tuple[int, Found]]:
+def _work(folder: Path, waiting: deque[tuple[int, Case]]) -> list[tuple[int, Found]]:
     """Take cases, by their places in the table, until none waits."""
     found = []
     with _appliance(folder) as appliance:
         models = folder / "models"
         models.mkdir()
-        while (next_one := next(waiting, None)) is not None:
-            place, case = next_one
+        for place, case in _taken(waiting):
             each = measure(appliance, case, models)
             found.append((place, each))
             met = "yes" if each.met else "no "
             sys.stdout.write(f"{met} {case.name}: {each.text[:160]}\n")
             sys.stdout.flush()
     return found
+
+
+def _taken(waiting: deque[tuple[int, Case]]) -> Iterator[tuple[int, Case]]:
+    """What is waiting, one after the other, while others take of it too."""
+    with contextlib.suppress(IndexError):
+        while True:
+            yield waiting.popleft()
+
+
+@contextlib.contextmanager
+def _emptied_at_end(waiting: deque[tuple[int, Case]]) -> Iterator[None]:
+    """Have an interrupted run end with the cases that are under way."""
+    try:
+        yield
+    finally:
+        waiting.clear()
 
 
 @contextlib.contextmanager
@@ -138,20 +144,18 @@ def _row(found: Found) -> str:
 
 def _cell(text: str) -> str:
     """*text* in a table: one line, not too long, and nothing that Markdown reads."""
-    text = " ".join(text.split())
+    text = " ".join(text.replace("`", "'").split())
     if len(text) > _MOST_CHARACTERS:
         text = f"{text[:_MOST_CHARACTERS]}…"
-    for special in "\\|<>*_`":
+    for special in "\\|<>*_":
         text = text.replace(special, f"\\{special}")
     return text
 
 
 def write(page: Path, made: str) -> None:
-    """Put *made* between the marks of *page*, or begin the page with it."""
-    before, after = f"{HEAD}\n", "\n"
-    if page.exists():
-        before, _, rest = page.read_text().partition(BEGIN)
-        after = rest.partition(END)[2]
+    """Put *made* between the marks of *page*."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
     page.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}")
 
 

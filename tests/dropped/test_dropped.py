@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,3 +84,10 @@ def test_the_page_keeps_what_is_around_its_marks(tmp_path: Path) -> None:
     assert "of last time" not in text
     assert "3 of 6 are as wanted, with onnx 1." in text
     assert "rejected: cannot \\| take \\<it\\>" in text
+
+
+def test_the_evidence_is_that_of_the_page() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    aims = json.loads((docs / "evidence" / "dropped.json").read_text())["aims"]
+    met = sum(each["met"] for each in aims)
+    assert f"{met} of {len(aims)} are as wanted" in (docs / "dropped.md").read_text()

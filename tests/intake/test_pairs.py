@@ -170,6 +170,26 @@ async def test_a_slow_copy_of_the_data_brings_the_pair_back(
     assert reader.pairs == [(MODEL, b"weights")]
 
 
+async def test_data_that_grow_while_their_model_is_at_work_are_tried_whole(
+    drop: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edged.intake._intake.is_being_written", lambda _dropped: False)
+
+    def read(path: Path, _tell: Tell) -> None:
+        data = path.parent / "net.onnx.data"
+        if data.read_bytes() != b"weights":
+            data.write_bytes(b"weights")  # the rest of the copy comes before the answer
+            raise BundleError("cannot read net.onnx: its data are cut short")
+
+    reader.answer = read
+    async with running(drop, reader):
+        (drop / "net.onnx.data").write_bytes(b"wei")
+        (drop / "net.onnx").write_bytes(MODEL)
+        await until_status(drop, "net.onnx", "serving")
+        await until(lambda: left(drop) == {"net.onnx.status.txt"})
+    assert reader.pairs == [(MODEL, b"weights")]
+
+
 async def test_two_models_may_share_their_data(drop: Path, reader: Reader) -> None:
     async with running(drop, reader):
         reader.hold.clear()

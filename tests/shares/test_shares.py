@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import onnx
 import pytest
 from integration.appliance import DATA, eventually
 from shares.conftest import Shared
@@ -152,3 +153,28 @@ def test_what_was_rejected_can_be_cleared_away(shared: Shared) -> None:
     assert not [name for name in shared.share.names() if "page" in name]
     assert not [name for name in shared.share.names("rejected") if "page" in name]
     shared.report("what was rejected", "can be deleted by a client")
+
+
+def test_a_model_in_two_files_with_slow_data(shared: Shared, tmp_path: Path) -> None:
+    """The model first, its data slowly after it, as a folder's copy over a slow line."""
+    path = tmp_path / f"pair-{type(shared.share).__name__.lower()}.onnx"
+    data = f"{path.name}.data"
+    model = onnx.load(DATA / "models" / "kws_dscnn.onnx")
+    onnx.save(model, path, save_as_external_data=True, location=data, size_threshold=0)
+    shared.share.copy(path)
+    eventually(
+        lambda: shared.share.read(f"{path.name}.status.txt").startswith(f"waiting for {data}"),
+        "the model to wait for its data",
+    )
+    content = (tmp_path / data).read_bytes()
+    copy = shared.share.copying(data)
+    copy.write(content[: len(content) // 2])
+    time.sleep(PAUSE)  # the pace of the copy
+    copy.write(content[len(content) // 2 :])
+    copy.finish()
+    eventually(
+        lambda: fate(shared, path.name).startswith("serving"),
+        f"the pair to serve; {shared.share.names()}\n{shared.appliance.log.read_text()[-3000:]}",
+    )
+    eventually(lambda: not shared.share.names() & {path.name, data}, "both to be gone")
+    shared.report("a model in two files, its data slowly after it", "serves")
