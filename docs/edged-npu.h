@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define EDGED_MAGIC 0x45474445u
-#define EDGED_ABI 0x1u
+#define EDGED_ABI 0x2u
 #define EDGED_PCI_CLASS 0x120000u
 #define EDGED_BAR0_SIZE 0x10000u
 #define EDGED_MAX_ARRAY_SIZE 0x400u
@@ -248,6 +248,8 @@
 #define EDGED_SECTION_IO 0x1u
 #define EDGED_SECTION_LAYERS 0x2u
 #define EDGED_SECTION_WEIGHTS 0x3u
+#define EDGED_SECTION_CODE 0x4u
+#define EDGED_SECTION_PACKED 0x5u
 
 #define EDGED_ELEMENT_TYPE_U8 0x1u
 #define EDGED_ELEMENT_TYPE_S8 0x2u
@@ -258,6 +260,10 @@
 #define EDGED_LAYER_OP_AVGPOOL 0x4u
 #define EDGED_LAYER_OP_CONCAT 0x5u
 #define EDGED_LAYER_OP_RESCALE 0x6u
+#define EDGED_LAYER_OP_TABLE 0x7u
+#define EDGED_LAYER_OP_MUL 0x8u
+#define EDGED_LAYER_OP_COPY 0x9u
+#define EDGED_LAYER_OP_MATMUL 0xau
 
 #define EDGED_CAPABILITY_FAULT_INJECTION 0x1u
 #define EDGED_CAPABILITY_MODELLED_PACE 0x2u
@@ -314,9 +320,13 @@ struct __attribute__((packed)) edged_image_header {
     uint32_t reserved;
     uint64_t dram_bytes;
     uint64_t file_bytes;
+    uint32_t activation_buffer;
+    uint32_t weight_buffer;
+    uint32_t accumulators;
+    uint32_t reserved2;
     uint8_t digest[32];
 };
-_Static_assert(sizeof(struct edged_image_header) == 72, "edged_image_header");
+_Static_assert(sizeof(struct edged_image_header) == 88, "edged_image_header");
 _Static_assert(offsetof(struct edged_image_header, magic) == 0, "magic");
 _Static_assert(offsetof(struct edged_image_header, abi) == 8, "abi");
 _Static_assert(offsetof(struct edged_image_header, ti) == 10, "ti");
@@ -326,7 +336,11 @@ _Static_assert(offsetof(struct edged_image_header, sections) == 16, "sections");
 _Static_assert(offsetof(struct edged_image_header, reserved) == 20, "reserved");
 _Static_assert(offsetof(struct edged_image_header, dram_bytes) == 24, "dram_bytes");
 _Static_assert(offsetof(struct edged_image_header, file_bytes) == 32, "file_bytes");
-_Static_assert(offsetof(struct edged_image_header, digest) == 40, "digest");
+_Static_assert(offsetof(struct edged_image_header, activation_buffer) == 40, "activation_buffer");
+_Static_assert(offsetof(struct edged_image_header, weight_buffer) == 44, "weight_buffer");
+_Static_assert(offsetof(struct edged_image_header, accumulators) == 48, "accumulators");
+_Static_assert(offsetof(struct edged_image_header, reserved2) == 52, "reserved2");
+_Static_assert(offsetof(struct edged_image_header, digest) == 56, "digest");
 
 struct __attribute__((packed)) edged_image_section {
     uint32_t kind;
@@ -376,9 +390,14 @@ struct __attribute__((packed)) edged_image_layer {
     uint64_t weights;
     uint64_t biases;
     uint64_t shifts;
-    uint32_t output_channels;
+    uint32_t rows;
+    uint16_t grid[4];
+    uint16_t loops;
+    uint16_t reserved2;
+    uint32_t copy_source;
+    uint32_t copy_target;
 };
-_Static_assert(sizeof(struct edged_image_layer) == 76, "edged_image_layer");
+_Static_assert(sizeof(struct edged_image_layer) == 96, "edged_image_layer");
 _Static_assert(offsetof(struct edged_image_layer, op) == 0, "op");
 _Static_assert(offsetof(struct edged_image_layer, shift) == 1, "shift");
 _Static_assert(offsetof(struct edged_image_layer, inputs) == 2, "inputs");
@@ -396,7 +415,12 @@ _Static_assert(offsetof(struct edged_image_layer, multiplier) == 44, "multiplier
 _Static_assert(offsetof(struct edged_image_layer, weights) == 48, "weights");
 _Static_assert(offsetof(struct edged_image_layer, biases) == 56, "biases");
 _Static_assert(offsetof(struct edged_image_layer, shifts) == 64, "shifts");
-_Static_assert(offsetof(struct edged_image_layer, output_channels) == 72, "output_channels");
+_Static_assert(offsetof(struct edged_image_layer, rows) == 72, "rows");
+_Static_assert(offsetof(struct edged_image_layer, grid) == 76, "grid");
+_Static_assert(offsetof(struct edged_image_layer, loops) == 84, "loops");
+_Static_assert(offsetof(struct edged_image_layer, reserved2) == 86, "reserved2");
+_Static_assert(offsetof(struct edged_image_layer, copy_source) == 88, "copy_source");
+_Static_assert(offsetof(struct edged_image_layer, copy_target) == 92, "copy_target");
 
 struct __attribute__((packed)) edged_image_operand {
     uint32_t tensor;
@@ -409,6 +433,16 @@ _Static_assert(offsetof(struct edged_image_operand, tensor) == 0, "tensor");
 _Static_assert(offsetof(struct edged_image_operand, left) == 4, "left");
 _Static_assert(offsetof(struct edged_image_operand, right) == 5, "right");
 _Static_assert(offsetof(struct edged_image_operand, reserved) == 6, "reserved");
+
+struct __attribute__((packed)) edged_image_loop {
+    uint32_t count;
+    uint32_t source;
+    uint32_t target;
+};
+_Static_assert(sizeof(struct edged_image_loop) == 12, "edged_image_loop");
+_Static_assert(offsetof(struct edged_image_loop, count) == 0, "count");
+_Static_assert(offsetof(struct edged_image_loop, source) == 4, "source");
+_Static_assert(offsetof(struct edged_image_loop, target) == 8, "target");
 
 struct __attribute__((packed)) edged_firmware_header {
     uint8_t magic[8];

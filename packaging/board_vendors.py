@@ -156,6 +156,7 @@ def _image() -> str:
         f"Element types:\n\n{_of(regmap.ElementType)}\n"
         f"A layer, {_layout(regmap.IMAGE_LAYER)}\n"
         f"An operand, {_layout(regmap.IMAGE_OPERAND)}\n"
+        f"A loop, {_layout(regmap.IMAGE_LOOP)}\n"
         f"Layers compute:\n\n{_of(regmap.LayerOp, 'op')}"
     )
 

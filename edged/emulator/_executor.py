@@ -8,8 +8,11 @@ arithmetic inside the operators is exact. Where it would not be, the layer is co
 from __future__ import annotations
 
 import enum
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -93,7 +96,7 @@ class Executor:
         self._tensors = image.tensors
         self._inputs = image.inputs
         self._outputs = image.outputs
-        produced = [layer.output for layer in image.layers]
+        produced = list(dict.fromkeys(layer.output for layer in image.layers))
         wanted = produced if expose_all else [i for i in produced if i in set(image.outputs)]
         self._wanted = tuple(wanted)
         self._names = [_name(i) for i in self._wanted]
@@ -183,15 +186,27 @@ class _Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._temporaries = 0
+        self._number = 0  # of the layer that is being lowered
+        self._destination = ""  # where its result is to be
 
     def build(self, outputs: Sequence[int]) -> bytes:
-        for layer in self._image.layers:
+        unfinished = Counter(layer.output for layer in self._image.layers if layer.in_part)
+        parts: dict[int, list[tuple[Layer, str]]] = {}
+        for number, layer in enumerate(self._image.layers):
+            self._number = number
+            output = layer.output
+            self._destination = f"part{number}" if layer.in_part else _name(output)
             _LOWER[layer.op](
                 self,
                 layer,
                 [self._image.tensors[i] for i in layer.inputs],
-                self._image.tensors[layer.output],
+                self._image.tensors[output],
             )
+            if layer.in_part:
+                parts.setdefault(output, []).append((layer, self._destination))
+                unfinished[output] -= 1
+                if not unfinished[output]:
+                    self._assemble(output, parts.pop(output))
         graph = helper.make_graph(
             self._nodes,
             "image",
@@ -233,13 +248,13 @@ class _Graph:
         Saturation to the dtype comes for free; tighter bounds cost a Clip.
         """
         if (layer.lo, layer.hi) == (tensor.dtype.lowest, tensor.dtype.highest):
-            return _name(layer.output), False
-        return f"unbounded{layer.output}", True
+            return self._destination, False
+        return f"unbounded{self._number}", True
 
     def _bound(self, layer: Layer, tensor: Tensor, value: str) -> None:
         zero = int(_zero(tensor))
         bounds = (np.uint8(layer.lo + zero), np.uint8(layer.hi + zero))
-        self._node("Clip", [value, *map(self._constant, bounds)], _name(layer.output))
+        self._node("Clip", [value, *map(self._constant, bounds)], self._destination)
 
     def conv(self, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
         assert layer.weights is not None and layer.bias is not None and layer.shifts is not None
@@ -278,12 +293,12 @@ class _Graph:
             _name(layer.inputs[0]),
             one,
             self._constant(_zero(source)),
-            self._constant(encoded, f"weights{layer.output}"),
-            self._constant(scales, f"scales{layer.output}"),
-            self._constant(zeros, f"zeros{layer.output}"),
+            self._constant(encoded, f"weights{self._number}"),
+            self._constant(scales, f"scales{self._number}"),
+            self._constant(zeros, f"zeros{self._number}"),
             one,
             self._constant(_zero(output)),
-            self._constant(bias, f"bias{layer.output}"),
+            self._constant(bias, f"bias{self._number}"),
         ]
         self._node(
             "QLinearConv",
@@ -328,7 +343,7 @@ class _Graph:
         self._node(
             "NhwcMaxPool",
             [source],
-            _name(layer.output),
+            self._destination,
             _MICROSOFT,
             kernel_shape=list(layer.kernel),
             strides=list(layer.stride),
@@ -368,7 +383,7 @@ class _Graph:
             ones = np.ones((channels, 1, *layer.kernel), np.float32)
             total = self._node(
                 "Conv",
-                [wide, self._constant(ones, f"ones{layer.output}")],
+                [wide, self._constant(ones, f"ones{self._number}")],
                 group=channels,
                 kernel_shape=list(layer.kernel),
                 strides=list(layer.stride),
@@ -411,7 +426,211 @@ class _Graph:
         bounds = (np.float64(layer.lo), np.float64(layer.hi))
         value = self._node("Clip", [value, *map(self._constant, bounds)])
         value = self._node("Add", [value, self._constant(np.float64(_zero(output)))])
-        self._node("Cast", [value], _name(layer.output), to=TensorProto.UINT8)
+        self._node("Cast", [value], self._destination, to=TensorProto.UINT8)
+
+    def table(self, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+        """An index is the byte that carries the element, which here is another one for s8."""
+        assert layer.table is not None
+        table = np.asarray(_carried(layer.table))
+        if inputs[0].dtype is DType.S8:
+            table = np.roll(table, 128, axis=1)
+        index = self._node("Cast", [_name(layer.inputs[0])], to=TensorProto.INT32)
+        if len(table) > 1:
+            rows = np.arange(len(table), dtype=np.int32) * 256
+            index = self._node("Add", [index, self._constant(rows)])
+        entries = self._constant(table.reshape(-1), f"table{self._number}")
+        self._gathered(entries, self._reshaped(index, (-1,)), output.shape, self._destination)
+
+    def mul(self, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+        """QLinearMul works in float32: products are below 2^16, and beyond 16 places 0 is left."""
+        unbounded, bounds = self._bounded(layer, output)
+        operands = []
+        for index, tensor in zip(layer.inputs, inputs, strict=True):
+            operands += [_name(index), self._constant(np.float32(1)), self._constant(_zero(tensor))]
+        operands += [self._constant(np.float32(2.0**layer.shift)), self._constant(_zero(output))]
+        self._node("QLinearMul", operands, unbounded, _MICROSOFT)
+        if bounds:
+            self._bound(layer, output, unbounded)
+
+    def matmul(self, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+        groups = layer.groups
+        operands = []
+        for index, tensor in zip(layer.inputs, inputs, strict=True):
+            height, width, channels = tensor.shape
+            split = self._reshaped(_name(index), (height * width, groups, channels // groups))
+            operands.append(self._node("Transpose", [split], perm=[1, 0, 2]))
+        operands += [self._constant(_zero(tensor)) for tensor in inputs]
+        total = self._node("MatMulInteger", operands)
+        total = self._node("Transpose", [total], perm=[1, 0, 2])
+        total = self._reshaped(total, (1, *output.shape))
+        total = self._node("Cast", [total], to=TensorProto.DOUBLE)
+        self._narrowed(layer, output, total, 2.0**-layer.shift)
+
+    def copy(self, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+        (source,) = inputs
+        moved = self._moved(layer, source)
+        as_it_is = layer.lefts[0] == layer.shift and source.dtype is output.dtype
+        if as_it_is and (layer.lo, layer.hi) == (output.dtype.lowest, output.dtype.highest):
+            self._node("Identity", [moved], self._destination)
+            return
+        unbounded, bounds = self._bounded(layer, output)
+        operands = [
+            self._constant(np.float32(1)),
+            self._constant(_zero(output)),
+            moved,
+            self._constant(np.float32(2.0 ** (layer.lefts[0] - layer.shift))),
+            self._constant(_zero(source)),
+        ]
+        self._node("QLinearConcat", operands, unbounded, _MICROSOFT, axis=0)
+        if bounds:
+            self._bound(layer, output, unbounded)
+
+    def _moved(self, layer: Layer, source: Tensor) -> str:
+        """What a COPY reads, in the order of its loops, with an axis for each."""
+        counts = [loop.count for loop in layer.loops]
+        size = math.prod(source.shape)
+        axes = _axes(size, layer.source_start, [(loop.count, loop.source) for loop in layer.loops])
+        if axes is None:
+            places = np.arange(size, dtype=np.int32).reshape(source.shape)
+            index = self._constant(layer.copied(places).reshape(-1), f"index{self._number}")
+            flat = self._reshaped(_name(layer.inputs[0]), (size,))
+            return self._gathered(flat, index, counts)
+        sizes, firsts, lengths, order = axes
+        value = self._reshaped(_name(layer.inputs[0]), sizes)
+        if list(lengths) != list(sizes):
+            ends = [first + length for first, length in zip(firsts, lengths, strict=True)]
+            value = self._node(
+                "Slice", [value, *(self._constant(np.array(x, np.int64)) for x in (firsts, ends))]
+            )
+        if order != sorted(order):
+            value = self._node("Transpose", [value], perm=[*order, len(order)])
+        repeated = [loop.count > 1 and not loop.source for loop in layer.loops]
+        ones = [1 if again else n for n, again in zip(counts, repeated, strict=True)]
+        value = self._reshaped(value, ones)
+        if any(repeated):
+            value = self._node("Expand", [value, self._constant(np.array(counts, np.int64))])
+        return value
+
+    def _assemble(self, index: int, parts: list[tuple[Layer, str]]) -> None:
+        """Put a tensor together of parts that several layers have made."""
+        shape = self._image.tensors[index].shape
+        size = math.prod(shape)
+        numbers = np.arange(size, dtype=np.int32).reshape(shape)
+        layers = [layer for layer, _ in parts]
+        ordered = [self._ordered(layer, name, layer.written(numbers)) for layer, name in parts]
+        names = [name for name, _ in ordered]
+        places = [place for _, place in ordered]
+        target = _name(index)
+        # Alike, and beside each other along an axis: what a concatenation is written as.
+        for axis in (2, 0):
+            boxes = [_box(place, shape, axis) for place in places]
+            if all(boxes):
+                values = []
+                for box, name in sorted(
+                    (box, name) for box, name in zip(boxes, names, strict=True) if box
+                ):
+                    part = list(shape)
+                    part[axis] = box[1]
+                    values.append(self._reshaped(name, (1, *part)))
+                self._node("Concat", values, target, axis=axis + 1)
+                return
+        flat = [
+            self._reshaped(name, (place.size,)) for name, place in zip(names, places, strict=True)
+        ]
+        values_in_order = np.concatenate([place.reshape(-1) for place in places])
+        axes = _interleaved(layers, shape)
+        joined = self._node("Concat", flat, axis=0)
+        if axes is not None:
+            grids, perm = axes
+            joined = self._node("Transpose", [self._reshaped(joined, grids)], perm=perm)
+            self._reshaped(joined, (1, *shape), target)
+            return
+        inverse = np.empty(size, np.int32)
+        inverse[values_in_order] = numbers.reshape(-1)
+        self._gathered(joined, self._constant(inverse, f"order{self._number}"), shape, target)
+
+    def _ordered(
+        self, layer: Layer, name: str, place: npt.NDArray[np.int32]
+    ) -> tuple[str, npt.NDArray[np.int32]]:
+        """A part, and where its elements go, with the loops of a COPY in the output's order."""
+        order = sorted(range(len(layer.loops)), key=lambda number: -layer.loops[number].target)
+        if order == sorted(order):
+            return name, place
+        return self._node("Transpose", [name], perm=order), place.transpose(order)
+
+    def _gathered(self, data: str, index: str, shape: Sequence[int], output: str = "") -> str:
+        """Elements of *data* by *index*, both flat: Gather takes several times as long."""
+        found = self._node("GatherElements", [data, index], axis=0)
+        shape = shape if not output else (1, *shape)
+        return self._reshaped(found, shape, output)
+
+    def _reshaped(self, name: str, shape: Sequence[int], output: str = "") -> str:
+        return self._node("Reshape", [name, self._constant(np.array(shape, np.int64))], output)
+
+
+def _axes(
+    size: int, start: int, loops: Sequence[tuple[int, int]]
+) -> tuple[list[int], list[int], list[int], list[int]] | None:
+    """Loops over *size* elements as a slice of an array with an axis for each.
+
+    Returns:
+        the array's shape, whose last axis is what lies between two steps of the finest loop; where
+        the slice begins and how long it is along each axis; and which axis each loop that moves is,
+        in the order of the loops. None if there is no such array.
+    """
+    moving = [
+        (step, count, number) for number, (count, step) in enumerate(loops) if step and count > 1
+    ]
+    moving.sort(key=lambda each: (-each[0], each[2]))
+    steps = [step for step, _, _ in moving]
+    whole = [size, *steps, 1]
+    if any(a % b for a, b in pairwise(whole)) or len(set(steps)) < len(steps):
+        return None
+    sizes = [a // b for a, b in pairwise(whole[:-1])] + [whole[-2]] if steps else [size]
+    firsts, rest = [], start
+    for step in (*steps, 1):
+        first, rest = divmod(rest, step)
+        firsts.append(first)
+    lengths = [*(count for _, count, _ in moving), 1]
+    if any(f + n > s for f, n, s in zip(firsts, lengths, sizes, strict=True)):
+        return None
+    numbers = [number for _, _, number in moving]
+    return sizes, firsts, lengths, [numbers.index(number) for number in sorted(numbers)]
+
+
+def _box(
+    place: npt.NDArray[np.int32], shape: tuple[int, int, int], axis: int
+) -> tuple[int, int] | None:
+    """Where along *axis* the elements numbered in *place* begin, and how many they are there.
+
+    None if they are no box that is whole along the other axes, in its order.
+    """
+    first, others = int(place.flat[0]), math.prod(shape) // shape[axis]
+    if place.size % others:
+        return None
+    length = place.size // others
+    inner = math.prod(shape[axis + 1 :])
+    begin = first // inner
+    if first % inner or begin + length > shape[axis]:
+        return None
+    box = [slice(None)] * 3
+    box[axis] = slice(begin, begin + length)
+    wanted = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)[tuple(box)]
+    return (begin, length) if np.array_equal(place.reshape(-1), wanted.reshape(-1)) else None
+
+
+def _interleaved(
+    layers: Sequence[Layer], shape: tuple[int, int, int]
+) -> tuple[list[int], list[int]] | None:
+    """Grids of all phases, one after the other, as an array and its order of axes; else None."""
+    height, width, channels = shape
+    _, _, down, right = layers[0].grid
+    phases = [(row, column, down, right) for row in range(down) for column in range(right)]
+    if any(layer.op is not Op.CONV for layer in layers):
+        return None
+    if [layer.grid for layer in layers] != phases or height % down or width % right:
+        return None
+    return [down, right, height // down, width // right, channels], [2, 0, 3, 1, 4]
 
 
 _LOWER = {
@@ -421,4 +640,8 @@ _LOWER = {
     Op.AVGPOOL: _Graph.avgpool,
     Op.CONCAT: _Graph.concat,
     Op.RESCALE: _Graph.rescale,
+    Op.TABLE: _Graph.table,
+    Op.MUL: _Graph.mul,
+    Op.COPY: _Graph.copy,
+    Op.MATMUL: _Graph.matmul,
 }

@@ -4,12 +4,14 @@ A layer takes the longer of computing and of moving its data, since the two over
 
 - a convolution's pass over the array handles TI input channels, TO output channels of one group and
   TP pixels per cycle; kernel positions follow each other. A depthwise layer uses one of TI × TO.
+- a product of matrices is a convolution with one kernel position.
 - every other layer handles TO channels of TP pixels per cycle.
 - each tensor is read and written once, weights are read once, at 17 GB/s.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,8 +50,12 @@ def cost_of(image: ProgramImage) -> Cost:
     cycles = stalls = read = written = 0
     for layer in image.layers:
         taken = sum(image.tensors[index].nbytes for index in layer.inputs)
-        taken += sum(a.nbytes for a in (layer.weights, layer.bias, layer.shifts) if a is not None)
-        given = image.tensors[layer.output].nbytes
+        taken += sum(
+            a.nbytes
+            for a in (layer.weights, layer.bias, layer.shifts, layer.table)
+            if a is not None
+        )
+        given = _elements_written(layer, image)
         compute = _compute_cycles(layer, image, image.array)
         move = int((taken + given) / _BYTES_PER_CYCLE)
         cycles += max(compute, move) + _LAYER_CYCLES
@@ -60,12 +66,23 @@ def cost_of(image: ProgramImage) -> Cost:
 
 
 def _compute_cycles(layer: Layer, image: ProgramImage, array: Array) -> int:
-    height, width, channels = image.tensors[layer.output].shape
-    pixels = -(-height * width // array.tp)
+    channels = image.tensors[layer.output].shape[2]
+    pixels = -(-_elements_written(layer, image) // channels // array.tp)
     positions = layer.kernel[0] * layer.kernel[1]
-    if layer.op is not Op.CONV:
+    if layer.op is Op.MATMUL:
+        c_in = image.tensors[layer.inputs[0]].shape[2] // layer.groups
+    elif layer.weights is not None:
+        c_in = layer.weights.shape[3]
+    else:
         return pixels * positions * -(-channels // array.to)
-    assert layer.weights is not None
-    c_in: int = layer.weights.shape[3]
     passes = -(-c_in // array.ti) * -(-channels // layer.groups // array.to)
     return pixels * positions * passes * layer.groups
+
+
+def _elements_written(layer: Layer, image: ProgramImage) -> int:
+    """Elements of its output that a layer writes."""
+    if layer.op is Op.COPY:
+        return math.prod(loop.count for loop in layer.loops)
+    height, width, channels = image.tensors[layer.output].shape
+    row, column, down, right = layer.grid
+    return len(range(row, height, down)) * len(range(column, width, right)) * channels

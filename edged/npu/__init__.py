@@ -18,7 +18,16 @@ if TYPE_CHECKING:
         parse_firmware_header,
         serialize_firmware,
     )
-    from edged.npu.graph import ACCUMULATOR_BOUND, DType, Layer, Op, ProgramImage, Tensor
+    from edged.npu.graph import (
+        ACCUMULATOR_BOUND,
+        DType,
+        Layer,
+        Loop,
+        Op,
+        ProgramImage,
+        Schedule,
+        Tensor,
+    )
     from edged.npu.image import (
         image_digest,
         parse_image,
@@ -40,8 +49,10 @@ __all__ = [
     "FirmwareHeader",
     "FirmwareKind",
     "Layer",
+    "Loop",
     "Op",
     "ProgramImage",
+    "Schedule",
     "Tensor",
     "image_digest",
     "numerics",
@@ -59,7 +70,8 @@ _PLACES = {
     **dict.fromkeys(("ABI", "MAX_FIRMWARE_BYTES", "MAX_IMAGE_BYTES", "FirmwareKind"), "regmap"),
     "Array": "registers",
     **dict.fromkeys(
-        ("ACCUMULATOR_BOUND", "DType", "Layer", "Op", "ProgramImage", "Tensor"), "graph"
+        ("ACCUMULATOR_BOUND", "DType", "Layer", "Loop", "Op", "ProgramImage", "Schedule", "Tensor"),
+        "graph",
     ),
     **dict.fromkeys(
         ("image_digest", "parse_image", "serialize_image", "weights_bytes"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from edged.errors import ImageError
 from edged.npu.graph import ACCUMULATOR_BOUND, Layer, Op, ProgramImage, Tensor
@@ -41,19 +43,21 @@ def check_image(image: ProgramImage, weights_bytes: int) -> None:
             )
     if not image.inputs or not image.outputs or not image.layers:
         raise ImageError("cannot use program image: it needs an input, an output and a layer")
-    written = set(image.inputs)
+    written = _Written(image, arena)
     for layer in image.layers:
         where = f"cannot use program image: layer {layer.name!r} ({layer.op.name.lower()})"
         for index in layer.inputs:
-            if index not in written:
+            if index not in written.whole:
                 raise ImageError(f"{where} reads tensor {index} before it is written")
-        if layer.output in written:
-            raise ImageError(f"{where} writes tensor {layer.output} a second time")
-        written.add(layer.output)
+        written.add(where, layer)
         inputs = [image.tensors[index] for index in layer.inputs]
         output = image.tensors[layer.output]
         if 0 in (*layer.kernel, *layer.stride, *layer.dilation, layer.groups):
             raise ImageError(f"{where} has a zero kernel, stride, dilation or group count")
+        if layer.grid != (0, 0, 1, 1) and layer.op is not Op.CONV:
+            raise ImageError(f"{where} has a grid, which convolutions have alone")
+        if (layer.op is Op.COPY) != bool(layer.loops):
+            raise ImageError(f"{where} has {len(layer.loops)} loops")
         if not output.dtype.lowest <= layer.lo <= layer.hi <= output.dtype.highest:
             raise ImageError(
                 f"{where} has bounds {layer.lo} … {layer.hi}, {output.dtype.name.lower()} has"
@@ -62,17 +66,68 @@ def check_image(image: ProgramImage, weights_bytes: int) -> None:
         if len(inputs) not in _ARITY[layer.op]:
             raise ImageError(f"{where} has {len(inputs)} inputs")
         _CHECKS[layer.op](where, layer, inputs, output)
-    missing = [index for index in image.outputs if index not in written]
+    missing = [index for index in image.outputs if index not in written.whole]
     if missing:
         raise ImageError(f"cannot use program image: output tensor {missing[0]} is never written")
 
 
+class _Written:
+    """Which tensors are written whole, and which elements of the others.
+
+    Attributes:
+        whole: indices of the former.
+    """
+
+    def __init__(self, image: ProgramImage, arena: int) -> None:
+        self.whole = set(image.inputs)
+        self._tensors = image.tensors
+        self._room = arena
+        self._marks: dict[int, npt.NDArray[np.bool_]] = {}
+        self._missing: dict[int, int] = {}
+
+    def add(self, where: str, layer: Layer) -> None:
+        """Note what *layer* writes.
+
+        Raises:
+            ImageError: it was written before, or is not inside.
+        """
+        index = layer.output
+        if index in self.whole or (index in self._marks and not layer.in_part):
+            raise ImageError(f"{where} writes tensor {index} a second time")
+        if not layer.in_part:
+            self.whole.add(index)
+            return
+        tensor = self._tensors[index]
+        if index not in self._marks:
+            # They are in DRAM beside each other: so are the marks bounded.
+            self._room -= tensor.nbytes
+            if self._room < 0:
+                raise ImageError(f"{where} leaves more unfinished tensors than DRAM can hold")
+            self._marks[index] = np.zeros(tensor.shape, np.bool_)
+            self._missing[index] = tensor.nbytes
+        try:
+            part = layer.written(self._marks[index])
+        except ValueError as error:
+            raise ImageError(f"{where} writes outside of tensor {index}: {error}") from error
+        self._missing[index] -= math.prod(part.shape)
+        if self._missing[index] >= 0:
+            part[...] = True
+        if self._missing[index] <= 0:
+            # As many were written as there are: if one is left out, another was written twice.
+            if self._missing[index] < 0 or not self._marks[index].all():
+                raise ImageError(f"{where} writes elements of tensor {index} a second time")
+            del self._marks[index]
+            self._room += tensor.nbytes
+            self.whole.add(index)
+
+
 def _window(where: str, layer: Layer, source: Tensor, output: Tensor) -> None:
     height, width, _ = source.shape
-    if window_shape(layer, height, width) != output.shape[:2]:
+    row, column, down, right = layer.grid
+    wanted = len(range(row, output.shape[0], down)), len(range(column, output.shape[1], right))
+    if window_shape(layer, height, width) != wanted:
         raise ImageError(
-            f"{where} gives {window_shape(layer, height, width)} pixels,"
-            f" its output has {output.shape[:2]}"
+            f"{where} gives {window_shape(layer, height, width)} pixels, its output has {wanted}"
         )
     for pad, kernel, dilation in zip(layer.pad, layer.kernel * 2, layer.dilation * 2, strict=True):
         if pad > dilation * (kernel - 1):
@@ -148,6 +203,53 @@ def _rescale(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> 
     _limit(where, "shift", layer.shift, 31)
 
 
+def _table(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+    assert layer.table is not None
+    if inputs[0].shape != output.shape or len(layer.table) not in (1, output.shape[2]):
+        raise ImageError(
+            f"{where} has {len(layer.table)} tables, between {inputs[0].shape} and {output.shape}"
+        )
+    if layer.table.min() < layer.lo or layer.table.max() > layer.hi:
+        raise ImageError(f"{where} has entries beyond its bounds {layer.lo} … {layer.hi}")
+
+
+def _mul(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+    height, width, channels = output.shape
+    shapes = (output.shape, (1, 1, channels), (height, width, 1))
+    if inputs[0].shape != output.shape or inputs[1].shape not in shapes:
+        raise ImageError(f"{where} multiplies {inputs[0].shape} and {inputs[1].shape}")
+    _limit(where, "shift", layer.shift, 31)
+
+
+def _copy(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+    last = layer.source_start + sum((loop.count - 1) * loop.source for loop in layer.loops)
+    if last >= inputs[0].nbytes:
+        raise ImageError(f"{where} reads element {last}, its input has {inputs[0].nbytes}")
+    _limit(where, "left shift", max(layer.lefts), 14)
+    _limit(where, "shift", layer.shift, 31)
+
+
+def _matmul(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+    a, b = inputs
+    depth = b.shape[0] * b.shape[1]
+    if (
+        a.shape[2] != depth * layer.groups
+        or a.shape[:2] != output.shape[:2]
+        or b.shape[2] != output.shape[2]
+        or b.shape[2] % layer.groups
+    ):
+        raise ImageError(
+            f"{where} multiplies {a.shape} and {b.shape} to {output.shape} in {layer.groups} groups"
+        )
+    reach = depth * max(-a.dtype.lowest, a.dtype.highest) * max(-b.dtype.lowest, b.dtype.highest)
+    if reach >= ACCUMULATOR_BOUND:
+        raise ImageError(
+            f"{where} may accumulate {reach} over {depth} products, the bound is"
+            f" {ACCUMULATOR_BOUND}"
+        )
+    _limit(where, "shift", layer.shift, 31)
+
+
 _Check = Callable[[str, Layer, list[Tensor], Tensor], None]
 _CHECKS: dict[Op, _Check] = {
     Op.CONV: _conv,
@@ -156,6 +258,10 @@ _CHECKS: dict[Op, _Check] = {
     Op.AVGPOOL: _avgpool,
     Op.CONCAT: _concat,
     Op.RESCALE: _rescale,
+    Op.TABLE: _table,
+    Op.MUL: _mul,
+    Op.COPY: _copy,
+    Op.MATMUL: _matmul,
 }
 _ARITY: dict[Op, range] = {
     Op.CONV: range(1, 2),
@@ -164,4 +270,8 @@ _ARITY: dict[Op, range] = {
     Op.AVGPOOL: range(1, 2),
     Op.CONCAT: range(1, 4096),
     Op.RESCALE: range(1, 2),
+    Op.TABLE: range(1, 2),
+    Op.MUL: range(2, 3),
+    Op.COPY: range(1, 2),
+    Op.MATMUL: range(2, 3),
 }

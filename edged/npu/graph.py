@@ -13,7 +13,16 @@ from edged.npu.registers import Array
 from edged.npu.regmap import ABI, ElementType
 from edged.npu.regmap import LayerOp as Op
 
-__all__ = ["ACCUMULATOR_BOUND", "DType", "Layer", "Op", "ProgramImage", "Tensor"]
+__all__ = [
+    "ACCUMULATOR_BOUND",
+    "DType",
+    "Layer",
+    "Loop",
+    "Op",
+    "ProgramImage",
+    "Schedule",
+    "Tensor",
+]
 
 ACCUMULATOR_BOUND = 1 << 24
 """Every accumulator stays below this in magnitude, so that float32 requantisation is exact."""
@@ -59,24 +68,56 @@ class Tensor:
         return h * w * c
 
 
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A loop of a COPY: how often, and by how many elements input and output go on each time."""
+
+    count: int
+    source: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What the CODE of an image is made for.
+
+    Attributes:
+        activation_buffer, weight_buffer: on-chip bytes.
+        accumulators: of each lane of the array.
+    """
+
+    activation_buffer: int = 0
+    weight_buffer: int = 0
+    accumulators: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
     """One operation of the int8 graph.
 
     Attributes:
         inputs: indices into :attr:`ProgramImage.tensors`.
-        output: likewise; each tensor is written by one layer, and after it is read by later ones.
+        output: likewise. A tensor is written by one layer, or in parts by several (COPY, and CONV
+            with a grid); once all of it is, later layers read it.
         kernel, stride, dilation: (vertical, horizontal).
         pad: (top, left, bottom, right). Convolution pads with 0, max pooling with nothing at all,
             average pooling with zeros that count.
         lo, hi: bounds of the result, within the output's dtype; ReLU and ReLU6 are made of these.
-        lefts: ADD, CONCAT, RESCALE: left shift of each input, 0 … 14.
+        groups: CONV, MATMUL.
+        lefts: ADD, CONCAT, RESCALE, COPY: left shift of each input, 0 … 14.
         rights: CONCAT: right shift of each input, 0 … 31. Empty for the others.
-        shift: ADD, AVGPOOL, RESCALE: right shift of the result, 0 … 31 (AVGPOOL: … 47).
+        shift: ADD, AVGPOOL, RESCALE, MUL, COPY, MATMUL: right shift of the result, 0 … 31
+            (AVGPOOL: … 47).
         multiplier: AVGPOOL: ``round(2**24 / (kh · kw))``.
         weights: CONV: s8 [C_out, kh, kw, C_in / groups].
         bias: CONV: s32 [C_out].
         shifts: CONV: u8 [C_out], right shift of each output channel, 0 … 31.
+        grid: CONV: row and column of the output that the first pixel goes to, and how many rows
+            and columns lie from one to the next.
+        table: TABLE: [1, 256] or [C, 256], of the output's dtype.
+        source_start, target_start: COPY: element of input and output at which it starts; elements
+            are counted in the order [H, W, C].
+        loops: COPY: at most 5, the outermost first.
     """
 
     op: Op
@@ -97,6 +138,53 @@ class Layer:
     weights: npt.NDArray[np.int8] | None = None
     bias: npt.NDArray[np.int32] | None = None
     shifts: npt.NDArray[np.uint8] | None = None
+    grid: tuple[int, int, int, int] = (0, 0, 1, 1)
+    table: npt.NDArray[Any] | None = None
+    source_start: int = 0
+    target_start: int = 0
+    loops: tuple[Loop, ...] = ()
+
+    @property
+    def in_part(self) -> bool:
+        """Whether it writes a part of its output, or may."""
+        return self.op is Op.COPY or self.grid != (0, 0, 1, 1)
+
+    def written(self, output: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What it writes of *output*, [H, W, C], as a view: for a COPY, an axis for each loop.
+
+        Raises:
+            ValueError: that is not inside.
+        """
+        if self.op is Op.COPY:
+            return _strided(
+                output, self.target_start, [(loop.count, loop.target) for loop in self.loops]
+            )
+        row, column, down, right = self.grid
+        if not (row < output.shape[0] and column < output.shape[1] and down and right):
+            raise ValueError(f"grid {self.grid} in {output.shape}")
+        return output[row::down, column::right]
+
+    def copied(self, source: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """COPY: what it reads of *source*, [H, W, C], as a view with an axis for each loop.
+
+        Raises:
+            ValueError: that is not inside.
+        """
+        return _strided(
+            source, self.source_start, [(loop.count, loop.source) for loop in self.loops]
+        )
+
+
+def _strided(array: npt.NDArray[Any], start: int, loops: list[tuple[int, int]]) -> npt.NDArray[Any]:
+    if start + sum((count - 1) * step for count, step in loops) >= array.size:
+        raise ValueError(f"loops {loops} from {start} leave the {array.size} elements")
+    if not array.flags.c_contiguous or any(count < 1 or step < 0 for count, step in loops):
+        raise ValueError(f"loops {loops}")
+    return np.lib.stride_tricks.as_strided(
+        array.reshape(-1)[start:],
+        [count for count, _ in loops],
+        [step * array.itemsize for _, step in loops],
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +195,9 @@ class ProgramImage:
         array: the MAC array it was compiled for.
         dram_bytes: DRAM that a bank needs: activations from address 0, then the weights.
         inputs, outputs: indices into ``tensors``, in the order in which the host moves them.
+        code: instructions, 32 bytes each; empty where there are none.
+        packed: what they load; a multiple of 64 bytes.
+        schedule: what they are made for.
         digest: blake2s (32 bytes) of the serialised image; empty until it was serialised or parsed.
     """
 
@@ -118,6 +209,9 @@ class ProgramImage:
     dram_bytes: int
     abi: int = ABI
     digest: bytes = field(default=b"")
+    code: bytes = b""
+    packed: bytes = b""
+    schedule: Schedule = Schedule()
 
     @property
     def input_tensors(self) -> tuple[Tensor, ...]:
@@ -128,10 +222,14 @@ class ProgramImage:
         return tuple(self.tensors[i] for i in self.outputs)
 
     def macs(self) -> int:
-        """Multiply-accumulates of one run's convolutions."""
+        """Multiply-accumulates of one run's convolutions and products of matrices."""
         total = 0
         for layer in self.layers:
+            h, w, c = self.tensors[layer.output].shape
             if layer.weights is not None:
-                h, w, _ = self.tensors[layer.output].shape
-                total += h * w * int(layer.weights.size)
+                row, column, down, right = layer.grid
+                pixels = len(range(row, h, down)) * len(range(column, w, right))
+                total += pixels * int(layer.weights.size)
+            elif layer.op is Op.MATMUL:
+                total += h * w * c * self.tensors[layer.inputs[0]].shape[2] // layer.groups
         return total

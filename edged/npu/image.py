@@ -21,12 +21,13 @@ import numpy.typing as npt
 
 from edged.errors import ImageError
 from edged.npu._check import check_image
-from edged.npu.graph import DType, Layer, Op, ProgramImage, Tensor
+from edged.npu.graph import DType, Layer, Loop, Op, ProgramImage, Schedule, Tensor
 from edged.npu.registers import Array
 from edged.npu.regmap import (
     ABI,
     IMAGE_HEADER,
     IMAGE_LAYER,
+    IMAGE_LOOP,
     IMAGE_MAGIC,
     IMAGE_OPERAND,
     IMAGE_SECTION,
@@ -49,7 +50,11 @@ _SECTION = struct.Struct(IMAGE_SECTION.format)
 _TENSOR = struct.Struct(IMAGE_TENSOR.format)
 _LAYER = struct.Struct(IMAGE_LAYER.format)
 _OPERAND = struct.Struct(IMAGE_OPERAND.format)
+_LOOP = struct.Struct(IMAGE_LOOP.format)
+_ABI = struct.Struct("<H")
 _ALIGN = 64
+_INSTRUCTION = 32
+_MAX_LOOPS = 5
 _MAX_TENSORS = 1 << 16
 _MAX_NAME = 1024
 _MAX_DIM = 1 << 20
@@ -70,11 +75,13 @@ def serialize_image(image: ProgramImage) -> bytes:
     io = bytearray(struct.pack("<HH", len(image.inputs), len(image.outputs)))
     for index in (*image.inputs, *image.outputs):
         io += struct.pack("<I", index) + _pack_tensor(image.tensors[index])
-    sections = (
+    sections: tuple[tuple[Section, bytes], ...] = (
         (Section.IO, bytes(io)),
         (Section.LAYERS, bytes(body)),
         (Section.WEIGHTS, bytes(weights.data)),
     )
+    if image.code:
+        sections += ((Section.CODE, image.code), (Section.PACKED, image.packed))
     offset = _aligned(_HEADER.size + len(sections) * _SECTION.size)
     table = bytearray()
     placed: list[tuple[int, bytes]] = []
@@ -84,8 +91,22 @@ def serialize_image(image: ProgramImage) -> bytes:
         offset = _aligned(offset + len(data))
     out = bytearray(offset)
     array = image.array
-    header = (IMAGE_MAGIC, image.abi, array.ti, array.to, array.tp, len(sections), 0)
-    out[: _HEADER.size] = _HEADER.pack(*header, image.dram_bytes, len(out), b"")
+    out[: _HEADER.size] = _HEADER.pack(
+        IMAGE_MAGIC,
+        image.abi,
+        array.ti,
+        array.to,
+        array.tp,
+        len(sections),
+        0,
+        image.dram_bytes,
+        len(out),
+        image.schedule.activation_buffer,
+        image.schedule.weight_buffer,
+        image.schedule.accumulators,
+        0,
+        b"",
+    )
     out[_HEADER.size : _HEADER.size + len(table)] = table
     for at, data in placed:
         out[at : at + len(data)] = data
@@ -108,13 +129,19 @@ def parse_image(data: bytes | memoryview) -> ProgramImage:
         raise ImageError(
             f"cannot read program image: {len(view)} bytes, a header has {_HEADER.size}"
         )
-    magic, abi, ti, to, tp, count, _, dram, total, digest = _HEADER.unpack_from(view)
+    magic = bytes(view[: len(IMAGE_MAGIC)])
     if magic != IMAGE_MAGIC:
         raise ImageError(
             f"cannot read program image: it starts with {magic!r}, not {IMAGE_MAGIC!r}"
         )
+    # The magic and the ABI are there in every version; what follows is not.
+    (abi,) = _ABI.unpack_from(view, len(IMAGE_MAGIC))
     if abi != ABI:
-        raise ImageError(f"cannot read program image: ABI {abi}, this build reads ABI {ABI}")
+        raise ImageError(
+            f"cannot read program image: ABI {abi}, this build reads ABI {ABI}; compile the model"
+            " anew"
+        )
+    _, _, ti, to, tp, count, _, dram, total, *schedule, _, digest = _HEADER.unpack_from(view)
     if total != len(view) or total > MAX_IMAGE_BYTES:
         raise ImageError(
             f"cannot read program image: header says {total} bytes, there are {len(view)}"
@@ -136,8 +163,24 @@ def parse_image(data: bytes | memoryview) -> ProgramImage:
     layers = tuple(_parse_layer(reader, weights, tensors) for _ in range(n_layers))
     reader.end()
     inputs, outputs = _parse_io(_Reader(sections[Section.IO], "io"), tensors)
+    code, packed = (bytes(sections.get(kind, b"")) for kind in (Section.CODE, Section.PACKED))
+    if len(code) % _INSTRUCTION or len(packed) % _ALIGN or (packed and not code):
+        raise ImageError(
+            f"cannot read program image: code of {len(code)} bytes, packed {len(packed)}; wanted"
+            f" multiples of {_INSTRUCTION} and {_ALIGN}"
+        )
     image = ProgramImage(
-        Array(ti, to, tp), tensors, layers, inputs, outputs, dram, abi, bytes(digest)
+        Array(ti, to, tp),
+        tensors,
+        layers,
+        inputs,
+        outputs,
+        dram,
+        abi,
+        bytes(digest),
+        code,
+        packed,
+        Schedule(*schedule),
     )
     check_image(image, len(weights))
     return image
@@ -166,8 +209,9 @@ def _parse_sections(view: memoryview, count: int) -> dict[int, memoryview]:
         if kind in sections:
             raise ImageError(f"cannot read program image: section {kind} stands twice")
         sections[kind] = data
+    code = Section.CODE in sections
     for kind in Section:
-        if kind not in sections:
+        if kind not in sections and (code or kind not in (Section.CODE, Section.PACKED)):
             raise ImageError(f"cannot read program image: section {kind.name.lower()} is missing")
     return sections
 
@@ -261,6 +305,10 @@ def _pack_layer(layer: Layer, weights: _Blob) -> bytes:
             weights.add(layer.bias.astype("<i4", copy=False)),
             weights.add(layer.shifts.astype(np.uint8, copy=False)),
         ]
+    if layer.op is Op.TABLE:
+        assert layer.table is not None
+        channels = len(layer.table)
+        at[0] = weights.add(layer.table)
     lefts = layer.lefts or (0,) * len(layer.inputs)
     rights = layer.rights or (0,) * len(layer.inputs)
     try:
@@ -281,10 +329,18 @@ def _pack_layer(layer: Layer, weights: _Blob) -> bytes:
             layer.multiplier,
             *at,
             channels,
+            *layer.grid,
+            len(layer.loops),
+            0,
+            layer.source_start,
+            layer.target_start,
         )
         operands = b"".join(
             _OPERAND.pack(index, left, right, 0)
             for index, left, right in zip(layer.inputs, lefts, rights, strict=True)
+        )
+        operands += b"".join(
+            _LOOP.pack(loop.count, loop.source, loop.target) for loop in layer.loops
         )
     except struct.error as error:
         raise ImageError(f"cannot write program image: layer {layer.name!r}: {error}") from error
@@ -293,8 +349,12 @@ def _pack_layer(layer: Layer, weights: _Blob) -> bytes:
 
 def _parse_layer(reader: _Reader, weights: memoryview, tensors: tuple[Tensor, ...]) -> Layer:
     op, shift, n_inputs, output, n_name, _, *rest = reader.take(_LAYER)
-    kh, kw, sh, sw, dh, dw, top, left, bottom, right, groups, lo, hi, multiplier, *at = rest
+    kh, kw, sh, sw, dh, dw, top, left, bottom, right, groups, lo, hi, multiplier, *rest = rest
+    *at, row, column, down, across, n_loops, _, source_start, target_start = rest
     operands = [reader.take(_OPERAND) for _ in range(n_inputs)]
+    if n_loops > _MAX_LOOPS:
+        raise ImageError(f"cannot read program image: {n_loops} loops, at most {_MAX_LOOPS}")
+    loops = tuple(Loop(*reader.take(_LOOP)) for _ in range(n_loops))
     name = reader.text(n_name)
     if op not in Op.__members__.values():
         raise ImageError(f"cannot read program image: layer {name!r} has operation {op}")
@@ -316,8 +376,25 @@ def _parse_layer(reader: _Reader, weights: memoryview, tensors: tuple[Tensor, ..
         rights=tuple(operand[2] for operand in operands),
         shift=shift,
         multiplier=multiplier,
+        grid=(row, column, down, across),
+        source_start=source_start,
+        target_start=target_start,
+        loops=loops,
     )
+    if 0 in (down, across, *(loop.count for loop in loops)):
+        raise ImageError(f"cannot read program image: layer {name!r} has a stride or a count of 0")
+    if op == Op.TABLE:
+        return _with_table(layer, weights, at[0], at[3], tensors[output])
     return _with_weights(layer, weights, at, tensors) if op == Op.CONV else layer
+
+
+def _with_table(layer: Layer, weights: memoryview, at: int, rows: int, output: Tensor) -> Layer:
+    if not 0 < rows <= _MAX_DIM or at + rows * 256 > len(weights):
+        raise ImageError(
+            f"cannot read program image: tables of layer {layer.name!r} are outside their section"
+        )
+    table = np.frombuffer(weights, output.dtype.numpy, rows * 256, at).reshape(rows, 256)
+    return replace(layer, table=table)
 
 
 def _with_weights(

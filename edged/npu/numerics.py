@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.errors import RequestError
-from edged.npu.graph import Layer, Op, ProgramImage, Tensor
+from edged.npu.graph import Layer, Op, ProgramImage
 
 __all__ = ["run", "run_all", "shift_round_half_even"]
 
 _Int64 = npt.NDArray[np.int64]
+_Shape = tuple[int, ...]
 
 
 def shift_round_half_even(value: _Int64, shift: int | _Int64) -> _Int64:
@@ -58,26 +59,29 @@ def run_all(image: ProgramImage, inputs: Sequence[npt.NDArray[Any]]) -> dict[int
     for layer in image.layers:
         operands = [values[index].astype(np.int64) for index in layer.inputs]
         output = image.tensors[layer.output]
-        result = np.clip(_COMPUTE[layer.op](layer, operands, output), layer.lo, layer.hi)
-        values[layer.output] = result.astype(output.dtype.numpy)
+        if layer.output not in values:
+            values[layer.output] = np.zeros(output.shape, output.dtype.numpy)
+        part = layer.written(values[layer.output])
+        result = np.clip(_COMPUTE[layer.op](layer, operands, part.shape), layer.lo, layer.hi)
+        part[...] = result.astype(output.dtype.numpy)
     return values
 
 
-def _pixels(layer: Layer, x: _Int64, fill: int, y: int, z: int, output: Tensor) -> _Int64:
+def _pixels(layer: Layer, x: _Int64, fill: int, y: int, z: int, shape: _Shape) -> _Int64:
     """What kernel position (y, z) sees: [H_out, W_out, C]."""
     top, left, bottom, right = layer.pad
     padded = np.pad(x, ((top, bottom), (left, right), (0, 0)), constant_values=fill)
-    height, width, _ = output.shape
+    height, width, _ = shape
     rows = y * layer.dilation[0] + layer.stride[0] * np.arange(height)
     columns = z * layer.dilation[1] + layer.stride[1] * np.arange(width)
     return padded[rows[:, None], columns[None, :]]
 
 
-def _conv(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
+def _conv(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
     """``RNE((Σ x·w + bias) · 2^-shift[c])``."""
     assert layer.weights is not None and layer.bias is not None and layer.shifts is not None
     (x,) = operands
-    height, width, c_out = output.shape
+    height, width, c_out = shape
     c_in, per_group = layer.weights.shape[3], c_out // layer.groups
     # Sums of products in double, since numpy has fast products of matrices of these alone: integers
     # below 2^24, as every partial sum is, are exact in it.
@@ -85,41 +89,41 @@ def _conv(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
     acc = np.zeros((layer.groups, height * width, per_group))
     for y in range(layer.kernel[0]):
         for z in range(layer.kernel[1]):
-            seen = _pixels(layer, x, 0, y, z, output).astype(np.float64)
+            seen = _pixels(layer, x, 0, y, z, shape).astype(np.float64)
             seen = seen.reshape(height * width, layer.groups, c_in).transpose(1, 0, 2)
             kernel = weights[:, y, z].reshape(layer.groups, per_group, c_in)
             acc += seen @ kernel.transpose(0, 2, 1)
-    total = acc.transpose(1, 0, 2).reshape(output.shape).astype(np.int64) + layer.bias
+    total = acc.transpose(1, 0, 2).reshape(shape).astype(np.int64) + layer.bias
     return shift_round_half_even(total, layer.shifts.astype(np.int64))
 
 
-def _add(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
+def _add(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
     """``RNE((a·2^left_a + b·2^left_b) · 2^-shift)``."""
     a, b = operands
     return shift_round_half_even((a << layer.lefts[0]) + (b << layer.lefts[1]), layer.shift)
 
 
-def _maxpool(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
+def _maxpool(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
     (x,) = operands
-    return np.asarray(np.stack(_windows(layer, x, -(2**31), output)).max(axis=0), np.int64)
+    return np.asarray(np.stack(_windows(layer, x, -(2**31), shape)).max(axis=0), np.int64)
 
 
-def _avgpool(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
+def _avgpool(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
     """``RNE(Σ x · round(2^24 / n) · 2^-shift)``, n the size of the window, padding included."""
     (x,) = operands
-    total = np.stack(_windows(layer, x, 0, output)).sum(axis=0)
+    total = np.stack(_windows(layer, x, 0, shape)).sum(axis=0)
     return shift_round_half_even(total * layer.multiplier, layer.shift)
 
 
-def _windows(layer: Layer, x: _Int64, fill: int, output: Tensor) -> list[_Int64]:
+def _windows(layer: Layer, x: _Int64, fill: int, shape: _Shape) -> list[_Int64]:
     return [
-        _pixels(layer, x, fill, y, z, output)
+        _pixels(layer, x, fill, y, z, shape)
         for y in range(layer.kernel[0])
         for z in range(layer.kernel[1])
     ]
 
 
-def _concat(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
+def _concat(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
     """``RNE(x · 2^(left − right))``, each input by its own."""
     parts = [
         shift_round_half_even(x << left, right)
@@ -128,16 +132,49 @@ def _concat(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
     return np.concatenate(parts, axis=2)
 
 
-def _rescale(layer: Layer, operands: list[_Int64], output: Tensor) -> _Int64:
+def _rescale(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
     """``RNE(x · 2^(left − shift))``."""
     return shift_round_half_even(operands[0] << layer.lefts[0], layer.shift)
 
 
-_COMPUTE: dict[Op, Callable[[Layer, list[_Int64], Tensor], _Int64]] = {
+def _table(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
+    """``t[x mod 256]``, of one table or of the channel's."""
+    assert layer.table is not None
+    rows = np.arange(shape[2]) if len(layer.table) > 1 else 0
+    return np.asarray(layer.table[rows, operands[0] & 0xFF], np.int64)
+
+
+def _mul(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
+    """``RNE(a·b · 2^-shift)``; b is repeated over pixels or channels."""
+    a, b = operands
+    return shift_round_half_even(a * b, layer.shift)
+
+
+def _copy(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
+    """``RNE(x · 2^(left − shift))`` of the elements that its loops reach, in their order."""
+    return shift_round_half_even(layer.copied(operands[0]) << layer.lefts[0], layer.shift)
+
+
+def _matmul(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
+    """``RNE(Σ_k a[n, g, k] · b[k, g, m] · 2^-shift)``: n and k are pixels of a and of b.
+
+    The sum is below 2^24, and so exact in double.
+    """
+    a, b = (x.reshape(-1, layer.groups, x.shape[2] // layer.groups) for x in operands)
+    product = a.transpose(1, 0, 2).astype(np.float64) @ b.transpose(1, 0, 2).astype(np.float64)
+    total = product.transpose(1, 0, 2).reshape(shape).astype(np.int64)
+    return shift_round_half_even(total, layer.shift)
+
+
+_COMPUTE: dict[Op, Callable[[Layer, list[_Int64], _Shape], _Int64]] = {
     Op.CONV: _conv,
     Op.ADD: _add,
     Op.MAXPOOL: _maxpool,
     Op.AVGPOOL: _avgpool,
     Op.CONCAT: _concat,
     Op.RESCALE: _rescale,
+    Op.TABLE: _table,
+    Op.MUL: _mul,
+    Op.COPY: _copy,
+    Op.MATMUL: _matmul,
 }

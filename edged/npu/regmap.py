@@ -86,7 +86,7 @@ __all__ = [
 
 MAGIC: Final = 0x4547_4445
 """First register of BAR0, the bytes ``EDGE``: probed before a device is claimed."""
-ABI: Final = 1
+ABI: Final = 2
 """Version of this contract: registers, descriptors and program image together."""
 PCI_CLASS: Final = 0x120000
 """Processing accelerator (PCI Code and ID Assignment Specification, class 12h)."""
@@ -347,7 +347,21 @@ class Section(Code):
 
     IO = 1, "Inputs, then outputs: index of a tensor, and that tensor again."
     LAYERS = 2, "Every tensor, then every layer in the order of execution."
-    WEIGHTS = 3, "s8 weights, s32 biases, u8 shifts, to which the layers point; 64-byte aligned."
+    WEIGHTS = (
+        3,
+        "s8 weights, s32 biases, u8 shifts and tables, to which the layers point; each 64-byte"
+        " aligned.",
+    )
+    CODE = (
+        4,
+        "Instructions of 32 bytes, which do what LAYERS says, for a device that executes these."
+        " May be missing.",
+    )
+    PACKED = (
+        5,
+        "Weights, biases, shifts and tables as the instructions load them; 64-byte aligned."
+        " There if CODE is.",
+    )
 
 
 class ElementType(Code):
@@ -369,6 +383,18 @@ class LayerOp(Code):
     AVGPOOL = 4, "Mean of a window. Global average pooling is one over the whole plane."
     CONCAT = 5, "Along channels."
     RESCALE = 6, "Another exponent, dtype or other bounds for the same values."
+    TABLE = (
+        7,
+        "Look each element up in 256 entries: one table, or one for each channel. The index is"
+        " the byte that carries the element.",
+    )
+    MUL = 8, "Product of two tensors; the second may be [1, 1, C] or [H, W, 1]."
+    COPY = 9, "Copy elements in up to five nested loops, and rescale them."
+    MATMUL = (
+        10,
+        "Product of two tensors as matrices, in groups: [N, K] · [K, M], where N are the pixels"
+        " of the first, K those of the second, and M the channels of the second.",
+    )
 
 
 # Registers.
@@ -922,7 +948,7 @@ COMPLETION: Final = Record(
 
 IMAGE_HEADER: Final = Record(
     "image_header",
-    72,
+    88,
     "What a program image begins with.",
     (
         Item("magic", "bytes", "`EDGEIMG\\0`.", 8),
@@ -934,6 +960,10 @@ IMAGE_HEADER: Final = Record(
         Item("reserved", "u32", "Zero."),
         Item("dram_bytes", "u64", "DRAM that a bank needs: activations, then weights."),
         Item("file_bytes", "u64", "Length of the file."),
+        Item("activation_buffer", "u32", "On-chip bytes that CODE is made for; 0 without CODE."),
+        Item("weight_buffer", "u32", "Likewise."),
+        Item("accumulators", "u32", "Accumulators a lane that CODE is made for; 0 without."),
+        Item("reserved2", "u32", "Zero."),
         Item("digest", "bytes", "blake2s of the file with this field zero.", 32),
     ),
 )
@@ -967,8 +997,8 @@ IMAGE_TENSOR: Final = Record(
 
 IMAGE_LAYER: Final = Record(
     "image_layer",
-    76,
-    "A layer, followed by an operand for each input, and its name.",
+    96,
+    "A layer, followed by an operand for each input, its loops, and its name.",
     (
         Item("op", "u8", "A `LayerOp`."),
         Item("shift", "u8", "Right shift of the result."),
@@ -987,7 +1017,12 @@ IMAGE_LAYER: Final = Record(
         Item("weights", "u64", "Where in the section they are."),
         Item("biases", "u64", "Likewise."),
         Item("shifts", "u64", "Likewise."),
-        Item("output_channels", "u32", "Of the weights; 0 without."),
+        Item("rows", "u32", "CONV: output channels of the weights. TABLE: tables."),
+        Item("grid", "u16", "CONV writes every how many-th pixel: first row, column; strides.", 4),
+        Item("loops", "u16", "COPY: how many loops follow, outermost first; at most 5."),
+        Item("reserved2", "u16", "Zero."),
+        Item("copy_source", "u32", "COPY: element of the input at which it starts."),
+        Item("copy_target", "u32", "COPY: element of the output at which it starts."),
     ),
 )
 
@@ -1000,6 +1035,17 @@ IMAGE_OPERAND: Final = Record(
         Item("left", "u8", "Left shift."),
         Item("right", "u8", "Right shift."),
         Item("reserved", "u16", "Zero."),
+    ),
+)
+
+IMAGE_LOOP: Final = Record(
+    "image_loop",
+    12,
+    "A loop of a COPY. Elements are counted in the order [H, W, C].",
+    (
+        Item("count", "u32"),
+        Item("source", "u32", "Elements of the input from one turn to the next; 0 repeats."),
+        Item("target", "u32", "Elements of the output."),
     ),
 )
 
@@ -1032,6 +1078,7 @@ RECORDS: Final = (
     IMAGE_TENSOR,
     IMAGE_LAYER,
     IMAGE_OPERAND,
+    IMAGE_LOOP,
     FIRMWARE_HEADER,
 )
 

@@ -15,6 +15,7 @@ from edged.bundle import Digest
 from edged.errors import EdgedError, StoreError
 from edged.faults import fault_point
 from edged.nesting import check_nesting
+from edged.npu import ABI
 from edged.remarks import FILE_NAME, MAX_BYTES, Remark, parse
 from edged.store._blobs import digest_of
 from edged.store._durable import quarantine, sync_file, sync_folder
@@ -33,15 +34,17 @@ class CompiledKey:
         bundle: the bundle's digest.
         compiler_version: of the compiler that made it.
         array: the device's array, printed.
+        abi: of program images. What was compiled for another is compiled anew.
     """
 
     bundle: Digest
     compiler_version: str
     array: str
+    abi: int = ABI
 
     @property
     def folder_name(self) -> str:
-        text = json.dumps([self.bundle, self.compiler_version, self.array])
+        text = json.dumps([self.bundle, self.compiler_version, self.array, self.abi])
         return hashlib.sha256(text.encode()).hexdigest()
 
 

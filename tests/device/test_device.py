@@ -100,9 +100,9 @@ def test_a_damaged_image_is_refused_with_its_reason(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"array": Array(8, 8, 1)}, "image: ABI 1, array 8x8x1, .* device: ABI 1, array 16x32x4"),
+        ({"array": Array(8, 8, 1)}, "image: ABI 2, array 8x8x1, .* device: ABI 2, array 16x32x4"),
         ({"dram_bytes": 3 << 30}, "3221225472 bytes of DRAM"),
-        ({"abi": 7}, "ABI 7, this build reads ABI 1"),
+        ({"abi": 7}, "ABI 7, this build reads ABI 2"),
     ],
 )
 def test_an_image_for_another_device_is_incompatible(
@@ -193,7 +193,7 @@ class _OtherAbi(vfio_user.VfioUserTransport):
 
 @pytest.mark.parametrize(
     ("transport", "message"),
-    [(_OtherMagic, "first register is 0x12345678"), (_OtherAbi, "ABI 9, this driver ABI 1")],
+    [(_OtherMagic, "first register is 0x12345678"), (_OtherAbi, "ABI 9, this driver ABI 2")],
 )
 def test_probe_before_claiming(served: Any, transport: Any, message: str) -> None:
     with pytest.raises(IncompatibleError, match=f"cannot open device.*{message}"):

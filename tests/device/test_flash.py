@@ -91,7 +91,7 @@ def test_a_role_is_flashed_and_stays(
     assert device.identity.gateware == new.header.gateware_id
     assert device.identity.array == Array(8, 8, 2)
     assert device.state() is State.CLEARED
-    with pytest.raises(IncompatibleError, match=r"array 16x32x4.*device: ABI 1, array 8x8x2"):
+    with pytest.raises(IncompatibleError, match=r"array 16x32x4.*device: ABI 2, array 8x8x2"):
         device.load(program().data, 0)
     device.close()
     emulator.kill()
@@ -147,7 +147,7 @@ def test_what_does_not_fit_the_card_changes_nothing(served: Any) -> None:
     before = device.flash_state()
     for wrong, message in (
         (firmware(shell=bytes(8)), "is for shell 0000000000000000, the card has"),
-        (firmware(abi=9), "has ABI 9, this edged speaks ABI 1"),
+        (firmware(abi=9), "has ABI 9, this edged speaks ABI 2"),
     ):
         with pytest.raises(IncompatibleError, match=message):
             device.flash(wrong)

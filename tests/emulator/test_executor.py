@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from edged.npu import (
     Array,
     DType,
     Layer,
+    Loop,
     Op,
     ProgramImage,
     Tensor,
@@ -186,6 +189,169 @@ class GraphMaker:
         self.layers.append(layer)
         return output
 
+    def table(self, source: int) -> int:
+        shape = self.tensors[source].shape
+        output = self.tensor(shape)
+        bounds = self.bounds(output)
+        rows = int(self.rng.choice([1, shape[2]]))
+        table = self.rng.integers(bounds["lo"], bounds["hi"] + 1, (rows, 256))
+        table = table.astype(self.tensors[output].dtype.numpy)
+        self.layers.append(
+            Layer(Op.TABLE, f"table{output}", (source,), output, table=table, **bounds)
+        )
+        return output
+
+    def mul(self, source: int) -> int:
+        height, width, channels = shape = self.tensors[source].shape
+        shapes = (shape, (1, 1, channels), (height, width, 1))
+        others = [i for i, tensor in enumerate(self.tensors) if tensor.shape in shapes]
+        output = self.tensor(shape)
+        pair = (source, int(self.rng.choice(others)))
+        shift = int(self.rng.choice([*range(5, 18), self.rng.integers(0, 32)]))
+        self.layers.append(
+            Layer(Op.MUL, f"mul{output}", pair, output, shift=shift, **self.bounds(output))
+        )
+        return output
+
+    def copy_layer(
+        self, source: int, output: int, loops: Sequence[Loop], starts: tuple[int, int] = (0, 0)
+    ) -> None:
+        left = int(self.rng.integers(0, 15))
+        shift = int(np.clip(left + self.rng.choice([0, 0, -1, 1, 3]), 0, 31))
+        self.layers.append(
+            Layer(
+                Op.COPY,
+                f"copy{len(self.layers)}",
+                (source,),
+                output,
+                lefts=(left,),
+                shift=shift,
+                source_start=starts[0],
+                target_start=starts[1],
+                loops=tuple(loops),
+                **self.bounds(output),
+            )
+        )
+
+    def copy(self, source: int) -> int:
+        """A slice with steps, a permutation, repetitions: all at once, whole."""
+        height, width, channels = self.tensors[source].shape
+        start, axes = 0, []
+        for size, stride in ((height, width * channels), (width, channels), (channels, 1)):
+            first = int(self.rng.integers(0, size))
+            step = int(self.rng.integers(1, 3))
+            count = int(self.rng.integers(1, (size - first - 1) // step + 2))
+            start += first * stride
+            axes.append((count, step * stride))
+        axes += [(int(self.rng.integers(1, 4)), 0) for _ in range(self.rng.integers(0, 3))]
+        axes = [axes[i] for i in self.rng.permutation(len(axes))]
+        counts = [count for count, _ in axes]
+        at = int(self.rng.integers(0, len(axes)))
+        shape = (math.prod(counts[:at]), counts[at], math.prod(counts[at + 1 :]))
+        output = self.tensor(shape)
+        loops = [
+            Loop(count, stride, math.prod(counts[i + 1 :]))
+            for i, (count, stride) in enumerate(axes)
+        ]
+        # The loops' order is the reader's affair: what is written where is the same.
+        self.copy_layer(
+            source, output, [loops[i] for i in self.rng.permutation(len(loops))], (start, 0)
+        )
+        return output
+
+    def join(self, source: int) -> int:
+        """A concatenation, made of copies: along channels or along rows."""
+        height, width, channels = self.tensors[source].shape
+        along = int(self.rng.choice([0, 2]))
+        others = [
+            i
+            for i, tensor in enumerate(self.tensors)
+            if np.array_equal(
+                np.delete(tensor.shape, along), np.delete((height, width, channels), along)
+            )
+        ]
+        parts = [source, *(int(n) for n in self.rng.choice(others, self.rng.integers(0, 3)))]
+        shape = [height, width, channels]
+        shape[along] = sum(self.tensors[i].shape[along] for i in parts)
+        output = self.tensor(shape)
+        at = 0
+        for index in parts:
+            h, w, c = self.tensors[index].shape
+            step = shape[2]
+            loops = [Loop(h, w * c, shape[1] * step), Loop(w, c, step), Loop(c, 1, 1)]
+            self.copy_layer(index, output, loops, (0, at))
+            at += c if along == 2 else h * w * c
+        return output
+
+    def shuffle(self, source: int) -> int:
+        """Each element of a pair of copies lies between those of the other."""
+        h, w, c = self.tensors[source].shape
+        output = self.tensor((h, w, 2 * c))
+        for at in self.rng.permutation(2):
+            self.copy_layer(source, output, [Loop(h * w * c, 1, 2)], (0, int(at)))
+        return output
+
+    def upconv(self, source: int) -> int:
+        """A transposed convolution: one convolution for each phase of the output."""
+        first = self.conv(source)
+        made = self.layers.pop()
+        height, width, channels = self.tensors[first].shape
+        down, right = (int(n) for n in self.rng.integers(1, 4, 2))
+        if (down, right) == (1, 1):
+            down = 2
+        output = self.tensor((height * down, width * right, channels))
+        phases = [(i, j) for i in range(down) for j in range(right)]
+        if self.rng.integers(2):
+            phases = [phases[i] for i in self.rng.permutation(len(phases))]
+        for i, j in phases:
+            self.layers.append(
+                replace(
+                    made,
+                    name=f"up{len(self.layers)}",
+                    output=output,
+                    grid=(i, j, down, right),
+                    bias=self.rng.integers(-(2**12), 2**12, channels).astype(np.int32),
+                    **self.bounds(output),
+                )
+            )
+        # What the single convolution would have written is nobody's.
+        self.layers.append(replace(made, name=f"plain{first}", output=first))
+        return output
+
+    def matmul(self, source: int) -> int:
+        """Of a slice of the source, and of another input made of it."""
+        height, width, channels = self.tensors[source].shape
+        groups = int(self.rng.choice([g for g in range(1, channels + 1) if channels % g == 0]))
+        depth = channels // groups
+        if depth * 255 * 255 >= ACCUMULATOR_BOUND:
+            return self.rescale(source)
+        total = height * width * channels
+        width_b = int(self.rng.integers(1, 5))
+        second = self.tensor((depth, 1, groups * width_b))
+        count = depth * groups * width_b
+        repeat = [Loop(-(-count // total), 0, total), Loop(total, 1, 1)]
+        if count <= total:
+            repeat = [Loop(count, 1, 1)]
+        elif count % total:
+            rest = count % total
+            self.copy_layer(source, second, [Loop(rest, 1, 1)], (0, count - rest))
+            repeat = [Loop(count // total, 0, total), Loop(total, 1, 1)]
+        self.copy_layer(source, second, repeat)
+        output = self.tensor((height, width, groups * width_b))
+        shift = int(self.rng.integers(4, 18))
+        self.layers.append(
+            Layer(
+                Op.MATMUL,
+                f"matmul{output}",
+                (source, second),
+                output,
+                groups=groups,
+                shift=shift,
+                **self.bounds(output),
+            )
+        )
+        return output
+
     def image(self, inputs: Sequence[int], outputs: Sequence[int]) -> ProgramImage:
         image = ProgramImage(
             Array(),
@@ -212,7 +378,21 @@ class GraphMaker:
         return values
 
 
-OPERATIONS = ("conv", "add", "maxpool", "avgpool", "concat", "rescale")
+OPERATIONS = (
+    "conv",
+    "add",
+    "maxpool",
+    "avgpool",
+    "concat",
+    "rescale",
+    "table",
+    "mul",
+    "copy",
+    "join",
+    "shuffle",
+    "upconv",
+    "matmul",
+)
 
 
 def assert_equal_everywhere(

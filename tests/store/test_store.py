@@ -159,6 +159,7 @@ def test_compiled_models(store: Store, root: Path, make_bundle: MakeBundle, tmp_
         CompiledKey(Digest.of(b"other"), "1", "16x32x4"),
         CompiledKey(key.bundle, "2", "16x32x4"),
         CompiledKey(key.bundle, "1", "8x8x4"),
+        CompiledKey(key.bundle, "1", "16x32x4", abi=key.abi - 1),
     ):
         assert store.compiled(other) is None
     store.close()

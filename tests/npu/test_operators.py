@@ -1,0 +1,296 @@
+"""The operators of ABI 2 by their definitions in Python's integers, and what is refused of them."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edged.errors import ImageError
+from edged.npu import (
+    ABI,
+    Array,
+    DType,
+    Layer,
+    Loop,
+    Op,
+    ProgramImage,
+    Schedule,
+    Tensor,
+    numerics,
+    parse_image,
+    serialize_image,
+)
+
+
+def rounded(value: int, shift: int) -> int:
+    """``value / 2**shift`` to the nearest integer, ties to even."""
+    floor, rest = divmod(value, 1 << shift)
+    double = 2 * rest - (1 << shift)
+    return floor + (double > 0 or (double == 0 and floor % 2))
+
+
+def bounded(value: int, dtype: DType) -> int:
+    return min(max(value, dtype.lowest), dtype.highest)
+
+
+def image(shapes: list[tuple[tuple[int, int, int], DType]], *layers: Layer) -> ProgramImage:
+    """Its inputs are the tensors that no layer writes, its output is the last tensor."""
+    tensors = tuple(
+        Tensor(f"t{i}", dtype, shape, 0, i << 14) for i, (shape, dtype) in enumerate(shapes)
+    )
+    written = {layer.output for layer in layers}
+    inputs = tuple(i for i in range(len(tensors)) if i not in written)
+    return ProgramImage(Array(), tensors, layers, inputs, (len(tensors) - 1,), 1 << 20)
+
+
+def full(dtype: DType) -> dict[str, int]:
+    return {"lo": dtype.lowest, "hi": dtype.highest}
+
+
+def computed(made: ProgramImage, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
+    """Noise, and what comes of it through the file."""
+    rng = np.random.default_rng(seed)
+    values = [
+        rng.integers(t.dtype.lowest, t.dtype.highest + 1, t.shape).astype(t.dtype.numpy)
+        for t in made.input_tensors
+    ]
+    (found,) = numerics.run(parse_image(serialize_image(made)), values)
+    return values, found
+
+
+dtypes = pytest.mark.parametrize(
+    ("source", "target"), list(itertools.product(DType, DType)), ids=lambda dtype: dtype.name
+)
+
+
+@dtypes
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_table_is_looked_up_by_the_byte_that_carries_the_element(
+    source: DType, target: DType, rows: int
+) -> None:
+    rng = np.random.default_rng(rows)
+    table = rng.integers(target.lowest, target.highest + 1, (rows, 256)).astype(target.numpy)
+    layer = Layer(Op.TABLE, "t", (0,), 1, table=table, **full(target))
+    (x,), found = computed(image([((5, 7, 3), source), ((5, 7, 3), target)], layer))
+    for place in np.ndindex(x.shape):
+        assert found[place] == table[place[2] % rows, int(x[place]) % 256]
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(4, 5, 6), (1, 1, 6), (4, 5, 1)])
+def test_a_product_is_rounded_once(
+    source: DType, target: DType, shape: tuple[int, int, int]
+) -> None:
+    for shift in (0, 6, 7, 15, 31):
+        layer = Layer(Op.MUL, "m", (0, 1), 2, shift=shift, **full(target))
+        made = image([((4, 5, 6), source), (shape, DType.S8), ((4, 5, 6), target)], layer)
+        (a, b), found = computed(made, shift)
+        b = np.broadcast_to(b, a.shape)
+        for place in np.ndindex(a.shape):
+            wanted = rounded(int(a[place]) * int(b[place]), shift)
+            assert found[place] == bounded(wanted, target)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_copy_does_what_its_loops_say(data: st.DataObject) -> None:
+    draw = data.draw
+    counts = draw(st.lists(st.integers(1, 3), min_size=1, max_size=5))
+    steps = draw(st.lists(st.integers(0, 9), min_size=len(counts), max_size=len(counts)))
+    start = draw(st.integers(0, 8))
+    order = draw(st.permutations(range(len(counts))))
+    targets, step = [0] * len(counts), 1
+    for number in order:  # the first is the finest
+        targets[number], step = step, step * counts[number]
+    loops = tuple(map(Loop, counts, steps, targets))
+    source, target = draw(st.sampled_from(DType)), draw(st.sampled_from(DType))
+    left, shift = draw(st.integers(0, 14)), draw(st.integers(0, 18))
+    layer = Layer(
+        Op.COPY, "c", (0,), 1, lefts=(left,), shift=shift, source_start=start, loops=loops,
+        **full(target),
+    )  # fmt: skip
+    made = image([((4, 5, 6), source), ((step, 1, 1), target)], layer)
+    if start + sum((n - 1) * s for n, s in zip(counts, steps, strict=True)) >= 4 * 5 * 6:
+        with pytest.raises(ImageError, match="reads element"):
+            serialize_and_parse(made)
+        return
+    (x,), found = computed(made)
+    flat = x.reshape(-1)
+    for turn in itertools.product(*map(range, counts)):
+        at = sum(i * n for i, n in zip(turn, targets, strict=True))
+        value = int(flat[start + sum(i * s for i, s in zip(turn, steps, strict=True))]) << left
+        assert found[at, 0, 0] == bounded(rounded(value, shift), target)
+
+
+def conv(grid: tuple[int, int, int, int], seed: int = 0) -> Layer:
+    rng = np.random.default_rng(seed)
+    return Layer(
+        Op.CONV, f"conv{grid}", (0,), 1, lo=-128, hi=127, grid=grid,
+        weights=rng.integers(-127, 128, (4, 1, 1, 3)).astype(np.int8),
+        bias=np.zeros(4, np.int32), shifts=np.full(4, 7, np.uint8),
+    )  # fmt: skip
+
+
+def test_phases_of_convolutions_make_a_transposed_one() -> None:
+    phases = [(i, j, 2, 3) for i in range(2) for j in range(3)]
+    layers = [conv(grid, seed) for seed, grid in enumerate(phases)]
+    made = image([((4, 5, 3), DType.U8), ((8, 15, 4), DType.S8)], *layers)
+    (x,), found = computed(made)
+    for layer, (row, column, _, _) in zip(layers, phases, strict=True):
+        alone = image(
+            [((4, 5, 3), DType.U8), ((4, 5, 4), DType.S8)], replace(layer, grid=(0, 0, 1, 1))
+        )
+        np.testing.assert_array_equal(found[row::2, column::3], numerics.run(alone, [x])[0])
+
+
+@dtypes
+@pytest.mark.parametrize("groups", [1, 2])
+def test_matrices_are_multiplied_in_groups(source: DType, target: DType, groups: int) -> None:
+    layer = Layer(Op.MATMUL, "m", (0, 1), 2, groups=groups, shift=9, **full(target))
+    depth, width = 6, 5
+    made = image(
+        [
+            ((2, 3, depth * groups), source),
+            ((3, 2, width * groups), DType.S8),
+            ((2, 3, width * groups), target),
+        ],
+        layer,
+    )
+    (a, b), found = computed(made)
+    rows, columns = a.reshape(6, -1), b.reshape(depth, -1)
+    for n, g, m in np.ndindex(6, groups, width):
+        total = sum(
+            int(rows[n, g * depth + k]) * int(columns[k, g * width + m]) for k in range(depth)
+        )
+        wanted = bounded(rounded(total, 9), target)
+        assert found.reshape(6, -1)[n, g * width + m] == wanted
+
+
+# What is refused
+
+
+def serialize_and_parse(made: ProgramImage) -> ProgramImage:
+    return parse_image(serialize_image(made))
+
+
+S8 = DType.S8
+PLAIN = {"lo": -128, "hi": 127}
+WHOLE = Loop(60, 1, 1)
+
+
+def copy(*loops: Loop, output: int = 1, **more: Any) -> Layer:
+    return Layer(Op.COPY, "c", (0,), output, lefts=(0,), loops=loops, **PLAIN, **more)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layers", "message"),
+    [
+        (
+            (3, 4, 5),
+            [copy(Loop(30, 3, 1), Loop(2, 1, 30))],
+            "reads element 88, its input has 60",
+        ),
+        ((3, 4, 5), [copy(WHOLE, source_start=1)], "reads element 60"),
+        ((3, 4, 6), [copy(WHOLE)], "never written"),
+        ((3, 4, 4), [copy(WHOLE)], "writes outside of tensor 1"),
+        ((3, 4, 5), [copy(WHOLE, target_start=1)], "writes outside"),
+        ((3, 4, 5), [copy(Loop(2, 0, 0), Loop(30, 1, 1))], "a second time"),
+        ((3, 4, 5), [copy(WHOLE), copy(WHOLE)], "a second time"),
+        ((3, 4, 5), [copy(Loop(40, 1, 1)), copy(Loop(30, 1, 1))], "a second time"),
+        ((3, 4, 5), [copy(Loop(2**20, 0, 0), Loop(2**20, 0, 0))], "a second time"),
+        ((3, 4, 5), [copy()], "has 0 loops"),
+        ((3, 4, 5), [copy(Loop(0, 1, 1))], "a stride or a count of 0"),
+        ((3, 4, 5), [copy(*[Loop(1, 1, 1)] * 6)], "6 loops, at most 5"),
+        ((3, 4, 5), [replace(copy(WHOLE), op=Op.RESCALE)], "has 1 loops"),
+        ((3, 4, 5), [replace(copy(WHOLE), shift=32)], "has shift 32"),
+        (
+            (3, 4, 5),
+            [copy(Loop(59, 1, 1)), Layer(Op.RESCALE, "r", (1,), 1, lefts=(0,), **PLAIN)],
+            "reads tensor 1 before it is written",
+        ),
+        ((3, 4, 5), [replace(copy(), op=Op.RESCALE, grid=(0, 0, 2, 1))], "has a grid"),
+        ((3, 4, 5), [Layer(Op.MUL, "m", (0, 0), 1, shift=32, **PLAIN)], "has shift 32"),
+        ((3, 4, 6), [Layer(Op.MUL, "m", (0, 0), 1, **PLAIN)], "multiplies"),
+        ((3, 4, 5), [Layer(Op.MATMUL, "m", (0, 0), 1, **PLAIN)], "multiplies"),
+        (
+            (3, 4, 5),
+            [Layer(Op.TABLE, "t", (0,), 1, table=np.zeros((2, 256), np.int8), **PLAIN)],
+            "has 2 tables",
+        ),
+        (
+            (3, 4, 5),
+            [Layer(Op.TABLE, "t", (0,), 1, table=np.full((1, 256), 9, np.int8), lo=0, hi=8)],
+            "has entries beyond its bounds",
+        ),
+    ],
+)
+def test_what_is_unsound_is_refused(
+    shape: tuple[int, int, int], layers: list[Layer], message: str
+) -> None:
+    with pytest.raises(ImageError, match=message):
+        serialize_and_parse(image([((3, 4, 5), S8), (shape, S8)], *layers))
+
+
+def test_phases_that_do_not_make_the_whole_are_refused() -> None:
+    shapes = [((4, 5, 3), DType.U8), ((8, 5, 4), DType.S8)]
+    with pytest.raises(ImageError, match="never written"):
+        serialize_and_parse(image(shapes, conv((0, 0, 2, 1))))
+    with pytest.raises(ImageError, match="a second time"):
+        serialize_and_parse(image(shapes, conv((0, 0, 2, 1)), conv((0, 0, 2, 1))))
+    with pytest.raises(ImageError, match="gives"):
+        serialize_and_parse(image(shapes, conv((0, 0, 3, 1))))
+
+
+def test_products_of_matrices_stay_below_the_bound() -> None:
+    def product(depth: int) -> ProgramImage:
+        layer = Layer(Op.MATMUL, "m", (0, 1), 2, **PLAIN)
+        shapes = [((1, 1, depth), DType.U8), ((depth, 1, 2), DType.U8), ((1, 1, 2), S8)]
+        return image(shapes, layer)
+
+    serialize_and_parse(product(258))
+    with pytest.raises(ImageError, match=r"may accumulate 16841475 over 259 products"):
+        serialize_and_parse(product(259))
+
+
+def test_marks_of_unfinished_tensors_take_no_more_than_dram() -> None:
+    tensors = tuple(Tensor(f"t{i}", S8, (1, 1 << 18, 1), 0, 0) for i in range(6))
+    layers = tuple(copy(Loop(1, 1, 1), output=i) for i in range(1, 6))
+    made = ProgramImage(Array(), tensors, layers, (0,), (5,), 1 << 20)
+    with pytest.raises(ImageError, match="more unfinished tensors than DRAM can hold"):
+        serialize_and_parse(made)
+
+
+# The file
+
+
+def sound() -> ProgramImage:
+    return image([((3, 4, 5), S8), ((3, 4, 5), S8)], copy(WHOLE))
+
+
+def test_code_and_what_it_loads_survive_the_trip() -> None:
+    schedule = Schedule(2 << 20, 1 << 20, 512)
+    made = replace(sound(), code=bytes(range(64)), packed=bytes(128), schedule=schedule)
+    found = serialize_and_parse(made)
+    assert (found.code, found.packed, found.schedule) == (made.code, made.packed, schedule)
+    assert serialize_image(found) == serialize_image(made)
+    assert serialize_and_parse(sound()).code == b""
+
+
+@pytest.mark.parametrize("change", [{"code": bytes(33)}, {"code": bytes(32), "packed": bytes(65)}])
+def test_code_of_odd_length_is_refused(change: dict[str, bytes]) -> None:
+    with pytest.raises(ImageError, match="wanted multiples of 32 and 64"):
+        serialize_and_parse(replace(sound(), **change))  # type: ignore[arg-type]
+
+
+def test_an_image_of_abi_1_is_told_apart() -> None:
+    """Its header was shorter; magic and ABI are where they were."""
+    old = struct.pack("<8sHHHHIIQQ32s", b"EDGEIMG\0", 1, 16, 32, 4, 3, 0, 1 << 20, 4096, bytes(32))
+    with pytest.raises(ImageError, match=rf"ABI 1, this build reads ABI {ABI}; compile.* anew"):
+        parse_image(old.ljust(4096, b"\0"))
