@@ -491,8 +491,14 @@ class _Graph:
         size = math.prod(source.shape)
         axes = _axes(size, layer.source_start, [(loop.count, loop.source) for loop in layer.loops])
         if axes is None:
-            places = np.arange(size, dtype=np.int32).reshape(source.shape)
-            index = self._constant(layer.copied(places).reshape(-1), f"index{self._number}")
+            places = np.full([1] * len(counts), layer.source_start, np.int32)
+            for axis, loop in enumerate(layer.loops):
+                step = loop.source if loop.count > 1 else 0
+                turns = np.arange(loop.count, dtype=np.int32) * np.int32(step)
+                places = places + np.expand_dims(
+                    turns, [a for a in range(len(counts)) if a != axis]
+                )
+            index = self._constant(places.reshape(-1), f"index{self._number}")
             flat = self._reshaped(_name(layer.inputs[0]), (size,))
             return self._gathered(flat, index, counts)
         sizes, firsts, lengths, order = axes
@@ -523,7 +529,7 @@ class _Graph:
         target = _name(index)
         # Alike, and beside each other along an axis: what a concatenation is written as.
         for axis in (2, 0):
-            boxes = [_box(place, shape, axis) for place in places]
+            boxes = [_box(place, numbers, axis) for place in places]
             if all(boxes):
                 values = []
                 for box, name in sorted(
@@ -599,12 +605,16 @@ def _axes(
 
 
 def _box(
-    place: npt.NDArray[np.int32], shape: tuple[int, int, int], axis: int
+    place: npt.NDArray[np.int32], numbers: npt.NDArray[np.int32], axis: int
 ) -> tuple[int, int] | None:
-    """Where along *axis* the elements numbered in *place* begin, and how many they are there.
+    """Where along *axis* the elements in *place* begin, and how many they are there.
+
+    Args:
+        numbers: those of all elements, [H, W, C]. Only as many are looked at as are in *place*.
 
     None if they are no box that is whole along the other axes, in its order.
     """
+    shape = numbers.shape
     first, others = int(place.flat[0]), math.prod(shape) // shape[axis]
     if place.size % others:
         return None
@@ -615,7 +625,7 @@ def _box(
         return None
     box = [slice(None)] * 3
     box[axis] = slice(begin, begin + length)
-    wanted = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)[tuple(box)]
+    wanted = numbers[tuple(box)]
     return (begin, length) if np.array_equal(place.reshape(-1), wanted.reshape(-1)) else None
 
 

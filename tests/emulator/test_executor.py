@@ -426,6 +426,30 @@ def test_each_operation_alone(operation: str, encodings: WeightEncodings) -> Non
         assert_equal_everywhere(image, maker.values(image), encodings)
 
 
+def test_a_step_that_is_never_taken_may_be_any(encodings: WeightEncodings) -> None:
+    """And the source is read with a carry between its axes, which only an index can do."""
+    maker = GraphMaker(3)
+    x = maker.tensor((4, 5, 6))
+    y = maker.tensor((3, 1, 30))
+    never = Loop(1, 2**32 - 1, 2**32 - 1)
+    loops = [Loop(3, 7, 30), never, Loop(5, 17, 1), Loop(6, 1, 5), never]
+    maker.copy_layer(x, y, loops, (4, 0))
+    image = maker.image([x], [y])
+    assert_equal_everywhere(image, maker.values(image), encodings)
+
+
+def test_a_tensor_of_many_parts(encodings: WeightEncodings) -> None:
+    """One copy for each pixel, in any order, from both of two tensors."""
+    maker = GraphMaker(4)
+    sources = [maker.tensor((6, 7, 3)) for _ in range(2)]
+    y = maker.tensor((6, 7, 3))
+    for number in maker.rng.permutation(42):
+        at = 3 * int(number)
+        maker.copy_layer(int(maker.rng.choice(sources)), y, [Loop(3, 1, 1)], (at, at))
+    image = maker.image(sources, [y])
+    assert_equal_everywhere(image, maker.values(image), encodings)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
