@@ -76,6 +76,10 @@ def _lines() -> Iterator[str]:
         yield ""
         for value in kind:
             yield f"#define {_PREFIX}{_upper(kind.__name__)}_{value.name} {int(value):#x}u"
+    yield ""
+    yield "/* How long edged waits, in milliseconds. */"
+    for bound in regmap.Timing:
+        yield f"#define {_PREFIX}TIMING_{bound.name}_MS {round(bound.seconds * 1000)}u"
     for record in regmap.RECORDS:
         yield ""
         yield from _struct(record)

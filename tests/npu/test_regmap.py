@@ -114,6 +114,8 @@ def expected() -> dict[str, int]:
                 name = f"EDGED_{block.__name__.upper()}_{register.name}"
                 found[f"{name}{number}"] = register.address(index)
                 found[f"{name}_BITS"] = register.bits
+    for bound in regmap.Timing:
+        found[f"EDGED_TIMING_{bound.name}_MS"] = round(bound.seconds * 1000)
     for record in RECORDS:
         name = f"struct edged_{record.name}"
         found[f"sizeof({name})"] = record.size
