@@ -69,7 +69,7 @@ def test_what_cannot_be_featurized(bundle: Path, photographs: Path, tmp_path: Pa
     assert done.returncode == 66
     (tmp_path / "empty").mkdir()
     done = edgectl("featurize", tmp_path / "empty", "--bundle", bundle, "-o", output)
-    assert done.returncode == 65 and "no .jpg, .jpeg, .png in " in done.stderr
+    assert done.returncode == 65 and "there is no .jpg, .jpeg or .png in " in done.stderr
     done = edgectl(
         *("featurize", photographs, "--bundle", bundle, "-o", output, "--features", "nowhere")
     )
