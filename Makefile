@@ -5,12 +5,13 @@ BIN := .venv/bin
 THIS_RELEASE := $(shell . /etc/os-release; [ "$$ID" = debian ] && echo "$$VERSION_ID")
 RELEASE ?= $(or $(THIS_RELEASE),12)
 INSTALLED := .venv/installed
+OLDEST := build/oldest
 
 # Compiled modules go where everything else goes that is made here.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-loaded test-pythons fuzz test-slow test-hostile test-shares test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped bench bench-swap failures soak clean
+.PHONY: help demo test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +27,9 @@ test-loaded: $(INSTALLED) ## the same beside two processes that keep the machine
 
 test-pythons: $(INSTALLED) ## types and the quick tests on each other Python that is there: 3.11, 3.12, 3.13
 	.ci/pythons
+
+test-oldest: $(OLDEST)/installed ## compiler and container with the oldest versions that pyproject.toml admits
+	$(OLDEST)/bin/pytest tests/compiler tests/container tests/bundle -n 2 --dist worksteal
 
 test-slow: $(INSTALLED) ## what takes too long for every change: whole classic networks
 	$(BIN)/pytest -m slow --timeout 3600
@@ -116,4 +120,14 @@ $(INSTALLED): pyproject.toml packaging/prerequisites
 	@packaging/prerequisites
 	"$$(packaging/prerequisites --python)" -m venv --clear .venv
 	$(BIN)/python -m pip install -e '.[test]'
+	@touch $@
+
+# The same with the oldest versions of all that edged depends on, and what these tests need.
+$(OLDEST)/installed: pyproject.toml packaging/bounds.py $(INSTALLED)
+	rm -rf $(OLDEST)
+	mkdir -p build
+	python3.11 -m venv $(OLDEST)
+	$(BIN)/python packaging/bounds.py oldest >$(OLDEST)/pins
+	$(OLDEST)/bin/python -m pip install -c $(OLDEST)/pins -e . hypothesis pytest pytest-asyncio \
+		pytest-timeout pytest-xdist trustme
 	@touch $@

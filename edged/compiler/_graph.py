@@ -169,8 +169,16 @@ def onnx_bytes(
     opset: int,
 ) -> bytes:
     """A serialised ONNX model; the same arguments give the same bytes."""
+    taken = Names(("",))
     protos = [
-        helper.make_node(node.op, node.inputs, node.outputs, name=node.name, **node.attributes)
+        helper.make_node(
+            node.op,
+            node.inputs,
+            node.outputs,
+            # Two operators of one name are refused by some versions of ONNX Runtime.
+            name=taken.fresh(node.name or node.output),
+            **node.attributes,
+        )
         for node in nodes
     ]
     graph = helper.make_graph(

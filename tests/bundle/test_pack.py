@@ -202,7 +202,8 @@ def test_self_test_is_what_the_float_model_answers(tmp_path: Path) -> None:
     expected = vectors["out:MobilenetV2/Predictions/Softmax:0"]
     labels = (DATA / "imagenet_labels_1001.txt").read_text().splitlines()
     best = {labels[row.argmax()]: float(row.max()) for row in expected}
-    # The four photographs of which the float model is surest, by the data's own table.
+    # The four photographs of which the float model is surest, by the data's own table. Versions of
+    # Pillow round a resized pixel up or down.
     assert best == pytest.approx(
         {
             "macaw": 0.923,
@@ -210,7 +211,7 @@ def test_self_test_is_what_the_float_model_answers(tmp_path: Path) -> None:
             "beagle": 0.773,
             "Indian elephant, Elephas maximus": 0.698,
         },
-        abs=1e-3,
+        abs=2e-3,
     )
 
 
@@ -378,9 +379,9 @@ def test_bare_model_with_data_outside_of_its_folder(
         pack_bare(path, tmp_path / "out.edgemodel", data=[place])
 
 
-def test_bare_model_beyond_its_memory(model: Path, tmp_path: Path) -> None:
+def test_bare_model_beyond_its_memory(tmp_path: Path) -> None:
     with pytest.raises((LimitError, ModelError), match="cannot "):
-        pack_bare(model, tmp_path / "out.edgemodel", memory_bytes=1 << 20)
+        pack_bare(MOBILENET, tmp_path / "out.edgemodel", memory_bytes=1 << 20)
 
 
 def test_skopeo_copies_it_and_its_digest(packed: Path, tmp_path: Path) -> None:

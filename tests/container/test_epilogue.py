@@ -46,6 +46,8 @@ class Outputs:
         epilogue=Epilogue(EpilogueName.SSD, top=3),
     )
 
+    takes_nan = False
+
     def __init__(self, value: float) -> None:
         self.value = value
 

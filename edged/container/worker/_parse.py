@@ -24,8 +24,17 @@ def parse(kind: type[M], data: bytes) -> M:
     try:
         return kind.FromString(data)
     except DecodeError as error:
-        if is_short_of_memory(error):
+        if is_short_of_memory(error) or not _has_room(len(data)):
             raise MemoryError from error
         raise RequestError(
             f"cannot read the request: its {len(data)} bytes are no {kind.DESCRIPTOR.full_name}"
         ) from error
+
+
+def _has_room(size: int) -> bool:
+    """Whether *size* bytes can be had: protobuf before 7.34 does not say that they could not."""
+    try:
+        bytearray(size)
+    except MemoryError:
+        return False
+    return True
