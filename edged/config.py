@@ -549,8 +549,9 @@ class SlotConfig(Struct, frozen=True):
         Meta(
             extra=_LIVE,
             ge=1,
-            description="A model whose container ends this often within failure_window_seconds is"
-            " set aside, and the last good one is loaded.",
+            description="A model whose container ends by itself this often within"
+            " failure_window_seconds is set aside, and the last good one is loaded; with no other,"
+            " it is tried again after growing pauses.",
         ),
     ] = 5
     failure_window_seconds: Annotated[

@@ -59,7 +59,6 @@ class Deployer:
         self._bubblewrap = bubblewrap
         self._at_work: Counter[Digest] = Counter()
         self._deployments: dict[asyncio.Task[Deployed], BundleRecord] = {}
-        self._containers_lost: Counter[Digest] = Counter()
 
     async def accept(self, arrival: Arrival, tell: Tell) -> Served | Stored:
         """Verify what arrived, a bundle or an ONNX model, store it, and make it serve.
@@ -206,8 +205,7 @@ class Deployer:
             raise
         except ContainerError as error:
             # It may have been bad luck once.
-            self._containers_lost[record.digest] += 1
-            if self._containers_lost[record.digest] < self.attempts:
+            if self._slot.failures.count_deployment(record.digest) < self.attempts:
                 raise
             said = f"its container ended {self.attempts} times; the last time: {error}"
             failure = InputError(f"cannot load {record}: {said}")
@@ -219,7 +217,7 @@ class Deployer:
             if not error.of_machine:
                 await self._set_aside(record, error)
             raise
-        del self._containers_lost[record.digest]
+        self._slot.failures.forget_deployments(record.digest)
         return deployed
 
     async def _cancellable(
@@ -260,7 +258,7 @@ class Deployer:
         return Deployed(record, since, already=False, gate_closed_seconds=held, remarks=remarks)
 
     async def _set_aside(self, record: BundleRecord, error: EdgedError) -> None:
-        del self._containers_lost[record.digest]
+        self._slot.failures.forget_deployments(record.digest)
         _log.warning(
             "%s is set aside: %s",
             record,

@@ -221,7 +221,7 @@ class ContainerError(UnavailableError):
 
 
 class KilledError(ContainerError):
-    """Somebody ended the container from outside, or the machine ran out of memory."""
+    """Somebody ended the container from outside, or the machine could not start or keep it."""
 
     of_machine = True
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edged.container._container import Container, Launcher
     from edged.container._launcher import ContainerLimits, ProcessLauncher, SystemdLauncher
     from edged.container._messages import CALLS_AT_ONCE
+    from edged.container._process import Ending
     from edged.container._regions import Region, Regions
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "CalledBack",
     "Container",
     "ContainerLimits",
+    "Ending",
     "Launcher",
     "ProcessLauncher",
     "Region",
@@ -33,6 +35,7 @@ _PLACES = {
     "CALLS_AT_ONCE": "_messages",
     "CalledBack": "_channel",
     "ContainerLimits": "_launcher",
+    "Ending": "_process",
     "ProcessLauncher": "_launcher",
     "Region": "_regions",
     "Regions": "_regions",

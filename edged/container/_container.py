@@ -16,7 +16,7 @@ from edged.calls import Stopwatch
 from edged.container._arena import Memory
 from edged.container._channel import HUNG_UP, Channel
 from edged.container._messages import NO_EXTRAS, Ready, Stop
-from edged.container._process import Process
+from edged.container._process import Ending, Process
 from edged.errors import ContainerError
 
 __all__ = ["Container", "Launcher"]
@@ -68,8 +68,8 @@ class Container:
     ) -> None:
         self._process = process
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._why = ""
+        self._closed: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._why: Ending | None = None
         self._channel = Channel(sock, requests, responses, self._channel_lost, call_seconds)
         self._stderr = _Stderr(process.pid, self._channel.lose)
         self._watch = asyncio.create_task(self._watched(), name=f"container-{process.pid}")
@@ -85,7 +85,7 @@ class Container:
         return self._process.unit
 
     @property
-    def closed(self) -> asyncio.Future[str]:
+    def closed(self) -> asyncio.Future[Ending]:
         """Resolved with the reason when the process has ended. Cancelling a wait harms nobody."""
         return asyncio.shield(self._closed)
 
@@ -215,7 +215,7 @@ class Container:
     async def stop(self) -> None:
         """End the process: politely, then not. Calls under way fail with `ContainerError`."""
         if not self.lost:  # else it says by itself why it ended
-            self._why = "it was stopped"
+            self._why = Ending("it was stopped", by_model=False)
         self._channel.say(Stop())
         try:
             async with asyncio.timeout(_STOP_SECONDS):
@@ -230,16 +230,20 @@ class Container:
         try:
             await what
         except ContainerError as error:
-            raise ContainerError(f"cannot use the container: {await self.closed}") from error
+            raise (await self.closed).error("cannot use the container") from error
 
     def _channel_lost(self, reason: str) -> None:
         """Without its channel the process is of no use. That it hung up: it is about to end."""
         self._gone.set_result(None)
         if reason == HUNG_UP:
-            asyncio.get_running_loop().call_later(_STOP_SECONDS, self._process.kill)
+            asyncio.get_running_loop().call_later(_STOP_SECONDS, self._end, f"{reason} and stayed")
         else:
-            self._why = self._why or reason
-            self._process.kill()
+            self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        """Kill the process, by the model's fault, unless it was told to stop or is gone."""
+        self._why = self._why or Ending(reason)
+        self._process.kill()
 
     async def _watched(self) -> None:
         await self._stderr.forward(self._process.stderr)
@@ -248,9 +252,11 @@ class Container:
         if not self._gone.done():
             self._gone.set_result(None)
         words = self._stderr.last_words()
-        reason = f"{self._why or ending}{': ' + words if words and not self._why else ''}"
-        self._why = reason
-        self._closed.set_result(reason)
+        if self._why is None:
+            # What bubblewrap says it could not do, this machine does not let it.
+            by_model = ending.by_model and not words.startswith("bwrap: ")
+            self._why = Ending(f"{ending}{': ' + words if words else ''}", by_model)
+        self._closed.set_result(self._why)
 
 
 class _Stderr:

@@ -22,7 +22,7 @@ from edged.container._arena import Memory
 from edged.container._container import Container, Launcher
 from edged.container._files import NAMES
 from edged.container._process import Child, InUnit, Process, Refused, Started, said
-from edged.errors import ContainerError, DeadlineError
+from edged.errors import ContainerError, KilledError, StoreError
 from edged.faults import fault_point
 
 __all__ = ["ContainerLimits", "ProcessLauncher", "SystemdLauncher"]
@@ -65,8 +65,8 @@ class _Starting(ABC):
 
         Raises:
             SandboxError: this host cannot confine it, or not in the way asked for.
-            DeadlineError: it took longer than it may.
-            ContainerError: it ended before it was ready; with its last words.
+            ContainerError: it ended before it was ready, with its last words; or took too long.
+            KilledError: someone, or want of memory, ended it; or it could not be started at all.
             EdgedError: why the model cannot be loaded, in the words of the process.
         """
         began = time.monotonic()
@@ -80,7 +80,7 @@ class _Starting(ABC):
             raise self._too_late() from error
         except ContainerError as error:
             await container.stop()
-            raise ContainerError(f"cannot start the container: {await container.closed}") from error
+            raise (await container.closed).error("cannot start the container") from error
         except BaseException:
             await container.stop()
             raise
@@ -106,8 +106,8 @@ class _Starting(ABC):
                 self._limits.call_seconds,
             )
 
-    def _too_late(self) -> DeadlineError:
-        return DeadlineError(
+    def _too_late(self) -> ContainerError:
+        return ContainerError(
             f"cannot start the container: not ready after {self._limits.start_seconds:g} s, the"
             " limit of container.start_seconds"
         )
@@ -140,7 +140,7 @@ class ProcessLauncher(_Starting):
                 start_new_session=True,
             )
         except OSError as error:
-            raise ContainerError(f"cannot start the container: {error}") from error
+            raise KilledError(f"cannot start the container: {error}") from error
         return Child(process, wrapped=Path(words[0]).name == "bwrap")
 
     def _words(self, folder: Path, descriptors: tuple[int, ...]) -> list[str]:
@@ -232,14 +232,14 @@ class SystemdLauncher(_Starting):
                     ours.pop_all()
                     return InUnit(started, connection, stderr)
                 case Refused(reason):
-                    raise ContainerError(reason)
+                    raise KilledError(reason)
             raise _NoUnitError(
                 "cannot start a container by systemd: its unit ended at once; see"
                 " `journalctl -u 'edged-container@*'`"
             )
 
 
-class _NoUnitError(ContainerError):
+class _NoUnitError(KilledError):
     """Nobody listens at the socket, or the unit cannot be set up on this host."""
 
 
@@ -250,7 +250,7 @@ def _opened(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ContainerError(f"cannot start the container: {path}: {error.strerror}") from error
+        raise StoreError(f"cannot start the container: {path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)

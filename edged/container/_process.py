@@ -7,13 +7,43 @@ import contextlib
 import os
 import signal
 import socket
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from msgspec import DecodeError, Struct, json
 
-__all__ = ["Child", "Ended", "InUnit", "Process", "Refused", "Started", "said"]
+from edged.errors import ContainerError, KilledError
+
+__all__ = ["Child", "Ended", "Ending", "InUnit", "Process", "Refused", "Started", "said"]
 
 MAX_WORDS: Final = 16 << 10
+
+
+_FROM_OUTSIDE: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that nothing which a model does is answered with: someone sent them, or the kernel, for
+want of memory. What a container is killed for by us is not known by its signal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a container ended.
+
+    Attributes:
+        why: in words that go on from "because".
+        by_model: whether the model, or what it was asked, brought it about: it crashed, hung, or
+            wanted more than it may. Not so when someone killed it, or the machine lacks memory.
+    """
+
+    why: str
+    by_model: bool = True
+
+    def __str__(self) -> str:
+        return self.why
+
+    def error(self, doing: str) -> ContainerError:
+        """The error for what was under way: *doing*, such as ``cannot start the container``."""
+        kind = ContainerError if self.by_model else KilledError
+        return kind(f"{doing}: {self.why}")
 
 
 class Process(Protocol):
@@ -36,7 +66,7 @@ class Process(Protocol):
         """End it at once, whatever it is at."""
         ...
 
-    async def ended(self) -> str:
+    async def ended(self) -> Ending:
         """Wait until it is gone; returns how it ended. To be called once."""
         ...
 
@@ -67,7 +97,7 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    async def ended(self) -> str:
+    async def ended(self) -> Ending:
         status = await self._process.wait()
         if self._pidfd is not None:
             os.close(self._pidfd)
@@ -136,28 +166,30 @@ class InUnit:
         with contextlib.suppress(OSError):  # it may be gone, and the connection closed
             self._connection.shutdown(socket.SHUT_WR)
 
-    async def ended(self) -> str:
+    async def ended(self) -> Ending:
         with self._connection:
             match await said(self._connection):
                 case Ended(oom=True):
-                    return (
+                    return Ending(
                         "it was killed (SIGKILL) for want of memory: MemoryMax of"
                         " edged-container@.service"
                     )
                 case Ended(status=status, signal=number):
                     return _ending(status, number)
         if not self.unit:
-            return "its unit was stopped or killed"
-        return f"{self.unit} was stopped or killed; `journalctl -u {self.unit}` says by whom"
+            return Ending("its unit was stopped or killed", by_model=False)
+        said_by = f"`journalctl -u {self.unit}` says by whom"
+        return Ending(f"{self.unit} was stopped or killed; {said_by}", by_model=False)
 
 
-def _ending(status: int, number: int) -> str:
+def _ending(status: int, number: int) -> Ending:
     """What an exit status means, or the signal of that number if there is one."""
     if number == signal.SIGKILL:
-        return "it was killed (SIGKILL), by someone or for want of memory"
+        return Ending("it was killed (SIGKILL), by someone or for want of memory", by_model=False)
     if number == signal.SIGSYS:
-        return "it was killed (SIGSYS) for a system call that no honest model makes"
+        return Ending("it was killed (SIGSYS) for a system call that no honest model makes")
     if number:
         with contextlib.suppress(ValueError):
-            return f"it died of {signal.Signals(number).name}"
-    return f"it ended with status {status}" if status != os.EX_OK else "it ended"
+            name = signal.Signals(number).name
+            return Ending(f"it died of {name}", by_model=number not in _FROM_OUTSIDE)
+    return Ending(f"it ended with status {status}" if status != os.EX_OK else "it ended")

@@ -153,11 +153,16 @@ def _cgroup() -> str:
 
 
 def _killed_for_memory(folder: str) -> bool:
-    """Whether the kernel killed somebody in the control group for its bound."""
+    """Whether the kernel killed somebody in the control group for its bound.
+
+    Where the whole machine is short of memory, ``oom_kill`` grows and ``oom`` does not
+    (memory.events in the kernel's documentation of control group v2).
+    """
     try:
         with Path(f"/sys/fs/cgroup{folder}/memory.events").open() as file:
-            return any(line.startswith("oom_kill ") and int(line[9:]) > 0 for line in file)
-    except OSError:
+            counted = dict(line.split() for line in file)
+        return all(int(counted.get(name, "0")) > 0 for name in ("oom", "oom_kill"))
+    except (OSError, ValueError):
         return False
 
 

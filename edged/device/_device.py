@@ -56,6 +56,7 @@ from edged.npu.registers import (
     FlashCommand,
     Operation,
     Queue,
+    QueueControl,
     Reg,
     ResetCause,
     State,
@@ -285,8 +286,14 @@ class Device:
         self._check_link()
         return self._link.take_errors()
 
-    def progress(self) -> tuple[int, int]:
-        """Descriptors of the data queue that were fetched, and that were produced."""
+    def progress(self) -> tuple[int, int] | None:
+        """Descriptors of the data queue that were fetched, and that were produced.
+
+        None while the queue is disabled: then nobody holds it, and what they last were stands.
+        """
+        control = self._transport.region_read(queue_offset(QUEUE_DATA, Queue.CONTROL))
+        if not control & QueueControl.ENABLE:
+            return None
         head = self._transport.region_read(queue_offset(QUEUE_DATA, Queue.HEAD))
         return head, self._transport.region_read(queue_offset(QUEUE_DATA, Queue.TAIL))
 

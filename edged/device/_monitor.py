@@ -259,11 +259,12 @@ class Monitor:
         return f"its {' and '.join(stops)} says stop; edgectl device shows it" if stops else ""
 
     def _hung(self, device: Device) -> str:
-        """Whether the data queue stands still for longer than any run may take."""
+        """Whether a data queue that someone holds stands still for longer than any run may take."""
         progress = device.progress()
         now = time.monotonic()
-        self._at_rest = progress == self._progress and progress[0] == progress[1]
-        if progress != self._progress or progress[0] == progress[1]:
+        idle = progress is None or progress[0] == progress[1]
+        self._at_rest = progress == self._progress and idle
+        if progress != self._progress or idle:
             self._progress, self._progressed = progress, now
         limit = self._watchdog_seconds + _HUNG_AFTER
         if self._watchdog_seconds and now - self._progressed > limit:

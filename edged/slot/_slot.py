@@ -7,14 +7,14 @@ import contextlib
 import logging
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from edged.bundle import Digest
 from edged.calls import Call, Stopwatch
-from edged.container import CALLS_AT_ONCE, CalledBack
+from edged.container import CALLS_AT_ONCE, CalledBack, Ending
 from edged.device import Device
 from edged.errors import (
     DeadlineError,
@@ -25,6 +25,7 @@ from edged.errors import (
     NotFoundError,
     NotRunError,
     UnavailableError,
+    is_of_machine,
 )
 from edged.faults import fault_point
 from edged.notices import Notice, about
@@ -32,6 +33,7 @@ from edged.npu import image_digest
 from edged.npu.registers import QUEUE_DATA, BankStatus
 from edged.remarks import Remark
 from edged.slot._demand import Demand
+from edged.slot._failures import FIRST_PAUSE, Failures
 from edged.slot._gate import Gate
 from edged.slot._link import DeviceLink, Gone
 from edged.slot._pace import Pace
@@ -150,9 +152,9 @@ class Slot:
         self._deploying: Counter[Digest] = Counter()
         # Held by whoever changes what is on the device; calls never take it.
         self._changing = asyncio.Lock()
-        self._losses: deque[float] = deque(maxlen=limits.failures)
-        # Attempts that the disk had no room for.
-        self._uncounted: Counter[Digest] = Counter()
+        self.failures = Failures(store, limits.failures, limits.failure_window)
+        # Set aside, and to be loaded all the same when its pause is over.
+        self._resort: Digest | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._server_of_demand: asyncio.Task[None] | None = None
         self._recoveries: set[asyncio.Task[None]] = set()
@@ -182,7 +184,8 @@ class Slot:
         self._gate.max_queued = limits.max_queued
         self._gate.max_queued_bytes = limits.max_queued_bytes
         self._demand.max_waiting = limits.max_queued
-        self._losses = deque(self._losses, limits.failures)
+        self.failures.max_losses = limits.failures
+        self.failures.window = limits.failure_window
 
     def slow_down(self, interval: float) -> None:
         """Let calls in one by one, *interval* seconds apart; 0 lets them in as they come."""
@@ -490,32 +493,44 @@ class Slot:
         self._gate.refuse(refusal)
         self._demand.refuse(refusal)
 
-    def _start_recovery(self, device: Device) -> None:
-        recovery = asyncio.create_task(self._recover(device))
+    def _start_recovery(self, device: Device, pause: float = 0.0) -> None:
+        # Those before wait, for their turn or in a pause: this one goes on for them.
+        for earlier in self._recoveries:
+            earlier.cancel()
+        recovery = asyncio.create_task(self._recover(device, pause))
         self._recoveries.add(recovery)
         recovery.add_done_callback(self._recoveries.discard)
 
-    async def _recover(self, device: Device) -> None:
-        async with self._changing:
-            await self._restore(device)
+    async def _recover(self, device: Device, pause: float) -> None:
+        while True:
+            await asyncio.sleep(pause)
+            async with self._changing:
+                again = await self._restore(device)
+            if again is None:
+                return
+            pause = again
 
-    async def _restore(self, device: Device) -> None:
-        """Bring the committed model onto a device that has none of ours running."""
+    async def _restore(self, device: Device) -> float | None:
+        """Bring the committed model onto a device that has none of ours running.
+
+        Returns:
+            None when there is no more to be done; or the seconds after which to try again, because
+            the machine was at fault, or because the only model is set aside.
+        """
         while self._device is device and self._state is State.EMPTY:
             self._gate.close()
             record = None
             try:
                 record = await asyncio.to_thread(self._candidate)
                 if record is None:
-                    await self._load_nothing(device)
-                    return
+                    return await self._last_resort(device)
                 await self._load(device, record)
             except BaseException as error:
                 await self._excuse(record, device, error)
-                if not isinstance(error, EdgedError):
+                if not (isinstance(error, EdgedError) or is_of_machine(error)):
                     raise
                 if self._device is not device:
-                    return
+                    return None
                 which = {} if record is None else {"model": record, "digest": record.digest}
                 _log.error(
                     "cannot load the committed model: %s",
@@ -525,18 +540,47 @@ class Slot:
                 self._problem = str(error)
                 if self.status.state is State.LOADING:
                     self._move(Event.LOAD_FAILED)
-                await asyncio.sleep(0.5)
+                if is_of_machine(error) and not isinstance(error, NotRunError):
+                    return await self._wait_to_try(device, self.failures.pause())
+                await asyncio.sleep(FIRST_PAUSE)
+        return None
 
     async def _excuse(
         self, record: BundleRecord | None, device: Device, error: BaseException
     ) -> None:
-        """Forget the attempts to load *record* if it was the device that failed."""
-        devices = isinstance(error, (DeviceLostError, NotRunError))
-        if record is not None and (devices or self._device is not device):
-            with contextlib.suppress(EdgedError):
-                await asyncio.to_thread(self._store.clear_attempts, record.digest)
+        """Forget the attempts to load *record* if it was the machine or the device that failed."""
+        if record is not None and (is_of_machine(error) or self._device is not device):
+            await asyncio.to_thread(self.failures.forget_starts, record)
 
-    async def _load_nothing(self, device: Device) -> None:
+    async def _last_resort(self, device: Device) -> float | None:
+        """Load what is committed although it was set aside, where there is nothing else to load.
+
+        Once the pause is over that is due; before, and where nothing is committed, nothing is
+        loaded. Returns as `_restore`.
+        """
+        record = await asyncio.to_thread(self._store.committed)
+        if record is None or record.set_aside is None:
+            await self._load_nothing(device)
+            return None
+        if self._resort != record.digest:
+            self._resort = record.digest
+            self._problem = f"cannot serve {record}, which is set aside: {record.set_aside}"
+            pause = self.failures.pause(record.attempts - self._limits.attempts)
+            return await self._wait_to_try(device, pause)
+        self._resort = None
+        await asyncio.to_thread(self.failures.begin_start, record)
+        _log.info("trying %s again: there is no other model that served", record)
+        await self._load(device, record)
+        return None
+
+    async def _wait_to_try(self, device: Device, seconds: float) -> float:
+        """Have nothing loaded for *seconds*; calls are held for no longer than a moment."""
+        if seconds > FIRST_PAUSE:
+            said = f"{self._problem}; it is tried again in {seconds:g} s"
+            await self._load_nothing(device, UnavailableError(f"cannot answer: {said}"))
+        return seconds
+
+    async def _load_nothing(self, device: Device, refusal: EdgedError | None = None) -> None:
         if self._loaded is not None:
             loaded, self._loaded = self._loaded, None
             await self._standbys.discard(loaded)
@@ -544,7 +588,12 @@ class Slot:
             return  # It went away meanwhile, and calls have been told so.
         if not self._problem.startswith("cannot"):
             self._problem = "no model is loaded; copy a bundle into the drop folder"
-        self._gate.refuse(NotFoundError(f"cannot answer: {self._problem}"))
+        # Whoever had the queue is gone. Left to itself it would look like a run that hangs.
+        with contextlib.suppress(EdgedError):
+            await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
+        if not self._is_there(device):
+            return
+        self._gate.refuse(refusal or NotFoundError(f"cannot answer: {self._problem}"))
         self._tell_listeners()
 
     def _candidate(self) -> BundleRecord | None:
@@ -552,7 +601,7 @@ class Slot:
         for record in (self._store.committed(), self._store.last_good()):
             if record is None or record.set_aside:
                 continue
-            if self._begin_attempt(record) <= self._limits.attempts:
+            if self.failures.begin_start(record) <= self._limits.attempts:
                 return record
             why = f"cannot start: {self._limits.attempts} attempts failed"
             try:
@@ -560,25 +609,6 @@ class Slot:
             except LimitError as error:
                 _log.error("cannot note that %s is set aside: %s", record, error)
         return None
-
-    def _begin_attempt(self, record: BundleRecord) -> int:
-        """Count one more attempt to start *record*; how many there are."""
-        # Counted before the attempt, so that one that takes the machine down counts as well.
-        try:
-            return self._store.begin_attempt(record.digest)
-        except LimitError as error:
-            # What is committed serves on a full disk, too.
-            _log.error("cannot count an attempt to start %s: %s", record, error)
-            self._uncounted[record.digest] += 1
-            return record.attempts + self._uncounted[record.digest]
-
-    def _end_attempts(self, record: BundleRecord) -> None:
-        """Forget the attempts: one went well."""
-        del self._uncounted[record.digest]
-        try:
-            self._store.clear_attempts(record.digest)
-        except EdgedError as error:
-            _log.warning("cannot forget the attempts to start %s: %s", record, error)
 
     async def _load(self, device: Device, record: BundleRecord) -> None:
         self._move(Event.LOAD)
@@ -598,7 +628,7 @@ class Slot:
             await self._enter(device, model, Stopwatch())
             await model.container.self_test()
             fault_point("slot.load.entered")
-            await asyncio.to_thread(self._end_attempts, record)
+            await asyncio.to_thread(self.failures.forget_starts, record)
             self._check_there(device)
         except BaseException:
             self._loaded = None
@@ -658,7 +688,7 @@ class Slot:
             await to_its_end(self._roll_back(device, old, error, attached=not drained))
             raise
         self._serve(new, Event.SWAPPED if old else Event.LOADED)
-        self._losses.clear()
+        self.failures.all_well()
         return closed
 
     async def _conclude(
@@ -762,7 +792,7 @@ class Slot:
             committed = self._store.committed()
             if committed is None or committed.digest != record.digest:
                 raise
-        self._end_attempts(record)
+        self.failures.forget_starts(record)
 
     def _serve(self, model: Model, event: Event) -> None:
         if model.watch is None:
@@ -770,6 +800,7 @@ class Slot:
             model.watch = asyncio.create_task(self._watch(model))
         self._loaded = model
         self._problem = ""
+        self._resort = None
         self._move(event)
         # A call is let in a moment before it looks what is loaded; the device may go in between.
         model.lost = self._lost
@@ -777,6 +808,11 @@ class Slot:
 
     async def _watch(self, model: Model) -> None:
         """Replace the container of *model* when it dies while it serves."""
+        try:
+            async with asyncio.timeout(self.failures.window):
+                await model.container.gone
+        except TimeoutError:
+            await self._well(model.record)
         await model.container.gone
         if self._loaded is model and self._state is State.SERVING:
             self._gate.close()
@@ -794,18 +830,23 @@ class Slot:
             self._move(Event.CONTAINER_LOST)
             self._loaded = None
             await self._standbys.discard(model)
-            self._start_recovery(device)
-            await self._count_loss(model.record, reason)
+            losses, pause = self.failures.count_loss(
+                asyncio.get_running_loop().time(), reason.by_model
+            )
+            if losses >= self._limits.failures:
+                await self._give_up(model.record, reason)
+            self._start_recovery(device, pause)
 
-    async def _count_loss(self, record: BundleRecord, reason: str) -> None:
-        """Set *record* aside when its containers die too often."""
-        self._losses.append(time.monotonic())
-        first = self._losses[0]
-        if len(self._losses) < self._limits.failures:
-            return
-        if time.monotonic() - first > self._limits.failure_window:
-            return
-        self._losses.clear()
+    async def _well(self, record: BundleRecord) -> None:
+        """*record* has served for long enough to be trusted again."""
+        self.failures.all_well()
+        with contextlib.suppress(EdgedError):
+            if (await asyncio.to_thread(self._store.get, record.digest)).set_aside is not None:
+                await asyncio.to_thread(self._store.clear_set_aside, record.digest)
+                _log.info("%s serves again, and is no longer set aside", record)
+
+    async def _give_up(self, record: BundleRecord, reason: Ending) -> None:
+        """Set *record* aside: its containers end too often, and by its own fault."""
         why = (
             f"cannot keep it running: its container ended {self._limits.failures} times within"
             f" {self._limits.failure_window:g} s, the last time because {reason}"

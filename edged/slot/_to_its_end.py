@@ -12,7 +12,7 @@ __all__ = ["to_its_end"]
 _log = logging.getLogger(__name__)
 
 
-async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+async def to_its_end(work: Coroutine[Any, Any, object]) -> None:
     """Do *work* even if who waits for it is cancelled, once or more; that is heard afterwards."""
     task = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None

@@ -31,7 +31,6 @@ from edged.container._process import Child
 from edged.device import vfio_user
 from edged.errors import (
     ContainerError,
-    DeadlineError,
     DeviceError,
     EdgedError,
     LimitError,
@@ -74,7 +73,7 @@ async def test_a_container_starts_serves_and_stops(sample: Any, emulator: Any, w
     with pytest.raises(UnavailableError, match="no device"):
         await container.call(wire.PREDICT, request(), PATIENCE)
     await container.stop()
-    assert container.lost and await container.closed == "it was stopped"
+    assert container.lost and str(await container.closed) == "it was stopped"
     assert not alive(worker)
     with pytest.raises(ContainerError):
         await container.call(wire.PREDICT, request(), PATIENCE)
@@ -93,7 +92,7 @@ async def test_killing_the_worker_fails_every_call_at_once(
         for call in calls:
             with pytest.raises(ContainerError, match="container is gone"):
                 await asyncio.wait_for(call, PATIENCE)
-        reason = await asyncio.wait_for(container.closed, PATIENCE)
+        reason = str(await asyncio.wait_for(container.closed, PATIENCE))
         assert "SIGKILL" in reason and container.lost
     finally:
         await container.stop()
@@ -247,7 +246,7 @@ async def test_a_start_has_a_bound_on_time(
     sample: Any, launch: Launch, open_descriptors: Callable[[], int]
 ) -> None:
     before = open_descriptors()
-    with pytest.raises(DeadlineError, match=r"not ready after 0\.001 s"):
+    with pytest.raises(ContainerError, match=r"not ready after 0\.001 s"):
         await launch(limits=ContainerLimits(start_seconds=0.001)).start(sample.folder)
     assert open_descriptors() <= before
 
@@ -331,7 +330,7 @@ async def test_a_flood_on_standard_error_is_read_and_mostly_dropped(
         container = Container(Child(process), ends.front, ends.requests, ends.responses)
     with pytest.raises(ContainerError):
         await container.ready()
-    reason = await asyncio.wait_for(container.closed, PATIENCE)
+    reason = str(await asyncio.wait_for(container.closed, PATIENCE))
     assert reason.startswith("it ended with status 3: …xxx") and len(reason) < 1600
     lines = [record for record in caplog.records if "xxx" in record.getMessage()]
     assert len(lines) == 200 and max(len(record.getMessage()) for record in lines) < 1100

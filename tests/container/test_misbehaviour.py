@@ -109,7 +109,7 @@ async def test_a_worker_that_hangs_is_ended_although_every_caller_gave_up(
         patient = asyncio.create_task(container.call(wire.PREDICT, request(), 60))
         with pytest.raises(ContainerError, match=r"worked for more than 0\.5 s on one call.*again"):
             await asyncio.wait_for(patient, PATIENCE)
-        reason = await asyncio.wait_for(container.closed, PATIENCE)
+        reason = str(await asyncio.wait_for(container.closed, PATIENCE))
         assert "container.call_seconds" in reason
     await until(lambda: open_descriptors() <= before)
 
@@ -170,7 +170,7 @@ async def test_a_worker_that_dies_of_a_signal_says_which(
         os.kill(worker_of(container), number)
         with pytest.raises(ContainerError, match="try again"):
             await asyncio.wait_for(call, PATIENCE)
-        assert number.name in await asyncio.wait_for(container.closed, PATIENCE)
+        assert number.name in str(await asyncio.wait_for(container.closed, PATIENCE))
 
 
 async def test_memory_beyond_the_limit_costs_the_call_alone(sample: Any, emulator: Any) -> None:
@@ -191,7 +191,7 @@ async def test_a_flood_on_standard_error_ends_the_worker_and_slows_nobody(line: 
     code += f"data = ({line!r} * 65536)[:65536]\n"
     async with hostile(code + "while True: os.write(2, data)") as container, pulse() as heart:
         await container.ready()
-        reason = await asyncio.wait_for(container.closed, PATIENCE)
+        reason = str(await asyncio.wait_for(container.closed, PATIENCE))
         assert "more than 16 MiB to standard error" in reason
         with pytest.raises(ContainerError):
             await container.call("x", b"", PATIENCE)
@@ -204,7 +204,7 @@ async def test_a_flood_on_standard_error_ends_the_worker_and_slows_nobody(line: 
 async def test_a_flood_on_the_channel_ends_the_worker_and_slows_nobody(message: str) -> None:
     code = f"packet = encode({message})\nwhile True: sock.send(packet)"
     async with hostile(code) as container, pulse() as heart:
-        reason = await asyncio.wait_for(container.closed, PATIENCE)
+        reason = str(await asyncio.wait_for(container.closed, PATIENCE))
         assert reason.startswith("it broke the protocol"), reason
     assert heart.longest < 0.25
 
@@ -215,7 +215,7 @@ async def test_a_worker_that_answers_junk_is_ended() -> None:
         await container.ready()
         with pytest.raises(ContainerError, match="it broke the protocol"):
             await asyncio.wait_for(container.call("x", b"", PATIENCE), PATIENCE)
-        assert (await container.closed).startswith("it broke the protocol")
+        assert str(await container.closed).startswith("it broke the protocol")
 
 
 async def test_a_worker_that_does_not_let_go_of_the_device_is_ended(
@@ -228,7 +228,7 @@ async def test_a_worker_that_does_not_let_go_of_the_device_is_ended(
         await worker.ready()
         with pytest.raises(ContainerError, match=r"did not answer Detach within 0\.2 s"):
             await worker.detach()
-        assert "did not answer Detach" in await asyncio.wait_for(worker.closed, PATIENCE)
+        assert "did not answer Detach" in str(await asyncio.wait_for(worker.closed, PATIENCE))
 
 
 async def test_what_the_device_has_not_got_to_is_called_back(sample: Any, emulator: Any) -> None:

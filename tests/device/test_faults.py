@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -49,10 +50,12 @@ from edged.npu.registers import (
     Fault,
     Inject,
     Injection,
+    Queue,
     Reg,
     ResetCause,
     State,
     Status,
+    queue_offset,
 )
 
 WATCHDOG_MS = 50
@@ -492,6 +495,41 @@ async def test_the_monitor_finds_a_hang_that_no_watchdog_ends(
     assert monitor.resets.failed()[Step.QUEUE_ABORT] == soft_resets
     with pytest.raises(EdgedError):
         await run
+    queue.close()
+
+
+async def test_a_queue_that_nobody_holds_is_no_run_that_hangs(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is after a container was killed in the middle of a run, and none took its place."""
+    monkeypatch.setattr("edged.device._monitor._HUNG_AFTER", 0.1)
+    rig.device.close()
+    monitor = Monitor(THRESHOLDS, poll_seconds=0.05, watchdog_seconds=0.1)
+    rig.device = await asyncio.to_thread(lambda: monitor.open(rig.emulator.transport()))
+    queue = await asyncio.to_thread(rig.load)
+    rig.inject(Injection.HANG, value=1)
+    runs = [
+        asyncio.create_task(asyncio.to_thread(queue.run, rig.program.inputs, 2 * PATIENCE))
+        for _ in range(2)
+    ]
+    read = rig.device._transport.region_read
+    while read(queue_offset(QUEUE_DATA, Queue.TAIL)) == read(queue_offset(QUEUE_DATA, Queue.HEAD)):
+        await asyncio.sleep(0.01)
+    queue._transport._socket.shutdown(socket.SHUT_RDWR)
+    for run in runs:
+        with pytest.raises(EdgedError):
+            await run
+    while rig.device.progress() is not None:
+        await asyncio.sleep(0.01)
+    assert read(queue_offset(QUEUE_DATA, Queue.TAIL)) != read(queue_offset(QUEUE_DATA, Queue.HEAD))
+    unfit = asyncio.create_task(monitor.unfit(rig.device))
+    looks = set()
+    while len(looks) < 20 and not unfit.done():  # for longer than any run may take
+        assert monitor.report is not None
+        looks.add(monitor.report.at)
+        await asyncio.sleep(0.02)
+    assert not unfit.done(), unfit.result()
+    unfit.cancel()
     queue.close()
 
 

@@ -29,7 +29,7 @@ from edged.bundle import (
     Version,
 )
 from edged.calls import Stopwatch
-from edged.container import CalledBack
+from edged.container import CalledBack, Ending
 from edged.errors import (
     ContainerError,
     DeadlineError,
@@ -167,7 +167,9 @@ class World:
         for name in reversed(commits):
             if not self._given_up(name):
                 return name
-        return None
+        # With no other, what was committed last is tried again, if it is known to be set aside.
+        last = commits[-1] if commits else ""
+        return None if last in self.rotten or last in self.unnoted else last or None
 
 
 class Hardware:
@@ -342,7 +344,7 @@ class FakeContainer:
         self._world = world
         self._loop = loop
         self._gone: asyncio.Future[None] = loop.create_future()
-        self._closed: asyncio.Future[str] = loop.create_future()
+        self._closed: asyncio.Future[Ending] = loop.create_future()
         self._pending: dict[asyncio.Future[bytes], None] = {}  # in order
         self._tested = False
         self._prepared: int | None = None
@@ -354,7 +356,7 @@ class FakeContainer:
         return f"container {self.pid} of {self.name}"
 
     @property
-    def closed(self) -> asyncio.Future[str]:
+    def closed(self) -> asyncio.Future[Ending]:
         return asyncio.shield(self._closed)
 
     @property
@@ -428,10 +430,10 @@ class FakeContainer:
 
     async def stop(self) -> None:
         # Once told, it ends, whoever waits for it.
-        self._loop.call_later(MOMENT, self.die, "it was stopped")
+        self._loop.call_later(MOMENT, self.die, Ending("it was stopped", by_model=False))
         await _pause(self._loop, 2 * MOMENT)
 
-    def die(self, reason: str) -> None:
+    def die(self, reason: Ending) -> None:
         if self.lost or self._loop.dead:
             return
         self.lost = True
@@ -447,7 +449,7 @@ class FakeContainer:
             if not answer.done():
                 answer.set_exception(type(error)(*error.args))
 
-    def _close(self, reason: str) -> None:
+    def _close(self, reason: Ending) -> None:
         if not self._closed.done():
             self._closed.set_result(reason)
 
@@ -475,7 +477,7 @@ class FakeContainer:
         if kind is Kind.SLOW:
             await _pause(self._loop, _LATE)
         elif kind is Kind.LOST:
-            self.die("a fault that was armed")
+            self.die(Ending("a fault that was armed"))
         elif kind is Kind.DEADLINE:
             raise DeadlineError("cannot do it: the container did not answer in time")
         elif kind is Kind.ERROR:
@@ -634,6 +636,11 @@ class FakeStore:
             self._world.unnoted.add(self._name(digest))
             raise
         self._shelf.entries[self._name(digest)].set_aside = reason
+
+    def clear_set_aside(self, digest: Digest) -> None:
+        self._operate()
+        entry = self._shelf.entries[self._name(digest)]
+        entry.set_aside, entry.attempts = None, 0
 
     def scratch(self) -> Path:
         self._operate()
