@@ -91,7 +91,7 @@ def test_what_served_before_a_power_cut_serves_after_it(appliance: Appliance, kw
 def test_nothing_loaded_is_said_at_once(appliance: Appliance) -> None:
     def refused() -> bool:
         try:
-            appliance.predict({}, timeout=5)
+            appliance.predict({}, timeout=PATIENCE)
         except grpc.RpcError as error:
             return error.code() is grpc.StatusCode.NOT_FOUND and "drop" in error.details()
         return False

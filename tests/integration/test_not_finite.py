@@ -13,6 +13,7 @@ import pytest
 import tritonclient.grpc as triton
 from integration.appliance import Appliance
 from integration.sample import SIDE
+from patience import PATIENCE
 from tritonclient.utils import InferenceServerException
 
 from edged import wire
@@ -39,7 +40,7 @@ def refusal(serving: Appliance, path: str, body: bytes, **headers: str) -> str:
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     request = urllib.request.Request(f"http://{serving.http}{path}", body, named)
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request, timeout=30)
+        urllib.request.urlopen(request, timeout=PATIENCE)
     with caught.value as error:
         assert error.code == 400
         return str(json.load(error)["error"])
