@@ -93,17 +93,17 @@ soak: $(INSTALLED) ## ten minutes of swaps under load, and a plot of what they t
 	$(BIN)/python -m pip install -q -e '.[bench]'
 	PYTHONPATH=tests:bench $(BIN)/python bench/swap.py --minutes 10 --output build/soak
 
-deb: $(INSTALLED) ## build/edged_VERSION_amd64.deb, for this Debian or RELEASE=12, 13 (another one as root)
+deb: $(if $(filter $(RELEASE),$(THIS_RELEASE)),$(INSTALLED)) ## build/edged_VERSION_amd64.deb, for this Debian or RELEASE=12, 13 (another one as root)
 ifeq ($(RELEASE),$(THIS_RELEASE))
 	@PIP=$(CURDIR)/$(BIN)/python packaging/build-deb
 else
-	@PYTHONPATH=tests $(BIN)/python packaging/in_debian.py $(RELEASE) packaging/build-deb
+	@PYTHONPATH=tests $(or $(wildcard $(BIN)/python),python3) packaging/in_debian.py $(RELEASE) packaging/build-deb
 endif
 
-test-on: $(INSTALLED) ## `make test` in a Debian of its own, RELEASE=12 or 13 (as root); WHAT="make demo" for something else
-	@PYTHONPATH=tests $(BIN)/python packaging/in_debian.py $(RELEASE) $(or $(WHAT),make test)
+test-on: ## `make test` in a Debian of its own, RELEASE=12 or 13 (as root); WHAT="make demo" for something else
+	@PYTHONPATH=tests $(or $(wildcard $(BIN)/python),python3) packaging/in_debian.py $(RELEASE) $(or $(WHAT),make test)
 
-test-systemd: deb ## that package, in a Debian of RELEASE that systemd boots (as root, 5 minutes; see docs/systemd.md)
+test-systemd: $(INSTALLED) deb ## that package, in a Debian of RELEASE that systemd boots (as root, 5 minutes; see docs/systemd.md)
 	$(BIN)/pytest tests/systemd -m systemd -p no:cacheprovider --timeout 1800 --debian $(RELEASE) $(SYSTEMD)
 
 test-vm: deb ## that package in a PC in QEMU that has the card, power cuts and all (25 minutes; see docs/vm.md)
