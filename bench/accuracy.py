@@ -37,6 +37,7 @@ SHOWN = {
     "compensated": "compensated rounding, depthwise",
     "scaled_input": "synthetic inputs to scale",
     "supplemented": "synthetic beside few images",
+    "columns": "steps for each column of an output",
 }
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "covering_exponent",
     "supplemented",
     "synthetic_samples",
+    "unseen",
 ]
 
 Samples = Mapping[str, npt.NDArray[Any]]
@@ -35,10 +36,14 @@ Samples = Mapping[str, npt.NDArray[Any]]
 _MAX_SAMPLES: Final = 256
 _SYNTHETIC_SAMPLES: Final = 16
 _FEW: Final = 8
+_MANY: Final = 16
 _SEED: Final = 0x6564676564
 _MAX_SCALE: Final = 256.0
 _BINS: Final = 4096
 _FINER: Final = 5
+_RARE: Final = 3.75
+"""How many standard deviations from the mean a value is that still has to be told from others: one
+in 5,000 of a normal distribution is further away."""
 
 
 class Statistics:
@@ -86,6 +91,16 @@ class Statistics:
             self._exponent += 1
 
     @property
+    def few(self) -> bool:
+        """Whether so few values were seen that no outlier among them can be told for one."""
+        return self.expected_largest > self.largest
+
+    @property
+    def expected_largest(self) -> float:
+        """The largest magnitude that use will bring, where few values do not show it."""
+        return self.largest * unseen(int(self.counts.sum()))
+
+    @property
     def means(self) -> npt.NDArray[np.float64]:
         """The mean of each channel, [C]."""
         assert self._sum is not None
@@ -103,6 +118,14 @@ class Statistics:
         # What is cut off counts double: it errs to one side, and samples show fewer outliers than
         # use will.
         return float((self.counts * np.where(steps > levels, 2.0, 1.0) * errors).sum())
+
+
+def unseen(count: int) -> float:
+    """By what the extremes of *count* values fall short of rare ones, at least 1.
+
+    The largest of n values of a normal distribution is about √(2 ln n) standard deviations away.
+    """
+    return max(_RARE / math.sqrt(2.0 * math.log(max(count, 2))), 1.0)
 
 
 def covering_exponent(largest: float, levels: int) -> int | None:
@@ -150,6 +173,11 @@ class Channels:
         self._count = total
 
     @property
+    def count(self) -> int:
+        """How many values were seen, in all channels."""
+        return self._count * self._mean.size
+
+    @property
     def lowest(self) -> npt.NDArray[np.float64]:
         """The lowest value of each channel, [C]."""
         assert self._lowest is not None
@@ -178,12 +206,14 @@ class Calibration:
 
     Attributes:
         statistics: of each tensor of the device, as scaled there.
-        leaving: the channels of each tensor that leaves the device.
+        channels: of each tensor that leaves the device.
+        many: whether there were enough samples of the user's own to trust a mean.
         correlations: of the inputs of convolutions whose weights are rounded by them, by output.
     """
 
     statistics: Mapping[str, Statistics]
-    leaving: Mapping[str, Channels]
+    channels: Mapping[str, Channels]
+    many: bool
     correlations: Mapping[str, Correlations]
 
 
@@ -339,11 +369,14 @@ def calibrate(
     samples: Samples,
     techniques: Techniques,
     progress: Callable[[float], None],
+    *,
+    made_up: bool,
 ) -> Calibration:
     """Run the float model on *samples* and keep what the values of the device's tensors were.
 
     Args:
         progress: called with a fraction after each sample.
+        made_up: the samples are no user's.
 
     Raises:
         ModelError: the float model cannot be run, or gives values that are not finite.
@@ -355,7 +388,7 @@ def calibrate(
     large = graph.large()
     session = FloatSession(graph.onnx(computed, large), "run the float model for calibration")
     statistics = {name: Statistics() for name in names}
-    leaving = {name: Channels() for name in cut.leaving}
+    channels = {name: Channels() for name in cut.leaving}
     compensated = [k for k in cut.kernels if techniques.compensated and Correlations.fits(k)]
     correlations = [Correlations(kernel, count) for kernel in compensated]
     for index in range(count):
@@ -371,13 +404,18 @@ def calibrate(
             if name in cut.scales:
                 plane = plane * np.float32(cut.scales[name])
             statistics[name].add(plane)
-            if name in leaving:
-                leaving[name].add(plane)
+            if name in channels:
+                channels[name].add(plane)
             for correlation in correlations:
                 if name == correlation.kernel.inputs[0]:
                     correlation.add(plane)
         progress((index + 1) / count)
-    return Calibration(statistics, leaving, {c.kernel.output: c for c in correlations})
+    return Calibration(
+        statistics,
+        channels,
+        not made_up and count >= _MANY,
+        {c.kernel.output: c for c in correlations},
+    )
 
 
 def _inputs(graph: Graph) -> list[_Input]:

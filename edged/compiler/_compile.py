@@ -117,6 +117,7 @@ def compile_model(
         supplemented(graph, samples) if techniques.supplemented else samples,
         techniques,
         lambda part: progress(0.15 + 0.65 * part, "calibrating"),
+        made_up=calibration is None,
     )
     progress(0.8, "quantising")
     quantised = quantise(cut, seen, techniques)
@@ -127,11 +128,13 @@ def compile_model(
         image = replace(image, digest=parse_image(program).digest)
     except ImageError as error:
         raise ModelError(f"cannot compile model: it does not fit the device: {error}") from error
-    host = emit(graph, cut, image)
+    host = emit(graph, cut, image, quantised.columns)
     errors: Mapping[str, float] = {}
     if measured:
         progress(0.95, "measuring errors")
-        errors = layer_errors(graph, cut, image, host.prologue, samples, measured)
+        errors = layer_errors(
+            graph, cut, quantised.columns, image, host.prologue, samples, measured
+        )
     made = report(
         compiler=COMPILER_VERSION,
         graph=graph,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edged.compiler._columns import Columns
 from edged.compiler._graph import Graph, Names, Node, Value, onnx_bytes
 from edged.compiler._layout import Layout
 from edged.compiler._partition import Partition
@@ -21,6 +22,9 @@ from edged.compiler._session import FloatSession
 from edged.npu import ProgramImage, Tensor
 
 __all__ = ["HostParts", "emit"]
+
+
+_Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,13 @@ class HostParts:
     epilogue: bytes
 
 
-def emit(graph: Graph, cut: Partition, image: ProgramImage) -> HostParts:
+def emit(
+    graph: Graph, cut: Partition, image: ProgramImage, columns: Mapping[str, Columns]
+) -> HostParts:
     """Write both, and make sure that ONNX Runtime takes them.
+
+    Args:
+        columns: of what leaves the device with a step for each column.
 
     Raises:
         ModelError: ONNX Runtime lacks one of the host's operators.
@@ -40,7 +49,8 @@ def emit(graph: Graph, cut: Partition, image: ProgramImage) -> HostParts:
     names = Names((*graph.values, *graph.constants, *(tensor.name for tensor in image.tensors)))
     passing = {name: names.fresh(f"{name}/passed") for name in cut.passing}
     parts = HostParts(
-        _prologue(graph, cut, image, passing, names), _epilogue(graph, cut, image, passing, names)
+        _prologue(graph, cut, image, passing, names),
+        _epilogue(graph, cut, image, passing, names, columns),
     )
     FloatSession(parts.prologue, "take the part of the model in front of the device")
     FloatSession(parts.epilogue, "take the part of the model behind the device")
@@ -68,10 +78,12 @@ class _Part:
     def fresh(self, stem: str) -> str:
         return self._names.fresh(stem)
 
-    def scale(self, tensor: Tensor) -> tuple[str, str]:
-        """Scale and zero point of *tensor*, as constants."""
+    def scale(self, tensor: Tensor, step: float = 1.0) -> tuple[str, str]:
+        """Scale and zero point of *tensor*, as constants; *step* multiplies its real values."""
         return (
-            self.constant(f"{tensor.name}/scale", np.array(2.0**tensor.exponent, np.float32)),
+            self.constant(
+                f"{tensor.name}/scale", np.array(2.0**tensor.exponent * step, np.float32)
+            ),
             self.constant(f"{tensor.name}/zero", np.array(0, tensor.dtype.numpy)),
         )
 
@@ -127,7 +139,12 @@ def _to_plane_order(
 
 
 def _epilogue(
-    graph: Graph, cut: Partition, image: ProgramImage, passing: Mapping[str, str], names: Names
+    graph: Graph,
+    cut: Partition,
+    image: ProgramImage,
+    passing: Mapping[str, str],
+    names: Names,
+    columns: Mapping[str, Columns],
 ) -> bytes:
     part = _Part(graph, names)
     to_plane_order = {
@@ -138,17 +155,55 @@ def _epilogue(
     inputs: dict[str, Value] = {}
     for name, tensor in zip(cut.leaving, image.output_tensors, strict=True):
         inputs[tensor.name] = _tensor_value(tensor)
-        scale = part.scale(tensor)
         steps = _from_plane_order(part, name, tensor, cut.layouts[name])
-        part.node("DequantizeLinear", (steps, *scale), name)
+        places = cut.layouts[name].indices()
+        _to_real(part, steps, name, tensor, columns.get(name), places)
         for node in to_plane_order.get(name, ()):  # It is in this order as it comes.
-            part.node("DequantizeLinear", (tensor.name, *scale), node.output)
+            places = np.arange(math.prod(tensor.shape)).reshape(1, *tensor.shape)
+            _to_real(part, tensor.name, node.output, tensor, columns.get(name), places)
     for name, passed in passing.items():
         inputs[passed] = graph.values[name]
         part.node("Identity", (passed,), name)
     spared = {id(node) for nodes in to_plane_order.values() for node in nodes}
     part.nodes.extend(node for node in cut.epilogue if id(node) not in spared)
     return part.finish(inputs, {name: graph.values[name] for name in graph.outputs})
+
+
+def _to_real(
+    part: _Part,
+    steps: str,
+    output: str,
+    tensor: Tensor,
+    columns: Columns | None,
+    places: npt.NDArray[np.int64],
+) -> None:
+    """The float value *output* out of *steps*, *tensor* in some order.
+
+    Args:
+        places: where each element stands in *tensor*.
+    """
+    factor = columns.step[0] if columns is not None and columns.even else 1.0
+    operations: list[tuple[str, tuple[str, ...]]]
+    operations = [("DequantizeLinear", part.scale(tensor, factor))]
+    if columns is not None and not columns.even:
+        operations.append(("Mul", (part.constant(f"{output}/step", _each(columns.step, places)),)))
+    if columns is not None and columns.offset.any():
+        offset = part.constant(f"{output}/offset", _each(columns.offset, places))
+        operations.append(("Add", (offset,)))
+    for op, constants in operations[:-1]:
+        steps = part.node(op, (steps, *constants), part.fresh(f"{output}/real"))
+    op, constants = operations[-1]
+    part.node(op, (steps, *constants), output)
+
+
+def _each(columns: npt.NDArray[np.float64], places: npt.NDArray[np.int64]) -> _Float32:
+    """*columns* for elements at *places* of a tensor, with dimensions that do not matter as 1."""
+    values = columns[places % len(columns)].astype(np.float32)
+    for axis in range(values.ndim):
+        first = values.take([0], axis)
+        if (values == first).all():
+            values = first
+    return values
 
 
 def _gives_plane_order(node: Node, name: str) -> bool:

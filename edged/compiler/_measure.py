@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from edged.compiler._calibrate import Samples
+from edged.compiler._columns import Columns
 from edged.compiler._graph import Graph
 from edged.compiler._partition import Partition
 from edged.compiler._session import FloatSession
@@ -14,13 +17,20 @@ __all__ = ["layer_errors"]
 
 
 def layer_errors(
-    graph: Graph, cut: Partition, image: ProgramImage, prologue: bytes, samples: Samples, count: int
+    graph: Graph,
+    cut: Partition,
+    columns: Mapping[str, Columns],
+    image: ProgramImage,
+    prologue: bytes,
+    samples: Samples,
+    count: int,
 ) -> dict[str, float]:
     """For each kernel's output: RMS of the difference over the RMS of the float values.
 
     The program runs from its inputs, so a layer's error has those of all before it in it.
 
     Args:
+        columns: of tensors that leave with a step for each column.
         prologue: the ONNX file that makes the device's inputs.
         count: how many samples to take, evenly spaced.
 
@@ -43,7 +53,10 @@ def layer_errors(
         for position, (name, layer) in enumerate(zip(names, image.layers, strict=True)):
             plane = cut.layouts[name].to_plane(wanted[position]).astype(np.float64)
             scale = 2.0 ** image.tensors[layer.output].exponent / cut.scales.get(name, 1.0)
-            noise[position] += ((tensors[layer.output] * scale - plane) ** 2).sum()
+            found = tensors[layer.output] * scale
+            if name in columns:
+                found = columns[name].real(found)
+            noise[position] += ((found - plane) ** 2).sum()
             signal[position] += (plane**2).sum()
     ratios = np.sqrt(noise / np.maximum(signal, np.finfo(np.float64).tiny))
     return {name: float(f"{ratio:.4g}") for name, ratio in zip(names, ratios, strict=True)}

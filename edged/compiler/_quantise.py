@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.compiler._calibrate import Calibration, Statistics, best_exponent, covering_exponent
+from edged.compiler._columns import Columns, columns_of, in_columns, suits
 from edged.compiler._graph import abridged
 from edged.compiler._partition import Partition
 from edged.compiler._place import Kernel
@@ -70,10 +71,15 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantised:
-    """The formats of all tensors, and the parameters of the convolutions by their output."""
+    """The formats of all tensors, and the parameters of the convolutions by their output.
+
+    Attributes:
+        columns: of tensors that leave with a step for each column.
+    """
 
     formats: Mapping[str, Format]
     convolutions: Mapping[str, Convolution]
+    columns: Mapping[str, Columns]
 
 
 def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quantised:
@@ -90,15 +96,18 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
     tied = _tied(cut)
     formats: dict[str, Format] = {}
     convolutions: dict[str, Convolution] = {}
+    columns = _columns(cut, seen) if techniques.columns else {}
 
     def chosen(name: str, dtype: DType, otherwise: int) -> Format:
         whole = [covered[member] for member in tied[name] if member in covered]
+        if name in cut.leaving:
+            whole.append(statistics[name].expected_largest)
         suited = [statistics[member] for member in sorted(tied[name])]
-        if not techniques.least_error:
-            whole += [s.largest for s in suited]
+        whole += [s.largest for s in suited if s.few or not techniques.least_error]
+        many = [s for s in suited if techniques.least_error and not s.few]
         exponents = [
             covering_exponent(max(whole, default=0.0), dtype.highest),
-            best_exponent(suited, dtype.highest) if techniques.least_error else None,
+            best_exponent(many, dtype.highest),
         ]
         exponent = max((e for e in exponents if e is not None), default=otherwise)
         low, high = _EXPONENTS
@@ -112,7 +121,13 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
             formats[kernel.output] = sources[0]
             continue
         coarsest = max(source.exponent for source in sources)
-        wanted = chosen(kernel.output, _dtype(kernel, sources), coarsest)
+        if kernel.output in columns:
+            least = _finest_steps(kernel, sources[0])
+            columns[kernel.output] = columns[kernel.output].no_finer_than(least)
+            kernel = in_columns(kernel, columns[kernel.output])
+            wanted = Format(_dtype(kernel, sources), 0)
+        else:
+            wanted = chosen(kernel.output, _dtype(kernel, sources), coarsest)
         finest = coarsest - MAX_LEFT
         if kernel.op is Op.CONV:
             means = statistics[kernel.inputs[0]].means * techniques.expected_error
@@ -123,7 +138,28 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
         elif kernel.op is Op.AVGPOOL:
             finest = sources[0].exponent - 24
         formats[kernel.output] = Format(wanted.dtype, max(wanted.exponent, finest))
-    return Quantised(formats, convolutions)
+    return Quantised(formats, convolutions, columns)
+
+
+def _columns(cut: Partition, seen: Calibration) -> dict[str, Columns]:
+    """Steps for the columns of what leaves the device and is read there by nobody."""
+    read = {name for kernel in cut.kernels for name in kernel.inputs}
+    result: dict[str, Columns] = {}
+    for kernel in cut.kernels:
+        if kernel.output in cut.leaving and kernel.output not in read and suits(kernel):
+            given, levels = seen.channels[kernel.output], _dtype(kernel, ()).highest
+            columns = columns_of(kernel, given, levels, many=seen.many)
+            if columns is not None:
+                result[kernel.output] = columns
+    return result
+
+
+def _finest_steps(kernel: Kernel, source: Format) -> npt.NDArray[np.float64]:
+    """Steps of the output below which accumulators could not be shifted right to it, [C]."""
+    assert kernel.weights is not None
+    highest = np.abs(kernel.weights).max(axis=(1, 2, 3)).astype(np.float64)
+    # The largest weight times a step of the input is then at most 64 steps of the output.
+    return np.asarray(highest * 2.0**source.exponent / 64)
 
 
 def _tied(cut: Partition) -> dict[str, set[str]]:

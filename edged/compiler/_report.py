@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import to_builtins
 
 from edged.compiler._calibrate import Calibration
@@ -16,10 +17,12 @@ from edged.compiler._macs import macs
 from edged.compiler._partition import HostNode, Partition
 from edged.compiler._quantise import Quantised
 from edged.compiler._remarks import calibration_remarks, output_remarks, share_remark
-from edged.npu import ProgramImage, weights_bytes
+from edged.npu import ProgramImage, Tensor, weights_bytes
 from edged.remarks import Remark
 
 __all__ = ["HostRow", "LayerRow", "OutputRow", "Report", "host_rows", "report"]
+
+_Float = npt.NDArray[np.float64]
 
 _COARSE: Final = 1.0
 """Steps above this multiple of a column's standard deviation are said to be coarse: rounding alone
@@ -32,7 +35,8 @@ class LayerRow:
 
     Attributes:
         shape: of its output, (H, W, C).
-        dtype, exponent: of its output, whose real values are ``q · 2**exponent / scale``.
+        dtype, exponent: of its output, whose real values are ``q · 2**exponent / scale``; of one
+            that leaves with a step for each column, these are multiplied by the step.
         weight_exponents: CONV: the lowest and the highest over the output channels.
         accumulator: CONV: the largest magnitude proven possible; the bound is 2^24.
         coarser_channels: CONV: channels with coarser weights than they would have without it.
@@ -192,7 +196,7 @@ def report(
         rows.append(row)
     host = host_rows(graph, cut)
     outputs = tuple(
-        _output_row(graph, cut, seen, name, 2.0**tensor.exponent, calibration)
+        _output_row(graph, cut, seen, name, _steps(quantised, name, tensor), calibration)
         for name, tensor in zip(cut.leaving, image.output_tensors, strict=True)
     )
     return Report(
@@ -218,13 +222,12 @@ def report(
 
 
 def _output_row(
-    graph: Graph, cut: Partition, seen: Calibration, name: str, step: float, calibration: str
+    graph: Graph, cut: Partition, seen: Calibration, name: str, steps: _Float, calibration: str
 ) -> OutputRow:
-    spreads = seen.leaving[name].spreads
-    varying = spreads > 0
-    ratios = np.divide(step, spreads, out=np.zeros_like(spreads), where=varying)
+    spreads = seen.channels[name].spreads
+    ratios = np.divide(steps, spreads, out=np.zeros_like(spreads), where=spreads > 0)
     column = int(np.argmax(ratios))
-    spread = float(f"{spreads[column]:.4g}")
+    step, spread = (float(f"{values[column]:.4g}") for values in (steps, spreads))
     coarse = ""
     if ratios[column] > _COARSE:
         inputs = "calibration" if calibration == "samples" else "made-up"
@@ -234,6 +237,13 @@ def _output_row(
             f" {inputs} inputs it varies by only {spread:.3g} (standard deviation)"
         )
     return OutputRow(name, _fed(graph, cut, name), column, step, spread, coarse)
+
+
+def _steps(quantised: Quantised, name: str, tensor: Tensor) -> _Float:
+    """The distance between two real values that each channel of an output can have."""
+    step = np.full(tensor.shape[2], 2.0**tensor.exponent)
+    columns = quantised.columns.get(name)
+    return step if columns is None else step * columns.step
 
 
 def _fed(graph: Graph, cut: Partition, name: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ class Techniques:
         compensated: weights of depthwise convolutions are rounded so that their errors cancel out.
         scaled_input: synthetic samples for float inputs are as large as the first layer expects.
         supplemented: made-up images stand beside calibration images that are fewer than 8.
+        columns: outputs have a step and an offset for each column, undone on the host.
     """
 
     least_error: bool = True
@@ -26,3 +27,4 @@ class Techniques:
     compensated: bool = True
     scaled_input: bool = True
     supplemented: bool = True
+    columns: bool = True
