@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edged.errors import ConfigError
+from edged.places import DEVICE_SOCKET, runtime_place, state_place
 
 __all__ = [
     "Activation",
@@ -447,7 +448,7 @@ class DeviceConfig(Struct, frozen=True):
     socket: Annotated[
         Path,
         Meta(description="Socket on which the emulator listens, for vfio-user."),
-    ] = Path("{runtime}/device.sock")
+    ] = Path("{runtime}", DEVICE_SOCKET)
     retry_seconds: Annotated[
         float,
         Meta(gt=0, description="Pause between attempts to open a device that is away."),
@@ -793,9 +794,9 @@ def settings(path: Path | None, environment: Mapping[str, str] = os.environ) -> 
         for key in table.keys
     ]
     state = next(s for s in found if (s.table, s.key) == ("state", "directory"))
-    places = {"{state}": _state_place(environment)}
+    places = {"{state}": state_place(environment)}
     places["{state}"] = _resolved(state, places)
-    places["{runtime}"] = _runtime_place(environment, places["{state}"])
+    places["{runtime}"] = runtime_place(environment, places["{state}"])
     places["{credentials}"] = credentials_place(environment)
     all_settings = tuple(
         replace(
@@ -1153,21 +1154,6 @@ def _resolved(setting: Setting, places: Mapping[str, Path]) -> Path:
     return resolved
 
 
-def _state_place(environment: Mapping[str, str]) -> Path:
-    if systemd := environment.get("STATE_DIRECTORY"):
-        # Several are separated by colons; the unit has one.
-        return Path(systemd.split(":")[0])
-    home = Path(environment.get("HOME") or "~").expanduser()
-    return (_absolute(environment.get("XDG_STATE_HOME")) or home / ".local" / "state") / "edged"
-
-
-def _runtime_place(environment: Mapping[str, str], state: Path) -> Path:
-    if systemd := environment.get("RUNTIME_DIRECTORY"):
-        return Path(systemd.split(":")[0])
-    base = _absolute(environment.get("XDG_RUNTIME_DIR"))
-    return base / "edged" if base else state / "run"
-
-
 def _found(value: object) -> str:
     words: dict[type, str] = {bool: "a boolean", dict: "a table", list: "a list"}
     if type(value) in words:
@@ -1186,11 +1172,6 @@ def _suggestion(name: str, known: Mapping[str, object] | list[str]) -> str:
     if close := difflib.get_close_matches(name, list(known), n=1):
         return f" (did you mean {close[0]}?)"
     return "" if isinstance(known, list) else f"; there are {', '.join(known)}"
-
-
-def _absolute(path: str | None) -> Path | None:
-    # The XDG specification: relative paths in these variables are to be ignored.
-    return Path(path) if path and Path(path).is_absolute() else None
 
 
 # From values to text.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import re
 import resource
 import signal
@@ -21,8 +22,9 @@ from edged.emulator._faults import KINDS, Faults, read_schedule
 from edged.emulator._gateware import Gateware
 from edged.emulator._selftest import exact_weight_encodings
 from edged.emulator._server import Server
-from edged.errors import EdgedError
+from edged.errors import ConfigError, EdgedError
 from edged.npu import Array
+from edged.places import DEVICE_SOCKET, runtime_place, state_place
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
@@ -47,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status, after ``sysexits.h``.
     """
     options = _parser().parse_args(arguments)
+    by_default = "socket" not in options
+    if by_default:
+        options.socket = runtime_place(os.environ, state_place(os.environ)) / DEVICE_SOCKET
     logging.basicConfig(
         level=logging.INFO if options.verbose else logging.WARNING,
         format="%(name)s: %(message)s",
@@ -55,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
     # The queues' threads and the message loop share the interpreter: hand over sooner than in 5 ms.
     sys.setswitchinterval(0.0005)
     try:
+        if by_default:
+            _make_folder(options.socket.parent)
         return _serve(options)
     except EdgedError as error:
         sys.stderr.write(f"edged-emulator: {error}\n")
@@ -88,6 +95,17 @@ def _serve(options: argparse.Namespace) -> int:
     finally:
         device.stop()
     return 0
+
+
+def _make_folder(folder: Path) -> None:
+    """The folder of sockets, for the user alone, where the daemon has not made it yet."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make {folder} for the device's socket: {error.strerror}; name another place:"
+            " --socket PATH, and device.socket in edged's configuration"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -134,7 +152,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=_Formatter,
     )
     parser.add_argument(
-        "--socket", type=Path, required=True, metavar="PATH", help="where to listen, mode 0600"
+        "--socket",
+        type=Path,
+        default=argparse.SUPPRESS,  # it differs from one machine to the next
+        metavar="PATH",
+        help="where to listen, mode 0600; by default where edged looks by its default",
     )
     parser.add_argument(
         "--pace",
