@@ -82,7 +82,8 @@ def compile_model(
     """Compile an ONNX file for the NPU.
 
     Args:
-        model: the file; float32, opset 11 or newer, one file, every dimension but the batch fixed.
+        model: the file; floats of 16, 32 or 64 bits, opset 7 or newer, all in one file, every
+            dimension but the batch fixed.
         array: the MAC array to compile for.
         calibration: typical inputs, name → [N, …] of the input's dtype; up to 256 evenly chosen
             ones are used. None: seeded synthetic inputs, with a warning in the report.
