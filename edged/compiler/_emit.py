@@ -112,7 +112,8 @@ def _prologue(
     outputs: dict[str, Value] = {}
     producers = {name: node for node in cut.prologue for name in node.outputs}
     for name, tensor in zip(cut.entering, image.input_tensors, strict=True):
-        _to_plane_order(part, name, tensor, cut.layouts[name], producers.get(name))
+        scale = part.scale(tensor, 1 / cut.scales.get(name, 1.0))
+        _to_plane_order(part, name, tensor, cut.layouts[name], scale, producers.get(name))
         outputs[tensor.name] = _tensor_value(tensor)
     for name, passed in passing.items():
         part.node("Identity", (name,), passed)
@@ -121,10 +122,14 @@ def _prologue(
 
 
 def _to_plane_order(
-    part: _Part, name: str, tensor: Tensor, layout: Layout, producer: Node | None
+    part: _Part,
+    name: str,
+    tensor: Tensor,
+    layout: Layout,
+    scale: tuple[str, str],
+    producer: Node | None,
 ) -> None:
     """The device's *tensor*, [1, H, W, C], out of the float value *name*."""
-    scale = part.scale(tensor)
     if producer is not None and producer.op == "Transpose" and len(layout.shape) == 4:
         perm = tuple(producer.attributes.get("perm", ()))
         if perm == (0, 3, 1, 2):  # It was in this order to begin with.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +13,19 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-__all__ = ["IR_VERSION", "Constants", "Graph", "Names", "Node", "Value", "abridged", "onnx_bytes"]
+from edged.npu import DType
+
+__all__ = [
+    "IR_VERSION",
+    "Constants",
+    "Graph",
+    "Names",
+    "Node",
+    "Range",
+    "Value",
+    "abridged",
+    "onnx_bytes",
+]
 
 IR_VERSION: Final = 8
 """Of the files that the compiler writes: each ONNX Runtime that edged admits reads it."""
@@ -38,6 +51,28 @@ class Value:
             and self.shape[:1] == (1,)
             and 0 not in self.shape
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """From the lowest to the highest value that a tensor can have."""
+
+    lo: float
+    hi: float
+
+    def __or__(self, other: Range) -> Range:
+        return Range(min(self.lo, other.lo), max(self.hi, other.hi))
+
+    def __mul__(self, factor: float) -> Range:
+        return Range(self.lo * factor, self.hi * factor)
+
+    @property
+    def step(self) -> float:
+        """The step at which the device's integers reach both ends, or the finite one of them."""
+        if self.lo >= 0:
+            return self.hi / DType.U8.highest
+        ends = (self.hi / DType.S8.highest, self.lo / DType.S8.lowest)
+        return max((end for end in ends if math.isfinite(end)), default=0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +110,8 @@ class Graph:
 
     Attributes:
         values: of every name that a node or the graph itself mentions.
+        ranges: of values in front of the first multiplication, as far as the model's quantisers
+            tell them.
         features: the value that the device's part ends at, if the model says so; else "".
     """
 
@@ -85,6 +122,7 @@ class Graph:
     values: Mapping[str, Value]
     opset: int
     features: str = ""
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a value of which it is known."""

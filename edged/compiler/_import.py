@@ -14,6 +14,7 @@ from onnx import checker, helper, numpy_helper, shape_inference
 
 from edged._onnxfile import lower_versions
 from edged._onnxshapes import set_shapes
+from edged.compiler._dequantise import dequantised
 from edged.compiler._dialect import (
     OLDEST_OPSET,
     QUANTISED,
@@ -79,8 +80,9 @@ def load_graph(model: bytes, shapes: Mapping[str, Sequence[int]] | None = None) 
         checker.check_model(proto)
     except (checker.ValidationError, ValueError) as error:
         raise ModelError(f"cannot read model: it breaks the ONNX rules: {error}") from error
-    graph = plain(in_float32(_as_graph(proto, large, opset)))
-    return _with_features(_settle(graph), proto)
+    graph = _settle(plain(in_float32(_as_graph(proto, large, opset))))
+    real = dequantised(graph)
+    return _with_features(graph if real is graph else _settle(real), proto)
 
 
 def _with_features(graph: Graph, proto: onnx.ModelProto) -> Graph:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from edged.compiler._graph import Graph, Node, abridged
+from edged.compiler._graph import Graph, Node, Range, abridged
 from edged.compiler._layout import Layout, entering
 from edged.compiler._macs import macs
 from edged.compiler._place import FLOAT_INPUT, OPERATORS, VIEWS, Kernel, NotOnDevice, place, view
@@ -51,6 +51,7 @@ class Partition:
         passing: values that the prologue hands to the epilogue.
         layouts: of every value that enters or that a kernel gives.
         host: each operator of the host with its reason.
+        ranges: of values that enter, as far as they are known.
         scales: by what the device's tensors are multiplied, where it is not 1.
     """
 
@@ -62,6 +63,7 @@ class Partition:
     passing: tuple[str, ...]
     layouts: dict[str, Layout]
     host: tuple[HostNode, ...]
+    ranges: Mapping[str, Range] = field(default_factory=dict)
     scales: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -249,6 +251,7 @@ def _cut(graph: Graph, placed: list[_Placed], level: int) -> Partition:
             *(HostNode(p.node, "prologue", _reason(p)) for p in prologue),
             *(HostNode(p.node, "epilogue", _reason(p)) for p in placed if id(p) in epilogue),
         ),
+        ranges={name: graph.ranges[name] for name in entered if name in graph.ranges},
     )
 
 

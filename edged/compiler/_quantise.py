@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edged.compiler._calibrate import Calibration, Statistics, best_exponent, covering_exponent
 from edged.compiler._columns import Columns, columns_of, in_columns, suits
-from edged.compiler._graph import abridged
+from edged.compiler._graph import Range, abridged
 from edged.compiler._partition import Partition
 from edged.compiler._place import Kernel
 from edged.compiler._round import Correlations, compensated
@@ -33,6 +33,9 @@ MAX_LEFT: Final = 14
 _MAX_SHIFT: Final = 31
 _EXPONENTS: Final = (-100, 100)
 _WEIGHT_LEVELS: Final = 127
+_STRETCHED: Final = 1e-3
+"""By how much a step may be above a power of two that it was stretched to, as a logarithm."""
+
 _BLOCK: Final = 1 << 20
 _COPYING: Final = frozenset({Op.ADD, Op.CONCAT, Op.MAXPOOL, Op.RESCALE})
 
@@ -98,6 +101,8 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
     convolutions: dict[str, Convolution] = {}
     columns = _columns(cut, seen) if techniques.columns else {}
 
+    bounded = _bounded(cut)
+
     def chosen(name: str, dtype: DType, otherwise: int) -> Format:
         whole = [covered[member] for member in tied[name] if member in covered]
         if name in cut.leaving:
@@ -109,12 +114,16 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
             covering_exponent(max(whole, default=0.0), dtype.highest),
             best_exponent(many, dtype.highest),
         ]
+        within = [bounded[member] for member in tied[name] if member in bounded]
+        if len(within) == len(tied[name]):
+            exponents = [max(within)]
         exponent = max((e for e in exponents if e is not None), default=otherwise)
         low, high = _EXPONENTS
         return Format(dtype, min(max(exponent, low), high))
 
     for name in cut.entering:
-        formats[name] = chosen(name, DType.U8 if statistics[name].lowest >= 0 else DType.S8, 0)
+        lowest = cut.ranges[name].lo if name in cut.ranges else statistics[name].lowest
+        formats[name] = chosen(name, DType.U8 if lowest >= 0 else DType.S8, 0)
     for kernel in cut.kernels:
         sources = [formats[name] for name in kernel.inputs]
         if kernel.op is Op.MAXPOOL:
@@ -160,6 +169,24 @@ def _finest_steps(kernel: Kernel, source: Format) -> npt.NDArray[np.float64]:
     highest = np.abs(kernel.weights).max(axis=(1, 2, 3)).astype(np.float64)
     # The largest weight times a step of the input is then at most 64 steps of the output.
     return np.asarray(highest * 2.0**source.exponent / 64)
+
+
+def _bounded(cut: Partition) -> dict[str, int]:
+    """The exponents of tensors that are bounded on both sides: what the bounds take, no more.
+
+    A quantised model has such bounds for every tensor, learned from more inputs than samples are.
+    """
+    ranges = {
+        kernel.output: Range(kernel.lo, kernel.hi)
+        for kernel in cut.kernels
+        if math.isfinite(kernel.lo) and 0 < kernel.hi < math.inf
+    }
+    ranges |= {name: found * cut.scales.get(name, 1.0) for name, found in cut.ranges.items()}
+    return {
+        name: math.ceil(math.log2(found.step) - _STRETCHED)
+        for name, found in ranges.items()
+        if found.step > 0
+    }
 
 
 def _tied(cut: Partition) -> dict[str, set[str]]:

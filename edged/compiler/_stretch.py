@@ -9,14 +9,15 @@ it: the network computes the same. ReLU6 has its bound at 6; with steps of a pow
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from edged.compiler._graph import Range
 from edged.compiler._partition import Partition
 from edged.compiler._place import Kernel
-from edged.npu import DType, Op
+from edged.npu import Op
 
 __all__ = ["stretch"]
 
@@ -24,8 +25,8 @@ __all__ = ["stretch"]
 def stretch(cut: Partition) -> Partition:
     """*cut* with scaled tensors, weights and bounds; what it computes in float is the same.
 
-    ``scales`` of the result says by what each tensor is multiplied. What enters and leaves the
-    device is not: the host and other programs count on it.
+    ``scales`` of the result says by what each tensor is multiplied. What leaves the device is not:
+    other programs count on it. What enters is where the range that the host gives it is known.
     """
     scales = _scales(cut)
     kernels = tuple(_scaled(kernel, scales) for kernel in cut.kernels)
@@ -34,29 +35,30 @@ def stretch(cut: Partition) -> Partition:
 
 def _scales(cut: Partition) -> dict[str, float]:
     """By tensor; 1 is left out."""
+    bounds = {k.output: Range(k.lo, k.hi) for k in cut.kernels if 0 < k.hi < math.inf}
+    bounds |= cut.ranges
+    unknown = set(cut.entering) - set(cut.ranges)
     scales: dict[str, float] = {}
-    for group in _groups(cut.kernels):
-        bounded = [k for k in cut.kernels if k.output in group and math.isfinite(k.hi) and k.hi > 0]
-        if bounded and group.isdisjoint(cut.entering) and group.isdisjoint(cut.leaving):
-            widest = max(bounded, key=lambda kernel: kernel.hi)
-            scales |= dict.fromkeys(group, _factor(widest))
+    for group in _groups(cut):
+        bounded = [bounds[name] for name in sorted(group) if name in bounds]
+        if bounded and group.isdisjoint(unknown) and group.isdisjoint(cut.leaving):
+            scales |= dict.fromkeys(group, _factor(max(bounded, key=lambda each: each.step)))
     return scales
 
 
-def _groups(kernels: Sequence[Kernel]) -> list[set[str]]:
+def _groups(cut: Partition) -> list[set[str]]:
     """Tensors that have to have one scale: a convolution alone can pass from one to another."""
-    groups: dict[str, set[str]] = {}
-    for kernel in kernels:
+    groups = {name: {name} for name in cut.entering}
+    for kernel in cut.kernels:
         tied = (kernel.output,) if kernel.op is Op.CONV else (*kernel.inputs, kernel.output)
         merged = set(tied).union(*(groups.get(name, ()) for name in tied))
         groups |= dict.fromkeys(merged, merged)
     return list({id(group): group for group in groups.values()}.values())
 
 
-def _factor(kernel: Kernel) -> float:
-    """From the bound of *kernel* to the next larger ``highest · 2**exponent``, at most 2."""
-    highest = (DType.U8 if kernel.lo >= 0 else DType.S8).highest
-    return math.ldexp(highest / kernel.hi, math.ceil(math.log2(kernel.hi / highest)))
+def _factor(bounds: Range) -> float:
+    """From the step that reaches *bounds* to the next larger power of two, at most 2."""
+    return math.ldexp(1.0 / bounds.step, math.ceil(math.log2(bounds.step)))
 
 
 def _scaled(kernel: Kernel, scales: Mapping[str, float]) -> Kernel:

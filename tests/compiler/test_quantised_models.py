@@ -109,8 +109,8 @@ def test_quantised_operators(nodes: Sequence[onnx.NodeProto]) -> None:
         feeds = {"image": rng.normal(0, 1, (1, 3, 8, 8)).astype(np.float32)}
         wanted, found = run_float(model, feeds)["answer"], run(feeds)["answer"]
         assert found.shape == wanted.shape
-        # The stem is computed by the device and quantised twice: some are a step or two off.
-        assert np.abs(found - wanted).mean() < SCALES["y"]
+        # The device has steps of its own, up to twice as large: some are a step or two off.
+        assert np.abs(found - wanted).mean() < 1.5 * SCALES["y"]
         assert np.ptp(wanted) > 4 * SCALES["y"]
 
 
