@@ -495,9 +495,8 @@ class _Graph:
             for axis, loop in enumerate(layer.loops):
                 step = loop.source if loop.count > 1 else 0
                 turns = np.arange(loop.count, dtype=np.int32) * np.int32(step)
-                places = places + np.expand_dims(
-                    turns, [a for a in range(len(counts)) if a != axis]
-                )
+                others = tuple(other for other in range(len(counts)) if other != axis)
+                places = places + np.expand_dims(turns, others)
             index = self._constant(places.reshape(-1), f"index{self._number}")
             flat = self._reshaped(_name(layer.inputs[0]), (size,))
             return self._gathered(flat, index, counts)
