@@ -220,7 +220,7 @@ def explain(console: Console, port: int, config: Path) -> None:
     lines = [
         "",
         "[bold]Query it yourself[/bold], from another terminal:",
-        f"  {edgectl} score --port {port} --labels {LABELS} {photo}",
+        f"  {edgectl} score --port {port} {photo}",
         "or with any TensorFlow Serving client: PredictionService.Predict, input DT_STRING, on"
         f" 127.0.0.1:{port}.",
         "",
