@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.compiler._graph import Graph, Names, Node, Value
+from edged.compiler._one_dimensional import with_elements_before_views, with_two_dimensions
 from edged.compiler._place import OPERATORS
 
 __all__ = ["fold", "rewrites"]
@@ -41,6 +42,8 @@ def rewrites() -> list[str]:
 def _steps() -> tuple[Callable[[Graph], Graph], ...]:
     return (
         _without_identities,
+        with_two_dimensions,
+        with_elements_before_views,
         _with_plain_gemm,
         _with_padding_in_windows,
         _with_affine_in_weights,

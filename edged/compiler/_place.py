@@ -87,17 +87,18 @@ _FLOAT_WEIGHTS: Final = Limit(
     "Weights and bias are float32.", "its weights are {dtype}, not float32"
 )
 _FLAT_KERNEL: Final = Limit(
-    "The kernel has two dimensions.", "its kernel has {count} dimensions, not 2"
+    "The kernel has one or two dimensions.", "its kernel has {count} dimensions, not 1 or 2"
 )
 _IMAGE: Final = Limit(
-    "The input is an image [1, C, H, W].", "its input has {rank} dimensions, not 4"
+    "The input is an image [1, C, H, W] or a signal [1, C, L].",
+    "its input has {rank} dimensions, not 3 or 4",
 )
 _NATURAL_ORDER: Final = Limit(
     "The input was not reshaped or transposed on the device.",
     "its input was reshaped or transposed on the device",
 )
 _FLAT_WINDOW: Final = Limit(
-    "The window has two dimensions.", "its window has {count} dimensions, not 2"
+    "The window has one or two dimensions.", "its window has {count} dimensions, not 1 or 2"
 )
 _FLAT_ATTRIBUTES: Final = Limit(
     "Strides, dilations and pads are those of a window of two dimensions.",
@@ -146,7 +147,7 @@ _NO_PADDED_CEILING: Final = Limit(
 )
 _CONSTANT_AXES: Final = Limit("Axes are constants.", "its axes are computed")
 _SPATIAL_AXES: Final = Limit(
-    "The mean is over height and width.",
+    "The mean is over all pixels of each channel.",
     "it takes the mean over axes {axes}, not over height and width",
 )
 _SMALL_WINDOW: Final = Limit(
@@ -348,15 +349,20 @@ def _global_pool(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kern
 
 
 def _reduce_mean(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
+    """The mean over all pixels, whichever the layout."""
     if len(operands) != 1:
         raise _CONSTANT_AXES()
     (source,) = operands
+    rank, (height, width, count) = len(source.shape), source.plane
     given = graph.constants.get(node.operand(1), node.attributes.get("axes", ()))
-    axes = sorted(int(axis) % len(source.shape) for axis in np.asarray(given).reshape(-1))
-    channels_first = len(source.shape) == 4 and source.order is None and axes == [2, 3]
-    if not channels_first and not (axes == [1, 2] and source.is_channels_last()):
+    axes = sorted(int(axis) % rank for axis in np.asarray(given).reshape(-1))
+    rest = [axis for axis in range(rank) if axis not in axes]
+    channels = source.indices().transpose(*rest, *axes).reshape(-1, height * width) % count
+    if len(channels) != count or (channels != channels[:, :1]).any():
         raise _SPATIAL_AXES(axes=axes)
-    return _pooled(Op.AVGPOOL, graph, node, source, Window(source.plane[:2]))
+    kernel, _ = _pooled(Op.AVGPOOL, graph, node, source, Window((height, width)))
+    order = channels[:, 0].reshape(graph.shape(node.output))
+    return kernel, make(node.output, kernel.plane, order)
 
 
 def _pooled(
