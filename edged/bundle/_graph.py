@@ -6,7 +6,7 @@ This and its neighbours import onnx and ONNX Runtime: only packing does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -35,6 +35,9 @@ _INTEGER_OPERATORS: Final = frozenset(
     }
 )
 _FINDING: Final = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
+"""Operators that give as many elements as they find."""
+
+_SELECTING: Final = frozenset({"ArgMax", "ArgMin", "NonMaxSuppression", "TopK"})
 _KEEPING: Final = frozenset(
     {
         *("Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze"),
@@ -57,6 +60,8 @@ class Graph:
         model_version: the number that its maker gave it, or 0.
         discrete: outputs that are labels, indices, counts or masks: integers, also where they are
             written as floats.
+        selected: other outputs that depend on which of several values is the largest, such as the
+            coordinates of a key point.
         unsized: outputs whose size may depend on the values, such as the rows of NonMaxSuppression.
     """
 
@@ -67,6 +72,7 @@ class Graph:
     weights: int
     model_version: int
     discrete: frozenset[str] = frozenset()
+    selected: frozenset[str] = frozenset()
     unsized: frozenset[str] = frozenset()
 
     @classmethod
@@ -78,6 +84,7 @@ class Graph:
         """
         model = _parse(content, name)
         constants = {tensor.name for tensor in model.graph.initializer}
+        discrete = frozenset(_discrete(model.graph))
         return cls(
             content=content,
             name=name,
@@ -85,8 +92,9 @@ class Graph:
             outputs=tuple(dict.fromkeys(_tensors(model.graph.output, name))),
             weights=sum(math.prod(t.dims) for t in model.graph.initializer if len(t.dims) > 1),
             model_version=min(max(model.model_version, 0), 999_999_999),
-            discrete=frozenset(_discrete(model.graph)),
-            unsized=frozenset(_unsized(model.graph)),
+            discrete=discrete,
+            selected=frozenset(_behind(model.graph, _SELECTING)) - discrete,
+            unsized=frozenset(_behind(model.graph, _FINDING)),
         )
 
     @property
@@ -188,11 +196,11 @@ def _discrete(graph: Any) -> Iterator[str]:
             yield value.name
 
 
-def _unsized(graph: Any) -> Iterator[str]:
-    """Outputs behind an operator that gives as many elements as it finds."""
+def _behind(graph: Any, kinds: Collection[str]) -> Iterator[str]:
+    """Outputs that depend on an operator of these *kinds*."""
     behind: set[str] = set()
     for node in graph.node:
-        if node.op_type in _FINDING or not behind.isdisjoint(node.input):
+        if node.op_type in kinds or not behind.isdisjoint(node.input):
             behind.update(node.output)
     return (value.name for value in graph.output if value.name in behind)
 

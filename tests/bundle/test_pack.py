@@ -229,6 +229,37 @@ def test_tolerance_follows_the_range_where_outputs_are_no_probabilities(tmp_path
     assert tolerance == pytest.approx(np.ptp(expected) / 4, rel=0.05)
 
 
+def test_coordinates_of_a_maximum_may_move_as_noise_moves_them(tmp_path: Path) -> None:
+    nodes = [
+        onnx.helper.make_node("Flatten", ["image"], ["flat"]),
+        onnx.helper.make_node("ArgMax", ["flat"], ["place"], axis=1),
+        onnx.helper.make_node("Cast", ["place"], ["real"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Mul", ["real", "pixel"], ["where"]),
+    ]
+    image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, [1, 8, 8, 1])
+    where = onnx.helper.make_tensor_value_info("where", onnx.TensorProto.FLOAT, [1, 1])
+    pixel = onnx.numpy_helper.from_array(np.array(1 / 64, np.float32), "pixel")
+    graph = onnx.helper.make_graph(nodes, "place", [image], [where], [pixel])
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    path = tmp_path / "place.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    # Two images that noise leaves alone, and two with two equally bright pixels at either end.
+    clear = np.full((4, 8, 8, 1), 20, np.uint8)
+    clear[0, 1, 1], clear[1, 2, 2] = 255, 255
+    clear[2:, 0, 0] = clear[2:, 7, 7] = 128
+
+    def tolerance(count: int) -> float:
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        np.savez(folder / "samples.npz", image=clear[:count])
+        verified = packed_and_verified(folder, path, calibration=folder / "samples.npz")
+        assert verified.manifest.self_test is not None
+        return verified.manifest.self_test.tolerances[0]
+
+    assert tolerance(2) == pytest.approx(9 / 64 / 4, rel=0.05)
+    assert tolerance(4) > 1.0
+
+
 def test_given_tolerance(model: Path, tmp_path: Path) -> None:
     verified = packed_and_verified(tmp_path, model, tolerance=0.125)
     assert verified.manifest.self_test is not None
