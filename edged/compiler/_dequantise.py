@@ -25,8 +25,13 @@ import numpy.typing as npt
 
 from edged.compiler._graph import Graph, Names, Node, Range
 
-__all__ = ["dequantised"]
+__all__ = ["QUANTISERS", "dequantised"]
 
+QUANTISERS: Final = frozenset({"DequantizeLinear", "QuantizeLinear"})
+"""They have 16-bit types in the domain com.microsoft, where the opset has none for them."""
+
+
+_BYTE: Final = 255
 _PRODUCTS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _INTEGER_PRODUCTS: Final = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 _MOVING: Final = frozenset({
@@ -217,6 +222,10 @@ class _Writer:
             real = self._answer(node.output, steps) or self._names.fresh(f"{node.output}/real")
             self._add(Node("Clip", real, (source, *bounds), (real,), {}))
             self._real[node.output] = real, steps
+        elif steps.highest - steps.lowest > _BYTE:
+            # Finer than the device is: it is enough that the range is known.
+            self._real[node.output] = source, steps
+            self.ranges[source] = wanted
         return True
 
     def _answer(self, quantised: str, steps: _Steps) -> str | None:

@@ -14,7 +14,7 @@ from onnx import checker, helper, numpy_helper, shape_inference
 
 from edged._onnxfile import lower_versions
 from edged._onnxshapes import set_shapes
-from edged.compiler._dequantise import dequantised
+from edged.compiler._dequantise import QUANTISERS, dequantised
 from edged.compiler._dialect import (
     OLDEST_OPSET,
     QUANTISED,
@@ -125,7 +125,7 @@ def _check_nodes(proto: onnx.ModelProto) -> None:
         )
     for node in proto.graph.node:
         place = f"{node.op_type} {abridged(node.name or ''.join(node.output[:1]))!r}"
-        quantised = node.domain == "com.microsoft" and node.op_type in QUANTISED
+        quantised = node.domain == "com.microsoft" and node.op_type in QUANTISED | QUANTISERS
         if node.domain not in ("", "ai.onnx") and not quantised:
             raise ModelError(
                 f"cannot read model: {place} is of domain {node.domain!r};"

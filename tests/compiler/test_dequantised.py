@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from compiler.pipeline import Arrays, Pipeline, make_model, node, run_float
+from compiler.pipeline import DATA, Arrays, Pipeline, make_model, node, run_float
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from edged._onnxruntime import session
 from edged.compiler import CompiledModel, compile_model
+from edged.compiler._import import load_graph
 from edged.npu import DType
 
 Constants = dict[str, npt.NDArray[Any]]
@@ -57,6 +59,7 @@ STATIC = {
     "signed, weights per channel": ("QDQ", "QInt8", True, {}),
     "symmetric": ("QDQ", "QInt8", False, {"ActivationSymmetric": True}),
     "16-bit activations": ("QDQ", "QUInt16", True, {}),
+    "16-bit activations, older opset": ("QDQ", "QUInt16", True, {"UseQDQContribOps": True}),
     "QOperator": ("QOperator", "QUInt8", False, {}),
 }
 
@@ -252,3 +255,63 @@ def test_what_is_read_by_something_else_is_still_quantised_dynamically() -> None
     feeds = {"image": images(1, seed=4)[:, :, :8, :8]}
     wanted, found = run_float(model, feeds)["answer"], run(feeds)["answer"]
     assert np.abs(found - wanted).max() < 0.03 * np.ptp(wanted)
+
+
+QUANTISED = DATA / "quantised"
+
+
+def photographs(size: int) -> list[npt.NDArray[np.uint8]]:
+    """Those of the test data, [1, size, size, 3]."""
+    paths = [*sorted((DATA / "images").glob("*.jpg")), *sorted(QUANTISED.glob("*.png"))]
+    pixels = []
+    for path in paths:
+        with Image.open(path) as image:
+            small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        pixels.append(np.asarray(small)[None])
+    return pixels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("calibrated", [False, True], ids=["ranges alone", "with samples"])
+def test_birds(calibrated: bool) -> None:
+    """A model trained with quantisation: against its float form, and the file as it is written."""
+    content = (QUANTISED / "mobilenet_v2_birds_qdq.onnx").read_bytes()
+    float_form = load_graph(content)
+    (name,) = float_form.inputs
+    pictures = photographs(224)
+    samples = {name: np.concatenate(pictures)} if calibrated else None
+    compiled = compile_model(content, calibration=samples)
+    assert compiled.report.host_macs == 0
+    assert not any(row.op == "QuantizeLinear" for row in compiled.report.host)
+    run = Pipeline(compiled, fast=True)
+    models = {"float": float_form.onnx(float_form.outputs), "as written": content}
+    for model in models.values():
+        off = []
+        for picture in pictures:
+            wanted = run_float(model, {name: picture})["prediction"][0]
+            found = run({name: picture})["prediction"][0]
+            off.append(abs(float(found[wanted.argmax()] - wanted.max())))
+            # Where the model is sure, the class is the same.
+            assert wanted.max() < 0.4 or found.argmax() == wanted.argmax()
+        assert np.mean(off) < 0.03 and max(off) < 0.12, off
+
+
+@pytest.mark.slow
+def test_movenet() -> None:
+    """Key points that the float form is sure of, where there is a person to be seen."""
+    content = (QUANTISED / "movenet_lightning_qdq.onnx").read_bytes()
+    float_form = load_graph(content)
+    (name,), (answer,) = float_form.inputs, float_form.outputs
+    compiled = compile_model(content)
+    report = compiled.report
+    assert report.macs > 0.8 * (report.macs + report.host_macs)
+    assert not any(row.op == "QuantizeLinear" for row in report.host)
+    with Image.open(QUANTISED / "squat.png") as image:
+        small = image.convert("RGB").resize((192, 192), Image.Resampling.BILINEAR)
+    feeds = {name: np.asarray(small)[None]}
+    wanted = run_float(float_form.onnx(float_form.outputs), feeds)[answer][0, 0]
+    found = Pipeline(compiled, fast=True)(feeds)[answer][0, 0]
+    sure = wanted[:, 2] > 0.3
+    assert sure.sum() > 10
+    off = np.abs(found - wanted)[sure, :2].max(axis=1)
+    assert (off < 0.01).mean() > 0.8 and off.max() < 0.03, off
