@@ -207,18 +207,13 @@ class _Writer:
         source, wanted = node.inputs[0], steps.range
         found = self._known(source) or Range(-np.inf, np.inf)
         # A step beyond the range is as good as within it: rounding moves values by half a step.
-        ends = (
-            (wanted.lo, found.lo < wanted.lo - steps.scale),
-            (wanted.hi, found.hi > wanted.hi + steps.scale),
-        )
-        if not any(beyond for _, beyond in ends):
+        if wanted.lo - steps.scale <= found.lo and found.hi <= wanted.hi + steps.scale:
             self._real[node.output] = source, steps
         elif source in self.behind:
-            bounds = tuple(
-                self._constant(f"{node.output}/{at}", end) if beyond else ""
-                for at, (end, beyond) in zip(("lo", "hi"), ends, strict=True)
-            )
-            bounds = bounds if bounds[1] else bounds[:1]
+            bounds = [
+                self._constant(f"{node.output}/{end}", value)
+                for end, value in (("lo", wanted.lo), ("hi", wanted.hi))
+            ]
             real = self._answer(node.output, steps) or self._names.fresh(f"{node.output}/real")
             self._add(Node("Clip", real, (source, *bounds), (real,), {}))
             self._real[node.output] = real, steps

@@ -115,7 +115,7 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
             best_exponent(many, dtype.highest),
         ]
         within = [bounded[member] for member in tied[name] if member in bounded]
-        if len(within) == len(tied[name]):
+        if within and len(within) == len(tied[name]):
             exponents = [max(within)]
         exponent = max((e for e in exponents if e is not None), default=otherwise)
         low, high = _EXPONENTS
