@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx.external_data_helper import uses_external_data
 
+from edged._madeup import Step, Wanted, hints, made_up, to_scale
 from edged._onnxfile import lower_versions, with_lower_versions
 from edged._onnxruntime import session
 from edged._onnxshapes import with_shapes
@@ -34,6 +35,8 @@ _INTEGER_OPERATORS: Final = frozenset(
         *("NonMaxSuppression", "NonZero", "Not", "OneHot", "Or", "Xor"),
     }
 )
+_WEIGHTED: Final = frozenset({"Conv", "Gemm", "MatMul"})
+_SMALL: Final = 4096
 _FINDING: Final = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
 """Operators that give as many elements as they find."""
 
@@ -130,6 +133,31 @@ class Graph:
             ),
         )
 
+    def made_up(self, count: int, seed: int) -> dict[str, npt.NDArray[Any]]:
+        """*count* inputs such as the compiler makes up, from *seed*, input name → [count, …].
+
+        Raises:
+            ModelError: a dimension but the batch is open, or ONNX Runtime does not run the model.
+        """
+        inputs = [Wanted(t.name, np.dtype(str(t.dtype)), _one(t, self.name)) for t in self.inputs]
+        model = onnx.load_model_from_string(self.content)
+        lower_versions(model, self.name)
+        constants = _small_constants(model.graph)
+        shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+        shapes |= {name: array.shape for name, array in constants.items()}
+        steps = [
+            Step(
+                node.op_type,
+                tuple(node.input),
+                tuple(node.output),
+                {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute},
+            )
+            for node in model.graph.node
+        ]
+        told = hints(inputs, steps, constants, shapes)
+        samples = made_up(inputs, told, count, np.random.default_rng(seed))
+        return to_scale(samples, told, _first_layer(model, steps, constants, shapes, self.name))
+
     def float_model(self) -> Callable[[Tensors], dict[str, npt.NDArray[Any]]]:
         """A function from one sample of each input, [1, …], to the outputs, in float.
 
@@ -183,6 +211,72 @@ def _parse(content: bytes, name: str) -> Any:
         f"cannot read {name}: its weights are in another file ({outside[0]!r} is); save it again "
         "with all in one: onnx.save(onnx.load(PATH), NEW_PATH)"
     )
+
+
+def _one(tensor: TensorDecl, model: str) -> tuple[int, ...]:
+    """The shape of one sample."""
+    sizes = [size for size in tensor.shape[1:] if size is not None]
+    if tensor.shape[:1] not in ((None,), (1,)) or len(sizes) < len(tensor.shape) - 1:
+        raise ModelError(
+            f"cannot make a self-test for {model}: input {tensor.name!r} has the shape "
+            f"{list(tensor.shape)}; wanted a batch of 1 or open, and either all other dimensions "
+            "or calibration samples that give them"
+        )
+    return (1, *sizes)
+
+
+def _small_constants(graph: Any) -> dict[str, npt.NDArray[Any]]:
+    """Initializers and Constant nodes of few elements."""
+    tensors = {t.name: t for t in graph.initializer if math.prod(t.dims) <= _SMALL}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value":
+                tensors[node.output[0]] = attribute.t
+    return {name: onnx.numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
+
+
+def _first_layer(
+    model: Any, steps: Sequence[Step], constants: Tensors, shapes: Mapping[str, Any], name: str
+) -> Callable[[Tensors], npt.NDArray[Any] | None]:
+    """What the first layer with weights gives on one sample, a bias or batch norm included."""
+    readers: dict[str, list[Step]] = {}
+    for step in steps:
+        for source in step.inputs:
+            readers.setdefault(source, []).append(step)
+    weighted = (s for s in steps if s.op in _WEIGHTED and len(s.inputs) > 1)
+    first = next((s for s in weighted if s.inputs[1] in shapes), None)
+    if first is None:
+        return lambda _sample: None
+    while len(behind := readers.get(first.outputs[0], [])) == 1 and (
+        behind[0].op == "BatchNormalization"
+        or (behind[0].op == "Add" and any(source in constants for source in behind[0].inputs))
+    ):
+        (first,) = behind
+    needed, kept = {first.outputs[0]}, []
+    for node in reversed(model.graph.node):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    part = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    part.graph.name = "first"
+    part.graph.node.extend(reversed(kept))
+    part.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
+    part.graph.input.extend(v for v in model.graph.input if v.name in needed)
+    part.graph.output.add().name = first.outputs[0]
+    read = {value.name for value in part.graph.input} - {t.name for t in part.graph.initializer}
+    try:
+        running = session(part.SerializeToString())
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise ModelError(f"cannot run {name}: ONNX Runtime refuses it ({_line(error)})") from error
+
+    def run(sample: Tensors) -> npt.NDArray[Any] | None:
+        try:
+            (result,) = running.run(None, {n: a for n, a in sample.items() if n in read})
+        except Exception as error:  # as above
+            raise ModelError(f"cannot run {name} on a sample: {_line(error)}") from error
+        return np.asarray(result)
+
+    return run
 
 
 def _discrete(graph: Any) -> Iterator[str]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.bundle._graph import Graph, Tensors
-from edged.bundle._manifest import SelfTest, TensorDecl
+from edged.bundle._manifest import SelfTest
 from edged.errors import ModelError
 
 __all__ = ["INPUT_PREFIX", "OUTPUT_PREFIX", "make_self_test"]
@@ -59,7 +59,8 @@ def make_self_test(
     Raises:
         ModelError: the float model does not run, or a dimension is open and there are no samples.
     """
-    candidates = _noise(graph) if samples is None else samples
+    count = _CANDIDATES if graph.discrete | graph.selected else _SAMPLES
+    candidates = graph.made_up(count, _SEED) if samples is None else samples
     run = graph.float_model()
     count = len(next(iter(candidates.values())))
     results = [run({name: a[i : i + 1] for name, a in candidates.items()}) for i in range(count)]
@@ -179,32 +180,6 @@ def _share(expected: npt.NDArray[Any], steady: npt.NDArray[np.float64]) -> float
     unsteady = 1.0 - float(steady.mean())
     share = min(_SHARE + 2.0 * unsteady, max(0.5 * chance, unsteady))
     return float(f"{max(share, _SMALLEST_TOLERANCE):.3g}")
-
-
-def _noise(graph: Graph) -> dict[str, npt.NDArray[Any]]:
-    rng = np.random.default_rng(_SEED)
-    return {
-        tensor.name: _noise_for(tensor, rng, graph.name, bool(graph.discrete | graph.selected))
-        for tensor in graph.inputs
-    }
-
-
-def _noise_for(
-    tensor: TensorDecl, rng: np.random.Generator, model: str, undecided: bool
-) -> npt.NDArray[Any]:
-    dimensions = tensor.shape[1:]
-    if not tensor.shape or tensor.shape[0] not in (None, 1) or None in dimensions:
-        raise ModelError(
-            f"cannot make a self-test for {model}: input {tensor.name!r} has the shape "
-            f"{list(tensor.shape)}; wanted a batch of 1 or open, and either all other dimensions "
-            "or calibration samples that give them"
-        )
-    shape = (_CANDIDATES if undecided else _SAMPLES, *(d for d in dimensions if d is not None))
-    dtype = np.dtype(str(tensor.dtype))
-    if dtype.kind == "f":
-        return rng.standard_normal(shape).astype(dtype)
-    high = 2 if dtype.kind == "b" else min(np.iinfo(dtype).max, 255) + 1
-    return rng.integers(0, high, shape).astype(dtype)
 
 
 def _most_decided(outputs: Tensors, steady: Tensors, moved: Tensors, count: int) -> list[int]:

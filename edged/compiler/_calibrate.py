@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from edged._madeup import Hint, Step, Wanted, hints, made_up, to_scale
 from edged.compiler._graph import Graph, abridged
 from edged.compiler._partition import Partition
 from edged.compiler._round import Correlations
@@ -38,7 +39,7 @@ _SYNTHETIC_SAMPLES: Final = 16
 _FEW: Final = 8
 _MANY: Final = 16
 _SEED: Final = 0x6564676564
-_MAX_SCALE: Final = 256.0
+_SMALL: Final = 4096
 _BINS: Final = 4096
 _FINER: Final = 5
 _RARE: Final = 3.75
@@ -217,13 +218,6 @@ class Calibration:
     correlations: Mapping[str, Correlations]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Input:
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-
-
 def checked_samples(graph: Graph, given: Samples) -> Samples:
     """*given* after it is found to fit the model's inputs, thinned out evenly if there is much.
 
@@ -270,97 +264,41 @@ def supplemented(graph: Graph, samples: Samples) -> Samples:
     if missing <= 0 or any(len(i.shape) != 4 or i.dtype.itemsize > 1 for i in inputs):
         return samples
     rng = np.random.default_rng(_SEED)
-    return {
-        i.name: np.concatenate(
-            [samples[i.name], *(_synthetic(rng, i)[np.newaxis] for _ in range(missing))]
-        )
-        for i in inputs
-    }
+    more = made_up(inputs, {}, missing, rng)
+    return {i.name: np.concatenate([samples[i.name], more[i.name]]) for i in inputs}
 
 
 def synthetic_samples(graph: Graph, techniques: Techniques) -> Samples:
     """Stand-ins where there are no calibration data: seeded, the same every time.
 
-    Images are made of smooth noise at several scales, as photographs are, rather than of white
-    noise, which the first layers would average away. 8-bit integers span their whole range; floats
-    are normally distributed, with a standard deviation of 1, or more where the first layer would
-    make next to nothing of that. Other integers are zero.
-
     Raises:
         ModelError: the float model cannot be run.
     """
-    rng = np.random.default_rng(_SEED)
-    samples = {
-        i.name: np.stack([_synthetic(rng, i) for _ in range(_SYNTHETIC_SAMPLES)])
-        for i in _inputs(graph)
-    }
-    if not techniques.scaled_input:
-        return samples
-    factor = np.float32(_expected_scale(graph, samples))
-    return {
-        name: array * factor if array.dtype == np.float32 else array
-        for name, array in samples.items()
-    }
+    inputs = _inputs(graph)
+    told = hints(
+        inputs,
+        [Step(node.op, node.inputs, node.outputs, node.attributes) for node in graph.nodes],
+        {name: array for name, array in graph.constants.items() if array.size <= _SMALL},
+        {name: array.shape for name, array in graph.constants.items()},
+    )
+    told = told if techniques.scaled_input else {n: Hint(rows=h.rows) for n, h in told.items()}
+    samples = made_up(inputs, told, _SYNTHETIC_SAMPLES, np.random.default_rng(_SEED))
+    return to_scale(samples, told, _first_layer(graph)) if techniques.scaled_input else samples
 
 
-def _expected_scale(graph: Graph, samples: Samples) -> float:
-    """By how much more inputs vary, going by the first layer, than *samples* do; at least 1.
-
-    Most networks were trained with batch norm, which is folded into the weights: what comes out of
-    a convolution, before its bounds, has a standard deviation around 1 whatever the scale of the
-    inputs.
+def _first_layer(graph: Graph) -> Callable[[Samples], npt.NDArray[Any] | None]:
+    """What the first layer with weights gives on one sample.
 
     Raises:
         ModelError: the float model cannot be run.
     """
     first = next((node for node in graph.nodes if node.op in ("Conv", "Gemm")), None)
     if first is None or not graph.values[first.output].placeable:
-        return 1.0
+        return lambda _sample: None
     large = graph.large()
     model = graph.onnx([first.output], large)
     session = FloatSession(model, "run the first layer of the float model")
-    results = [
-        session.run({**{name: a[index : index + 1] for name, a in samples.items()}, **large})[0]
-        for index in range(len(next(iter(samples.values()))))
-    ]
-    found = np.concatenate(results)
-    spread = np.median(found.std(axis=(0, *range(2, found.ndim)), dtype=np.float64))
-    if not np.isfinite(spread) or spread <= 0:
-        return 1.0
-    return float(np.clip(1.0 / spread, 1.0, _MAX_SCALE))
-
-
-def _synthetic(rng: np.random.Generator, wanted: _Input) -> npt.NDArray[Any]:
-    shape = wanted.shape[1:]
-    field = rng.standard_normal(shape)
-    if len(shape) == 3:
-        # The two larger dimensions are the picture, whichever the layout.
-        spatial = sorted(range(3), key=lambda axis: -shape[axis])[:2]
-        for coarse in (2, 4, 8, 16, 32):
-            small = [min(coarse, n) if axis in spatial else n for axis, n in enumerate(shape)]
-            patch = rng.standard_normal(small) * 2.0
-            for axis in spatial:
-                patch = _stretched(patch, axis, shape[axis])
-            field = field + patch
-    field = (field - field.mean()) / (field.std() + 1e-9)
-    if wanted.dtype.kind == "f":
-        return np.asarray(field, wanted.dtype)
-    if wanted.dtype.itemsize > 1 or wanted.dtype.kind not in "iu":
-        return np.zeros(shape, wanted.dtype)
-    limits = np.iinfo(wanted.dtype)
-    middle = (limits.min + limits.max + 1) / 2
-    pixels = np.clip(np.rint(middle + 64.0 * field), limits.min, limits.max)
-    return np.asarray(pixels, wanted.dtype)
-
-
-def _stretched(patch: npt.NDArray[np.float64], axis: int, size: int) -> npt.NDArray[np.float64]:
-    """*patch* interpolated linearly to *size* along *axis*."""
-    places = np.linspace(0.0, patch.shape[axis] - 1, size)
-    low = np.floor(places).astype(np.int64)
-    high = np.minimum(low + 1, patch.shape[axis] - 1)
-    part = (places - low).reshape([-1 if a == axis else 1 for a in range(patch.ndim)])
-    between = patch.take(low, axis) * (1.0 - part) + patch.take(high, axis) * part
-    return np.asarray(between, np.float64)
+    return lambda sample: session.run({**sample, **large})[0]
 
 
 def calibrate(
@@ -370,13 +308,13 @@ def calibrate(
     techniques: Techniques,
     progress: Callable[[float], None],
     *,
-    made_up: bool,
+    invented: bool,
 ) -> Calibration:
     """Run the float model on *samples* and keep what the values of the device's tensors were.
 
     Args:
         progress: called with a fraction after each sample.
-        made_up: the samples are no user's.
+        invented: the samples are no user's.
 
     Raises:
         ModelError: the float model cannot be run, or gives values that are not finite.
@@ -413,15 +351,15 @@ def calibrate(
     return Calibration(
         statistics,
         channels,
-        not made_up and count >= _MANY,
+        not invented and count >= _MANY,
         {c.kernel.output: c for c in correlations},
     )
 
 
-def _inputs(graph: Graph) -> list[_Input]:
+def _inputs(graph: Graph) -> list[Wanted]:
     result = []
     for name in graph.inputs:
         dtype = graph.values[name].dtype
         assert dtype is not None  # The checker has refused inputs without a type.
-        result.append(_Input(name, dtype, graph.shape(name)))
+        result.append(Wanted(name, dtype, graph.shape(name)))
     return result

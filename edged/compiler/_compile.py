@@ -118,7 +118,7 @@ def compile_model(
         supplemented(graph, samples) if techniques.supplemented else samples,
         techniques,
         lambda part: progress(0.15 + 0.65 * part, "calibrating"),
-        made_up=calibration is None,
+        invented=calibration is None,
     )
     progress(0.8, "quantising")
     quantised = quantise(cut, seen, techniques)
