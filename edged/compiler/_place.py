@@ -357,8 +357,9 @@ def _reduce_mean(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kern
     given = graph.constants.get(node.operand(1), node.attributes.get("axes", ()))
     axes = sorted(int(axis) % rank for axis in np.asarray(given).reshape(-1))
     rest = [axis for axis in range(rank) if axis not in axes]
-    channels = source.indices().transpose(*rest, *axes).reshape(-1, height * width) % count
-    if len(channels) != count or (channels != channels[:, :1]).any():
+    averaged = math.prod(source.shape[axis] for axis in axes)
+    channels = source.indices().transpose(*rest, *axes).reshape(-1, averaged) % count
+    if averaged != height * width or (channels != channels[:, :1]).any():
         raise _SPATIAL_AXES(axes=axes)
     kernel, _ = _pooled(Op.AVGPOOL, graph, node, source, Window((height, width)))
     order = channels[:, 0].reshape(graph.shape(node.output))

@@ -198,3 +198,14 @@ def test_features_of_one_dimension_end_the_device_s_part() -> None:
     onnx.helper.set_model_props(model, {"edged.features": "c"})
     compiled = agrees(model.SerializeToString(), signals())
     assert [row.name for row in compiled.report.layers] == ["Conv_c"]
+
+
+def test_a_mean_over_a_part_of_the_pixels_is_not_taken_for_one_over_all() -> None:
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("ReduceMean", "c", "m", axes=[3], keepdims=0),
+        node("ReduceMean", "m", "y", axes=[2], keepdims=0),
+    ]
+    model = make_model(nodes, {"x": ["N", C, 6, 6]}, ["y"], {"w": weights(1, 8, C, 3, 3)})
+    compiled = agrees(model, signals(shape=(C, 6, 6)))
+    assert on_host(compiled) == {"ReduceMean"}
