@@ -5,6 +5,8 @@ BIN := .venv/bin
 THIS_RELEASE := $(shell . /etc/os-release; [ "$$ID" = debian ] && echo "$$VERSION_ID")
 RELEASE ?= $(or $(THIS_RELEASE),12)
 INSTALLED := .venv/installed
+# Half of a test's time is waiting for other processes: two at a time for each processor.
+WORKERS ?= $(shell expr 2 \* $$(nproc))
 OLDEST := build/oldest
 
 # Compiled modules go where everything else goes that is made here.
@@ -20,7 +22,7 @@ demo: $(INSTALLED) ## see it work: a model into the drop folder, photographs ove
 	@$(BIN)/python packaging/demo.py
 
 test: lint ## everything that has to pass: lint and the tests
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 test-loaded: $(INSTALLED) ## the same beside two processes that keep the machine busy: tests hold when it is slow
 	$(BIN)/python packaging/busy.py 2 $(MAKE) test

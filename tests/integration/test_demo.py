@@ -55,8 +55,8 @@ def test_scores(tmp_path: Path) -> None:
     assert left_running(tmp_path) == []
 
 
-def test_each_command_that_it_prints_can_be_run(tmp_path: Path) -> None:
-    """Started from a terminal, the demo keeps edged running and prints commands, in order."""
+def test_commands(tmp_path: Path) -> None:
+    """Started from a terminal, the demo keeps edged running; each command that it prints works."""
     ours, terminal = pty.openpty()
     demo = start(tmp_path, stdin=terminal)
     try:

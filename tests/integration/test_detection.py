@@ -251,7 +251,7 @@ def test_edgectl_prints_and_draws_boxes(serving: Appliance, bundle: Path, tmp_pa
     done = score(serving, *sorted(tmp_path.glob("*e.png")), "--draw", folder, "--json")
     (found,) = json.loads(done.stdout)
     assert (folder / "one.png").exists()
-    assert found["detections"][0]["class"] == DOG and found["detections"][0]["label"] is None
+    assert found["detections"][0]["class"] == DOG and found["detections"][0]["label"] == "dog"
     assert len(found["detections"][0]["box"]) == 4
 
 

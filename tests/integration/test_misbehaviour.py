@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from integration.appliance import DATA, Appliance, eventually, keywords
 from patience import PATIENCE
+from PIL import Image
 
 from edged import wire
 
@@ -69,7 +71,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory, mobilenet: Path) -> Iterat
     """MobileNetV2, in containers that may be lost as often as a test likes."""
     appliance = Appliance(tmp_path_factory.mktemp("m"))
     with appliance.config.open("a") as config:
-        config.write(f"[container]\ncall_seconds = {CALL_SECONDS}\nmemory_bytes = {160 << 20}\n")
+        config.write(f"[container]\ncall_seconds = {CALL_SECONDS}\nmemory_bytes = {176 << 20}\n")
         config.write("[slot]\nfailures = 100\n")
     try:
         appliance.start_emulator()
@@ -184,8 +186,11 @@ def test_memory_over_the_limit_costs_the_call_alone(serving: Appliance) -> None:
 
 def test_a_batch_that_takes_too_long_costs_the_call_alone(serving: Appliance) -> None:
     holder = worker_of(serving)
+    # Large ones with nothing on them: few bytes to send, and long to decode on any machine.
+    large = io.BytesIO()
+    Image.new("RGB", (1200, 900)).save(large, "JPEG")
     with pytest.raises(grpc.RpcError) as caught:
-        serving.score_images(*[PHOTO] * 256)
+        serving.score_images(*[large.getvalue()] * 256)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "of 256 samples" in (caught.value.details() or "")
     assert serving.score_images(PHOTO).shape == (1, 1001)
