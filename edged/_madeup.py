@@ -36,6 +36,7 @@ _LARGE_BIAS: Final = 1.0
 _SEVERAL: Final = 8
 """A mean always explains the bias of a single channel, and says something where it does of many."""
 
+_WIDEST: Final = 2.0
 _MASK: Final = "mask"
 _SAME: Final = frozenset(
     {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
@@ -255,15 +256,17 @@ def _sample(rng: np.random.Generator, wanted: Wanted, hint: Hint) -> npt.NDArray
 def _field(rng: np.random.Generator, shape: tuple[int, ...]) -> _Float:
     """Noise of mean 0 and deviation 1; smooth, and rough, where it can be a picture."""
     field = rng.standard_normal(shape)
-    if len(shape) == 3:
-        # The two larger dimensions are the picture, whichever the layout.
-        spatial = sorted(range(3), key=lambda axis: -shape[axis])[:2]
-        for coarse in (2, 4, 8, 16, 32):
-            small = [min(coarse, n) if axis in spatial else n for axis, n in enumerate(shape)]
-            patch = rng.standard_normal(small) * 2.0
-            for axis in spatial:
-                patch = _stretched(patch, axis, shape[axis])
-            field = field + patch
+    if len(shape) != 3:
+        # Of rows nothing is known but this, and few numbers do not show how far others go.
+        return field * rng.uniform(0.5, _WIDEST)
+    # The two larger dimensions are the picture, whichever the layout.
+    spatial = sorted(range(3), key=lambda axis: -shape[axis])[:2]
+    for coarse in (2, 4, 8, 16, 32):
+        small = [min(coarse, n) if axis in spatial else n for axis, n in enumerate(shape)]
+        patch = rng.standard_normal(small) * 2.0
+        for axis in spatial:
+            patch = _stretched(patch, axis, shape[axis])
+        field = field + patch
     return np.asarray((field - field.mean()) / (field.std() + 1e-9))
 
 

@@ -29,6 +29,9 @@ OUTPUT_PREFIX: Final = "out:"
 _SAMPLES: Final = 4
 _CANDIDATES: Final = 8
 _NOISE: Final = 0.02
+_DRIFT: Final = 0.05
+"""Of a whole sample, which no mean over it takes away."""
+
 _NOISE_MARGIN: Final = 2.0
 _SHARE: Final = 0.25
 _SEED: Final = 20
@@ -161,7 +164,10 @@ def _noisy(array: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any
     """Floats and bytes with some noise; wider integers are counts and indices, and stay."""
     if array.dtype.kind not in "iuf" or (array.dtype.kind != "f" and array.dtype.itemsize > 1):
         return array
-    noisy = array + rng.standard_normal(array.shape) * (array.std() * _NOISE)
+    noise = _NOISE * rng.standard_normal(array.shape)
+    each = (len(array), *(1,) * (array.ndim - 1))
+    gain, level = (_DRIFT * rng.standard_normal(each) for _ in range(2))
+    noisy = array * (1.0 + gain) + (noise + level) * array.std()
     if array.dtype.kind != "f":
         limits = np.iinfo(array.dtype)
         noisy = np.clip(np.rint(noisy), limits.min, limits.max)

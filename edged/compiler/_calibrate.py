@@ -208,7 +208,7 @@ class Calibration:
     Attributes:
         statistics: of each tensor of the device, as scaled there.
         channels: of each tensor that leaves the device.
-        many: whether there were enough samples of the user's own to trust a mean.
+        many: whether there are enough samples of the user's own to trust a mean.
         correlations: of the inputs of convolutions whose weights are rounded by them, by output.
     """
 
