@@ -144,9 +144,15 @@ def pack(console: Console, folder: Path) -> Path:
     command = [sys.executable, "-m", "edged.cli", "pack", str(MODEL), "--name", "mobilenet-v2"]
     command += ["--version", "1.0.0", "--labels", str(LABELS), "--preprocess", "stretch"]
     command += ["--calibration", str(DATA / "images"), "-o", str(bundle)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DemoError(f"edgectl pack failed: {done.stderr.strip()}")
+    packer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        _, errors = packer.communicate()
+    finally:
+        # Interrupted, subprocess.run would kill it and not wait until it is gone.
+        packer.kill()
+        packer.wait()
+    if packer.returncode:
+        raise DemoError(f"edgectl pack failed: {errors.strip()}")
     size = bundle.stat().st_size / 1e6
     console.print(f"[bold]2.[/bold] edgectl pack made {bundle.name}, {size:.1f} MB.")
     return bundle
