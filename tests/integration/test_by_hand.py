@@ -38,7 +38,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict[str
     return tmp_path, environment
 
 
-def test_the_commands_of_readme_serve_a_model(home: tuple[Path, dict[str, str]], kws: Path) -> None:
+def test_serves(home: tuple[Path, dict[str, str]], kws: Path) -> None:
     if not (words := alone_on_the_network()):
         pytest.skip("no network namespace can be made here: the default ports may be taken")
     assert COMMANDS is not None

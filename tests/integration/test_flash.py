@@ -117,4 +117,4 @@ def test_a_card_is_flashed_and_a_power_cut_meanwhile_survived(
     assert done.returncode == 0, done.stderr
     assert "it runs" in done.stdout
     eventually(lambda: answers(flashed), "an answer by the role that was flashed again")
-    assert report(flashed)["state"] in ("READY", "RUNNING")
+    eventually(lambda: report(flashed)["state"] in ("READY", "RUNNING"), "the next look at it")

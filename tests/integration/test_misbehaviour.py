@@ -188,7 +188,7 @@ def test_a_batch_that_takes_too_long_costs_the_call_alone(serving: Appliance) ->
     holder = worker_of(serving)
     # Large ones with nothing on them: few bytes to send, and long to decode on any machine.
     large = io.BytesIO()
-    Image.new("RGB", (1200, 900)).save(large, "JPEG")
+    Image.new("RGB", (640, 480)).save(large, "JPEG")
     with pytest.raises(grpc.RpcError) as caught:
         serving.score_images(*[large.getvalue()] * 256)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
