@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.compiler._calibrate import Channels, unseen
-from edged.compiler._place import Kernel
+from edged.compiler._kernel import Kernel
 from edged.npu import Op
 
 __all__ = ["Columns", "columns_of", "in_columns", "suits"]

@@ -11,8 +11,8 @@ import numpy as np
 
 from edged.compiler._allocate import Lifetime, allocate
 from edged.compiler._graph import Names
+from edged.compiler._kernel import Kernel
 from edged.compiler._partition import Partition
-from edged.compiler._place import Kernel
 from edged.compiler._quantise import MAX_LEFT, Format, Quantised
 from edged.npu import ACCUMULATOR_BOUND, Array, Layer, Op, ProgramImage, Tensor, weights_bytes
 

@@ -18,9 +18,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from edged.compiler._graph import Graph, Node, Range, abridged
+from edged.compiler._kernel import Kernel, NotOnDevice
 from edged.compiler._layout import Layout, entering
 from edged.compiler._macs import macs
-from edged.compiler._place import FLOAT_INPUT, OPERATORS, VIEWS, Kernel, NotOnDevice, place, view
+from edged.compiler._place import FLOAT_INPUT, OPERATORS, VIEWS, place, view
 from edged.errors import ModelError
 from edged.npu import Op
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from types import CodeType, FunctionType
+from dataclasses import replace
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from edged.compiler._graph import Graph, Node
+from edged.compiler._kernel import Kernel, Limit, NotOnDevice, Window
 from edged.compiler._layout import Layout, Shape3, make
 from edged.npu import ACCUMULATOR_BOUND, Op
 
@@ -19,10 +21,6 @@ __all__ = [
     "FLOAT_INPUT",
     "OPERATORS",
     "VIEWS",
-    "Kernel",
-    "Limit",
-    "NotOnDevice",
-    "Window",
     "common_limits",
     "groups",
     "limits",
@@ -33,28 +31,6 @@ __all__ = [
 VIEWS: Final = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _MAX_PLANE: Final = 1 << 26
 _MAX_WINDOW: Final = 1 << 15
-
-
-class NotOnDevice(Exception):  # noqa: N818  (an answer, not an error: the host takes the operator)
-    """Why an operator stays on the host."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A condition for an operator to run on the device: docs/operators.md lists them.
-
-    Attributes:
-        wanted: the condition, in a sentence.
-        refusal: what is said where it is not met, behind the operator's name; {words} in braces are
-            filled in by whoever raises it.
-    """
-
-    wanted: str
-    refusal: str
-
-    def __call__(self, **found: object) -> NotOnDevice:
-        """The answer to raise."""
-        return NotOnDevice(self.refusal.format(**found))
 
 
 FLOAT_INPUT: Final = Limit(
@@ -163,56 +139,6 @@ _CHANNEL_AXIS: Final = Limit(
     "it joins along axis {axis}, not along channels",
 )
 _SAME_RANK: Final = Limit("All have the same rank.", "it joins tensors of different ranks")
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Geometry of a convolution or pool; pairs are (vertical, horizontal)."""
-
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    pad: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilation: tuple[int, int] = (1, 1)
-
-    def over(self, height: int, width: int) -> tuple[int, int]:
-        """The size of what comes out of *height* × *width*."""
-        top, left, bottom, right = self.pad
-        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
-        return (
-            (height + top + bottom - reach[0]) // self.stride[0] + 1,
-            (width + left + right - reach[1]) // self.stride[1] + 1,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Kernel:
-    """A layer of the device before its numbers are integers.
-
-    Attributes:
-        inputs, output: names of float values; each is one device tensor.
-        plane: (H, W, C) of the output.
-        weights: CONV: float [C_out, kh, kw, C_in / groups].
-        bias: CONV: float [C_out].
-        lo, hi: bounds of the result: ReLU and ReLU6 are made of these.
-    """
-
-    op: Op
-    name: str
-    inputs: tuple[str, ...]
-    output: str
-    plane: Shape3
-    window: Window = Window()
-    groups: int = 1
-    weights: npt.NDArray[np.float32] | None = None
-    bias: npt.NDArray[np.float32] | None = None
-    lo: float = -math.inf
-    hi: float = math.inf
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one run."""
-        h, w, _ = self.plane
-        return 0 if self.weights is None else h * w * int(self.weights.size)
 
 
 def place(graph: Graph, node: Node, operands: Sequence[Layout]) -> tuple[Kernel, Layout]:
@@ -425,7 +351,7 @@ def limits(op: str) -> tuple[Limit, ...]:
     """Every limit that the rule of *op* can answer with, found in the rule's own code."""
     rule: Callable[..., object] = view if op in VIEWS else _RULES[op]
     found: dict[Limit, None] = {}
-    _collect(rule.__code__, found, set())
+    _collect(rule.__code__, sys.modules[rule.__module__], found, set())
     return tuple(found)
 
 
@@ -434,20 +360,22 @@ def common_limits() -> tuple[Limit, ...]:
     return (FLOAT_INPUT, _FLOAT_OUTPUT, _SMALL_ENOUGH)
 
 
-def _collect(code: CodeType, found: dict[Limit, None], seen: set[CodeType]) -> None:
-    """Follow the names in *code* through this module, and what is nested in it."""
+def _collect(
+    code: CodeType, module: ModuleType, found: dict[Limit, None], seen: set[CodeType]
+) -> None:
+    """Follow the names in *code*, which is *module*'s, through the rules' modules."""
     if code in seen:
         return
     seen.add(code)
     for name in code.co_names:
-        value = globals().get(name)
+        value = vars(module).get(name)
         if isinstance(value, Limit):
             found[value] = None
-        elif isinstance(value, FunctionType) and value.__module__ == __name__:
-            _collect(value.__code__, found, seen)
+        elif isinstance(value, FunctionType) and value.__module__.startswith(__name__):
+            _collect(value.__code__, sys.modules[value.__module__], found, seen)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            _collect(constant, found, seen)
+            _collect(constant, module, found, seen)
 
 
 def _image(operands: list[Layout]) -> Layout:

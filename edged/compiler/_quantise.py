@@ -18,8 +18,8 @@ import numpy.typing as npt
 from edged.compiler._calibrate import Calibration, Statistics, best_exponent, covering_exponent
 from edged.compiler._columns import Columns, columns_of, in_columns, suits
 from edged.compiler._graph import Range, abridged
+from edged.compiler._kernel import Kernel
 from edged.compiler._partition import Partition
-from edged.compiler._place import Kernel
 from edged.compiler._round import Correlations, compensated
 from edged.compiler._techniques import Techniques
 from edged.errors import ModelError

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edged.compiler._place import Kernel
+from edged.compiler._kernel import Kernel
 from edged.npu import Op
 
 __all__ = ["Correlations", "compensated"]

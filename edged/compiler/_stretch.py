@@ -15,8 +15,8 @@ from dataclasses import replace
 import numpy as np
 
 from edged.compiler._graph import Range
+from edged.compiler._kernel import Kernel
 from edged.compiler._partition import Partition
-from edged.compiler._place import Kernel
 from edged.npu import Op
 
 __all__ = ["stretch"]

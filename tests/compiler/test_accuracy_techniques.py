@@ -16,8 +16,8 @@ from edged.compiler import CompiledModel, Techniques, compile_model
 from edged.compiler._calibrate import supplemented
 from edged.compiler._fold import fold
 from edged.compiler._import import load_graph
+from edged.compiler._kernel import Kernel, Window
 from edged.compiler._partition import Partition, partition
-from edged.compiler._place import Kernel, Window
 from edged.compiler._round import Correlations, compensated
 from edged.compiler._stretch import stretch
 from edged.npu import DType, Op

@@ -13,7 +13,8 @@ from compiler.pipeline import make_model, node
 
 from edged.compiler import _place as place
 from edged.compiler import survey
-from edged.compiler._place import Limit, common_limits, groups, limits
+from edged.compiler._kernel import Limit
+from edged.compiler._place import common_limits, groups, limits
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operators.md").read_text()
