@@ -23,8 +23,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from edged._onnxruntime import session
+from edged._pipeline import Pipeline
 from edged.compiler import CompiledModel, Techniques, compile_model
-from edged.emulator import Executor, WeightEncodings, exact_weight_encodings
+from edged.emulator import in_process
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
 PHOTOGRAPHS = sorted((DATA / "images").glob("*.jpg"))
@@ -44,29 +45,20 @@ SHOWN = {
 class Accelerated:
     """A compiled model as a container runs it: prologue, device, epilogue."""
 
-    def __init__(self, compiled: CompiledModel, weights: WeightEncodings) -> None:
-        self._image = compiled.image
-        self._executor = Executor(compiled.image, weights=weights)
-        self._prologue = session(compiled.prologue)
-        self._epilogue = session(compiled.epilogue)
-        self._names = [output.name for output in self._prologue.get_outputs()]
+    def __init__(self, compiled: CompiledModel) -> None:
+        self._pipeline = Pipeline(compiled.image, compiled.prologue, compiled.epilogue)
+        self._device = in_process(compiled.image)
 
     def __call__(self, name: str, sample: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """The first output for one sample, [1, …], of the input *name*."""
-        given = self._prologue.run(None, {name: sample})
-        values = dict(zip(self._names, given, strict=True))
-        entering = [values.pop(tensor.name)[0] for tensor in self._image.input_tensors]
-        leaving = self._executor.run(entering)
-        for tensor, result in zip(self._image.output_tensors, leaving, strict=True):
-            values[tensor.name] = result[None]
-        return np.asarray(self._epilogue.run(None, values)[0][0], np.float32)
+        outputs = self._pipeline.run({name: sample}, self._device)
+        return np.asarray(next(iter(outputs.values()))[0], np.float32)
 
 
 class Photographs:
     """MobileNetV2 on the nine photographs, stretched to 224×224."""
 
-    def __init__(self, weights: WeightEncodings) -> None:
-        self._weights = weights
+    def __init__(self) -> None:
         self._model = (DATA / "models" / "mobilenet_v2_imagenet.onnx").read_bytes()
         self.images = []
         for path in PHOTOGRAPHS:
@@ -95,7 +87,7 @@ class Photographs:
         begun = time.process_time()
         compiled = compile_model(self._model, calibration=samples, techniques=techniques)
         self.seconds = time.process_time() - begun
-        run = Accelerated(compiled, self._weights)
+        run = Accelerated(compiled)
         found = []
         for index in tested:
             scores, wanted = run("input", self._pixels[index][None]), self._expected[index]
@@ -116,8 +108,7 @@ class Photographs:
 class Keywords:
     """Keyword spotting on the inputs of its benchmark."""
 
-    def __init__(self, weights: WeightEncodings) -> None:
-        self._weights = weights
+    def __init__(self) -> None:
         self._model = (DATA / "models" / "kws_dscnn.onnx").read_bytes()
         with np.load(DATA / "kws01_accuracy_set.npz") as arrays:
             self._x = ((arrays["x"].astype(np.float32) - 83) * 0.5847029089927673).astype(
@@ -130,7 +121,7 @@ class Keywords:
         used = np.arange(0, 1000, 1000 // samples) if samples else np.arange(0)
         given = {"input_1": self._x[used]} if samples else None
         compiled = compile_model(self._model, calibration=given, techniques=techniques)
-        run = Accelerated(compiled, self._weights)
+        run = Accelerated(compiled)
         correct = np.array(
             [run("input_1", x[None]).argmax() for x in self._x], np.int64
         ) == np.asarray(self._labels)
@@ -166,8 +157,7 @@ def _stages() -> list[tuple[str, Techniques]]:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    weights = exact_weight_encodings()
-    photographs, keywords = Photographs(weights), Keywords(weights)
+    photographs, keywords = Photographs(), Keywords()
     nine = list(range(9))
 
     print("| | nine | held out | none | KWS: 100 | KWS: none | CPU seconds |")

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from edged import wire
 from edged._onnxruntime import InferenceSession, SessionOptions
-from edged.emulator import Executor, exact_weight_encodings
+from edged._pipeline import Pipeline
+from edged.emulator import in_process
 from edged.host import keep_large_buffers
 from edged.npu import parse_image
 from edged.preprocess import Preprocess, image_to_array
@@ -43,19 +44,17 @@ class Int8:
     """Host's part, the emulator's executor, host's part: what edged does for a call."""
 
     def __init__(self, compiled: Path) -> None:
-        image = parse_image((compiled / "program.img").read_bytes())
-        self._executor = Executor(image, weights=exact_weight_encodings())
-        self._prologue = session(compiled / "prologue.onnx")
-        self._epilogue = session(compiled / "epilogue.onnx")
-        self._into = [tensor.name for tensor in image.input_tensors]
-        self._out_of = [tensor.name for tensor in image.output_tensors]
-        self._input = self._prologue.get_inputs()[0].name
+        image, *parts = (
+            (compiled / name).read_bytes()
+            for name in ("program.img", "prologue.onnx", "epilogue.onnx")
+        )
+        parsed = parse_image(image)
+        self._pipeline = Pipeline(parsed, *parts)
+        self._device = in_process(parsed)
 
     def tensor(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        device_inputs = self._prologue.run(self._into, {self._input: x})
-        outputs = self._executor.run([value[0] for value in device_inputs])
-        feeds = {name: value[None] for name, value in zip(self._out_of, outputs, strict=True)}
-        return np.asarray(self._epilogue.run(None, feeds)[0])
+        (name,) = self._pipeline.inputs
+        return np.asarray(next(iter(self._pipeline.run({name: x}, self._device).values())))
 
 
 class Float:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 
-from edged._onnxruntime import session
+from edged._pipeline import Pipeline
 from edged.bundle import FileName, VerifiedBundle, read_arrays
 from edged.compiler import CompiledModel, compile_model
-from edged.emulator import Executor, exact_weight_encodings
+from edged.emulator import in_process
 from edged.errors import InputError, ModelError
 from edged.preprocess import Preprocess, image_to_array
 from edged.transfer._cut import feature_tensor, featurizer_model
@@ -43,10 +43,8 @@ class Featurizer:
         self.tensor = tensor
         self.program = compiled.image.digest.hex()
         self._spec = spec
-        self._image = compiled.image
-        self._executor = Executor(compiled.image, weights=exact_weight_encodings())
-        self._prologue = session(compiled.prologue)
-        self._epilogue = session(compiled.epilogue)
+        self._device = in_process(compiled.image)
+        self._pipeline = Pipeline(compiled.image, compiled.prologue, compiled.epilogue)
 
     @classmethod
     def of(
@@ -82,15 +80,7 @@ class Featurizer:
             RequestError, LimitError: the photograph cannot be decoded.
         """
         pixels = image_to_array(photograph, self._spec)
-        names = [output.name for output in self._prologue.get_outputs()]
-        values = dict(zip(names, self._prologue.run(None, {self._spec.input: pixels}), strict=True))
-        results = self._executor.run([values[t.name][0] for t in self._image.input_tensors])
-        values |= {
-            tensor.name: result[None]
-            for tensor, result in zip(self._image.output_tensors, results, strict=True)
-        }
-        wanted = {given.name: values[given.name] for given in self._epilogue.get_inputs()}
-        (features,) = self._epilogue.run(None, wanted)
+        (features,) = self._pipeline.run({self._spec.input: pixels}, self._device).values()
         return np.asarray(features, np.float32).reshape(-1)
 
 

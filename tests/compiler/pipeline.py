@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edged._onnxruntime import InferenceSession, session
+from edged import _pipeline
+from edged._onnxruntime import session
 from edged.compiler import CompiledModel
-from edged.emulator import Executor, exact_weight_encodings
+from edged.emulator import in_process
 from edged.npu import numerics
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -62,30 +62,15 @@ class Pipeline:
 
     Args:
         fast: the emulator's executor instead, which gives the same.
-        make: what makes the host's sessions.
     """
 
-    def __init__(
-        self,
-        compiled: CompiledModel,
-        *,
-        fast: bool = False,
-        make: Callable[[bytes], InferenceSession] = session,
-    ) -> None:
+    def __init__(self, compiled: CompiledModel, *, fast: bool = False) -> None:
+        self._pipeline = _pipeline.Pipeline(compiled.image, compiled.prologue, compiled.epilogue)
         self._image = compiled.image
-        self._run: Callable[[Sequence[npt.NDArray[Any]]], list[npt.NDArray[Any]]]
-        self._run = functools.partial(numerics.run, compiled.image)
-        if fast:
-            self._run = Executor(compiled.image, weights=exact_weight_encodings()).run
-        self._prologue = make(compiled.prologue)
-        self._epilogue = make(compiled.epilogue)
+        self._run = in_process(compiled.image) if fast else self._reference
 
     def __call__(self, inputs: Arrays) -> Arrays:
-        names = [output.name for output in self._prologue.get_outputs()]
-        values = dict(zip(names, self._prologue.run(names, inputs), strict=True))
-        given = [values.pop(tensor.name)[0] for tensor in self._image.input_tensors]
-        results = self._run(given)
-        for tensor, result in zip(self._image.output_tensors, results, strict=True):
-            values[tensor.name] = result[None]
-        names = [output.name for output in self._epilogue.get_outputs()]
-        return dict(zip(names, self._epilogue.run(names, values), strict=True))
+        return self._pipeline.run(inputs, self._run)
+
+    def _reference(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        return [out[None] for out in numerics.run(self._image, [each[0] for each in inputs])]

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from edged._onnxruntime import session
+from edged._pipeline import Pipeline
 from edged.bundle import pack, verify_bundle
 from edged.compiler import compile_model
 from edged.container import Launcher, ProcessLauncher, SystemdLauncher
@@ -40,16 +40,12 @@ class Sample:
     def reference(self, pixels: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
         """Prologue, reference and epilogue, in this process; *pixels* is [1, 16, 16, 3]."""
         image = parse_image((self.folder / "program.img").read_bytes())
-        prologue = session((self.folder / "prologue.onnx").read_bytes())
-        epilogue = session((self.folder / "epilogue.onnx").read_bytes())
-        names = [value.name for value in prologue.get_outputs()]
-        given = dict(zip(names, prologue.run(None, {"input": pixels}), strict=True))
-        inputs = [given[tensor.name][0] for tensor in image.input_tensors]
-        for tensor, value in zip(image.output_tensors, numerics.run(image, inputs), strict=True):
-            given[tensor.name] = value[np.newaxis]
-        feeds = {value.name: given[value.name] for value in epilogue.get_inputs()}
-        outputs = [value.name for value in epilogue.get_outputs()]
-        return dict(zip(outputs, epilogue.run(None, feeds), strict=True))
+        parts = [(self.folder / name).read_bytes() for name in ("prologue.onnx", "epilogue.onnx")]
+
+        def device(inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+            return [out[np.newaxis] for out in numerics.run(image, [each[0] for each in inputs])]
+
+        return Pipeline(image, *parts).run({"input": pixels}, device)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import numpy.typing as npt
 
-from edged._onnxruntime import InferenceSession, session
+from edged._pipeline import Arrays, Pipeline, check_there
 from edged.bundle import MANIFEST_NAME, FileName, Manifest, read_arrays
 from edged.container._files import Files
 from edged.errors import ModelError
@@ -19,9 +18,6 @@ from edged.remarks import FILE_NAME as REMARKS
 from edged.remarks import MAX_BYTES, Remark, parse
 
 __all__ = ["Arrays", "Model"]
-
-Arrays = dict[str, npt.NDArray[Any]]
-Run = Callable[[Sequence[npt.NDArray[Any]]], list[npt.NDArray[Any]]]
 
 _MAX_MANIFEST: Final = 4 << 20
 _MAX_LABELS: Final = 16 << 20
@@ -36,6 +32,7 @@ class Model:
         manifest: what the bundle says of it.
         image: the device's program. Only its inputs and outputs are of interest here.
         vectors: for the self-test: ``in:NAME`` and ``out:NAME``, empty when the bundle has none.
+        pipeline: runs it, with a device.
         labels: of the classes, in the order of the output; empty when the bundle has none.
         takes_nan: whether the prologue looks for NaN or infinity, and so is made to be given them.
         remarks: of the compiler; empty where it wrote none.
@@ -44,8 +41,7 @@ class Model:
     manifest: Manifest
     image: ProgramImage
     vectors: Mapping[str, npt.NDArray[Any]]
-    prologue: InferenceSession
-    epilogue: InferenceSession
+    pipeline: Pipeline
     labels: tuple[str, ...] = ()
     takes_nan: bool = False
     remarks: tuple[Remark, ...] = ()
@@ -66,9 +62,7 @@ class Model:
             manifest,
             image,
             vectors,
-            # The work is small and the calls are many: a thread each, none for the operators.
-            session(prologue),
-            session(epilogue),
+            Pipeline(image, prologue, epilogue),
             _labels(files, FileName.LABELS) if manifest.labels else (),
             # An operator's name is in the file as it is written here.
             takes_nan=any(operator in prologue for operator in _LOOK_FOR_NAN),
@@ -77,49 +71,12 @@ class Model:
         model._check()
         return model
 
-    def run(self, inputs: Arrays, device: Run) -> Arrays:
-        """One sample: the model's inputs and outputs by name, batch 1.
-
-        Args:
-            inputs: dtypes and shapes as the manifest has them.
-            device: runs the program.
-        """
-        names = [output.name for output in self.prologue.get_outputs()]
-        wanted = {tensor.name: inputs[tensor.name] for tensor in self.prologue.get_inputs()}
-        values = dict(zip(names, self.prologue.run(None, wanted), strict=True))
-        given = device([values[tensor.name] for tensor in self.image.input_tensors])
-        values |= zip((tensor.name for tensor in self.image.output_tensors), given, strict=True)
-        results = self.epilogue.run(
-            None, {tensor.name: values[tensor.name] for tensor in self.epilogue.get_inputs()}
-        )
-        outputs = (output.name for output in self.epilogue.get_outputs())
-        return dict(zip(outputs, results, strict=True))
-
-    def blank(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """What a device would answer that computes nothing but zeros."""
-        return [
-            np.zeros((1, *tensor.shape), tensor.dtype.numpy) for tensor in self.image.output_tensors
-        ]
-
     def _check(self) -> None:
-        """Whether the three parts fit each other and the manifest, by their names."""
-        given = {output.name for output in self.prologue.get_outputs()}
-        _all_there(self.image.input_tensors, given, "the program", "prologue.onnx")
-        given |= {tensor.name for tensor in self.image.output_tensors}
-        _all_there(self.epilogue.get_inputs(), given, "epilogue.onnx", "what comes before")
-        given = {output.name for output in self.epilogue.get_outputs()}
-        _all_there(self.manifest.outputs, given, "the manifest", "epilogue.onnx")
+        """Whether the pipeline fits the manifest, by the names of tensors."""
+        declared = [tensor.name for tensor in self.manifest.outputs]
+        check_there(declared, {*self.pipeline.outputs}, "the manifest", "epilogue.onnx")
         given = {tensor.name for tensor in self.manifest.inputs}
-        _all_there(self.prologue.get_inputs(), given, "prologue.onnx", "the manifest")
-
-
-def _all_there(wanted: Sequence[Any], given: set[str], who: str, where: str) -> None:
-    missing = [tensor.name for tensor in wanted if tensor.name not in given]
-    if missing:
-        raise ModelError(
-            f"cannot load the model: {who} wants tensor {missing[0]!r}, {where} has"
-            f" {', '.join(sorted(given))}"
-        )
+        check_there(self.pipeline.inputs, given, "prologue.onnx", "the manifest")
 
 
 def _vectors(files: Files, name: str) -> Arrays:

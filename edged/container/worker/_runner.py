@@ -35,7 +35,7 @@ class Runner:
 
     def run(self, sample: Arrays) -> Arrays:
         """The model's outputs for one sample, by their names."""
-        outputs = self._model.run(sample, self._run_device)
+        outputs = self._model.pipeline.run(sample, self._run_device)
         self._stages.lap(Stage.EPILOGUE)
         return outputs
 

@@ -95,7 +95,8 @@ class ModelService:
         An error says nothing of calls: zeros may be no sample that this model takes.
         """
         try:
-            self._model.run(self._signature.zeros(), self._model.blank)
+            pipeline = self._model.pipeline
+            pipeline.run(self._signature.zeros(), pipeline.blank)
         except Exception as error:
             _log.info("cannot warm up: %s", error)
 
