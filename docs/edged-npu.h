@@ -20,6 +20,7 @@
 #define EDGED_RING_ALIGN 0x40u
 #define EDGED_FLASH_KEY 0x474f4c44u
 #define EDGED_MAX_IMAGE_BYTES 0x40000000u
+#define EDGED_MAX_ENTRIES 0x40u
 #define EDGED_MAX_FIRMWARE_BYTES 0x4000000u
 #define EDGED_MAX_FLASH_WRITE 0x100000u
 #define EDGED_FIRMWARE_VERSION 0x1u
@@ -207,6 +208,7 @@
 #define EDGED_STATUS_ABORTED 0xau
 #define EDGED_STATUS_TIMEOUT 0xbu
 #define EDGED_STATUS_NO_ROLE 0xcu
+#define EDGED_STATUS_BAD_ENTRY 0xdu
 
 #define EDGED_BANK_STATUS_EMPTY 0x0u
 #define EDGED_BANK_STATUS_LOADING 0x1u
@@ -245,7 +247,7 @@
 #define EDGED_INJECTION_AER_UNCORRECTABLE 0xeu
 #define EDGED_INJECTION_DRAM_CALIBRATION 0xfu
 
-#define EDGED_SECTION_IO 0x1u
+#define EDGED_SECTION_ENTRIES 0x1u
 #define EDGED_SECTION_LAYERS 0x2u
 #define EDGED_SECTION_WEIGHTS 0x3u
 #define EDGED_SECTION_CODE 0x4u
@@ -366,6 +368,20 @@ _Static_assert(offsetof(struct edged_image_section, kind) == 0, "kind");
 _Static_assert(offsetof(struct edged_image_section, crc) == 4, "crc");
 _Static_assert(offsetof(struct edged_image_section, offset) == 8, "offset");
 _Static_assert(offsetof(struct edged_image_section, length) == 16, "length");
+
+struct __attribute__((packed)) edged_image_entry {
+    uint32_t first;
+    uint32_t last;
+    uint16_t inputs;
+    uint16_t outputs;
+    uint32_t instruction;
+};
+_Static_assert(sizeof(struct edged_image_entry) == 16, "edged_image_entry");
+_Static_assert(offsetof(struct edged_image_entry, first) == 0, "first");
+_Static_assert(offsetof(struct edged_image_entry, last) == 4, "last");
+_Static_assert(offsetof(struct edged_image_entry, inputs) == 8, "inputs");
+_Static_assert(offsetof(struct edged_image_entry, outputs) == 10, "outputs");
+_Static_assert(offsetof(struct edged_image_entry, instruction) == 12, "instruction");
 
 struct __attribute__((packed)) edged_image_tensor {
     uint8_t dtype;

@@ -152,6 +152,7 @@ def _image() -> str:
         f"Header, {_layout(regmap.IMAGE_HEADER)}\n"
         f"Entry of the table of sections, {_layout(regmap.IMAGE_SECTION)}\n"
         f"Sections:\n\n{_of(regmap.Section, 'kind')}\n"
+        f"An entry point, {_layout(regmap.IMAGE_ENTRY)}\n"
         f"A tensor, {_layout(regmap.IMAGE_TENSOR)}\n"
         f"Element types:\n\n{_of(regmap.ElementType)}\n"
         f"A layer, {_layout(regmap.IMAGE_LAYER)}\n"
@@ -197,6 +198,7 @@ def _bounds() -> str:
         ("BAR 0", f"{regmap.BAR0_SIZE >> 10} KiB, memory, no side effects of reading"),
         ("each size of the array", f"1 … {regmap.MAX_ARRAY_SIZE}"),
         ("program image", f"at most {regmap.MAX_IMAGE_BYTES >> 20} MiB"),
+        ("its entry points", f"at most {regmap.MAX_ENTRIES}"),
         ("firmware image", f"at most {regmap.MAX_FIRMWARE_BYTES >> 20} MiB"),
         ("one WRITE_FLASH", f"at most {regmap.MAX_FLASH_WRITE >> 10} KiB"),
     ]

@@ -14,7 +14,16 @@ from edged.compiler._graph import Names
 from edged.compiler._kernel import Kernel
 from edged.compiler._partition import Partition
 from edged.compiler._quantise import MAX_LEFT, Format, Quantised
-from edged.npu import ACCUMULATOR_BOUND, Array, Layer, Op, ProgramImage, Tensor, weights_bytes
+from edged.npu import (
+    ACCUMULATOR_BOUND,
+    Array,
+    Entry,
+    Layer,
+    Op,
+    ProgramImage,
+    Tensor,
+    weights_bytes,
+)
 
 __all__ = ["device_name", "lower"]
 
@@ -45,9 +54,13 @@ def lower(cut: Partition, quantised: Quantised, array: Array) -> ProgramImage:
     return ProgramImage(
         array,
         tensors,
-        layers,
-        inputs=tuple(index[name] for name in cut.entering),
-        outputs=tuple(index[name] for name in cut.leaving),
+        (
+            Entry(
+                layers,
+                tuple(index[name] for name in cut.entering),
+                tuple(index[name] for name in cut.leaving),
+            ),
+        ),
         dram_bytes=arena + weights_bytes(layers),
     )
 

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from edged.errors import (
     RequestError,
     UnavailableError,
 )
-from edged.npu import ProgramImage, Tensor
+from edged.npu import Entry, ProgramImage, Tensor
 from edged.npu.registers import (
     BANKS,
     QUEUE_DATA,
@@ -50,10 +50,12 @@ _RUNS_QUEUED: Final = 2
 
 
 @dataclass(slots=True, eq=False)
-class _Place:
-    """Memory for the tensors of one run.
+class _Passage:
+    """How a run of one entry uses a place in the shared memory.
 
     Attributes:
+        inputs, outputs: views of it, one for each tensor.
+        offsets: where these are in it: inputs, then outputs.
         operations: what a run submits, in order.
         packed: the same as descriptors.
     """
@@ -61,8 +63,12 @@ class _Place:
     inputs: list[npt.NDArray[Any]]
     outputs: list[npt.NDArray[Any]]
     offsets: list[int]
-    operations: list[Operation]
-    packed: list[bytes]
+    operations: list[Operation] = field(default_factory=list)
+    packed: list[bytes] = field(default_factory=list)
+
+
+_Place = list[_Passage]
+"""Memory for the tensors of one run, whichever entry it is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +106,8 @@ class InferenceQueue:
 
     Args:
         transport: an opening of the device, owned from here on, and closed if this fails.
-        image: the program that has to be the active one; only its inputs, outputs and digest are
-            used.
+        image: the program that has to be the active one; only its digest, and the inputs and
+            outputs of its entries are used.
         timeout: seconds that a run may take, unless the call says otherwise.
         take: whether to take the queue at once. Otherwise everything is made ready that may be
             while someone else has it, and :meth:`take` does the rest.
@@ -133,9 +139,9 @@ class InferenceQueue:
         self._lost = False
         self._places: queue.SimpleQueue[_Place] = queue.SimpleQueue()
         try:
-            log2_size, offsets, size = _layout(image)
+            log2_size, places, size = _layout(image)
             self._memory = DmaBuffer(transport, _IOVA, size)
-            self._all = [self._place(each) for each in offsets]
+            self._all = [self._place(start) for start in places]
             for place in self._all:
                 self._places.put(place)
             self._ring = Ring(transport, QUEUE_DATA, self._memory, log2_size, start=False)
@@ -166,13 +172,15 @@ class InferenceQueue:
         inputs: Sequence[npt.NDArray[Any]],
         timeout: float | None = None,
         *,
+        entry: int = 0,
         on_turn: Callable[[], None] = lambda: None,
     ) -> list[npt.NDArray[Any]]:
         """Run once.
 
         Args:
-            inputs: one array per input of the image, [H, W, C] or [1, H, W, C], u8 or s8 as the
+            inputs: one array per input of the entry, [H, W, C] or [1, H, W, C], u8 or s8 as the
                 image says.
+            entry: number of the entry.
             timeout: seconds, from when the device has done what came before.
             on_turn: is called when there is a place in the ring; what it raises is raised here, and
                 nothing is run.
@@ -188,7 +196,7 @@ class InferenceQueue:
             UnavailableError: the run was cut short by a reset.
             DeviceLostError: the device is gone.
         """
-        tensors = self._image.input_tensors
+        tensors = self._image.chosen(self._image.entries[entry].inputs)
         if len(inputs) != len(tensors):
             raise RequestError(f"cannot run: {len(inputs)} inputs given, wanted {len(tensors)}")
         for tensor, value in zip(tensors, inputs, strict=True):
@@ -197,15 +205,16 @@ class InferenceQueue:
         place = self._places.get()
         try:
             on_turn()
-            for view, value in zip(place.inputs, inputs, strict=True):
+            passage = place[entry]
+            for view, value in zip(passage.inputs, inputs, strict=True):
                 np.copyto(view, value)
-            failure = self._execute(place, timeout)
+            failure = self._execute(passage, timeout)
             if failure is not None and failure.status == Status.BAD_CRC:
                 # An error on the link. A run has no effect but its outputs: it is done again.
-                failure = self._execute(place, timeout)
+                failure = self._execute(passage, timeout)
             if failure is not None:
                 raise failure.error()
-            return [view.copy() for view in place.outputs]
+            return [view.copy() for view in passage.outputs]
         finally:
             self._places.put(place)
 
@@ -220,32 +229,32 @@ class InferenceQueue:
         last.wait()
         self._ring.close()
 
-    def _execute(self, place: _Place, timeout: float) -> _Failure | None:
+    def _execute(self, run: _Passage, timeout: float) -> _Failure | None:
         """Run; what failed first, if anything did."""
         while True:
-            before, ours, start = self._submit(place)
+            before, ours, start = self._submit(run)
             try:
                 before.wait()
-                completions = self._completions(place, start, timeout)
+                completions = self._completions(run, start, timeout)
                 if completions is not None:
-                    return self._failure(place, completions, start)
+                    return self._failure(run, completions, start)
             finally:
                 ours.set()
 
     def _failure(
-        self, place: _Place, completions: Sequence[Completion], start: int
+        self, run: _Passage, completions: Sequence[Completion], start: int
     ) -> _Failure | None:
-        for operation, completion in zip(place.operations, completions, strict=True):
+        for operation, completion in zip(run.operations, completions, strict=True):
             if completion.status == Status.OK:
                 continue
-            begun = operation is not place.operations[0] and self._faulted != start
+            begun = operation is not run.operations[0] and self._faulted != start
             if completion.status in (Status.TIMEOUT, Status.FAULT):
                 self._faulted = start
             return _Failure(operation, completion.status, begun)
         return None
 
-    def _submit(self, place: _Place) -> tuple[threading.Event, threading.Event, int]:
-        """Queue the run of *place*.
+    def _submit(self, run: _Passage) -> tuple[threading.Event, threading.Event, int]:
+        """Queue a run.
 
         Returns:
             what is set when the run before it is over, what to set when this one is, and which
@@ -271,20 +280,20 @@ class InferenceQueue:
                     ) from error
                 self._stale = False
             try:
-                self._ring.submit(place.packed)
+                self._ring.submit(run.packed)
             except BaseException:
                 self._stale = True
                 raise
             before, self._last = self._last, threading.Event()
             return before, self._last, self._starts
 
-    def _completions(self, place: _Place, start: int, timeout: float) -> list[Completion] | None:
-        """Those of the run of *place*, whose turn it is; None when it was aborted with another."""
+    def _completions(self, run: _Passage, start: int, timeout: float) -> list[Completion] | None:
+        """Those of *run*, whose turn it is; None when it was aborted with another."""
         with self._submitting:
             if self._stale or start != self._starts:
                 return None
         try:
-            return self._ring.wait(time.monotonic() + timeout, len(place.packed))
+            return self._ring.wait(time.monotonic() + timeout, len(run.packed))
         except QueueTakenError as error:
             raise self._taken_away(error) from error
         except DeadlineError as error:
@@ -305,13 +314,17 @@ class InferenceQueue:
         """Where in DRAM the tensors of the active program are, which has to be ours."""
         base = _active_base(self._transport, self._image)
         for place in self._all:
-            place.operations, place.packed = _program(self._image, place.offsets, base)
+            for number, each in enumerate(place):
+                each.operations, each.packed = _program(self._image, number, each.offsets, base)
 
-    def _place(self, offsets: list[int]) -> _Place:
-        image = self._image
-        views = self._views((*image.input_tensors, *image.output_tensors), offsets)
-        inputs = len(image.inputs)
-        return _Place(views[:inputs], views[inputs:], offsets, [], [])
+    def _place(self, start: int) -> _Place:
+        return [self._passage(entry, start) for entry in self._image.entries]
+
+    def _passage(self, entry: Entry, start: int) -> _Passage:
+        offsets, _ = _offsets(self._image, entry, start)
+        views = self._views(_moved(self._image, entry), offsets)
+        inputs = len(entry.inputs)
+        return _Passage(views[:inputs], views[inputs:], offsets)
 
     def _views(self, tensors: Sequence[Tensor], offsets: Sequence[int]) -> list[npt.NDArray[Any]]:
         return [
@@ -320,30 +333,40 @@ class InferenceQueue:
         ]
 
 
-def _layout(image: ProgramImage) -> tuple[int, list[list[int]], int]:
+def _layout(image: ProgramImage) -> tuple[int, list[int], int]:
     """Where things stand in the shared memory.
 
     Returns:
-        The ring's size as a power of two; for each run that may be queued the offset of each input
-        and output; the size of all.
+        The ring's size as a power of two; where the place of each run begins that may be queued;
+        the size of all.
     """
-    tensors = (*image.input_tensors, *image.output_tensors)
-    descriptors = len(tensors) + 1  # one each, and one to run
+    descriptors = 1 + max(len(_moved(image, entry)) for entry in image.entries)
     log2_size = (_RUNS_QUEUED * descriptors - 1).bit_length()
     end = Ring.bytes_for(log2_size)
-    places: list[list[int]] = []
+    places: list[int] = []
     for _ in range(_RUNS_QUEUED):
-        offsets = []
-        for tensor in tensors:
-            end = -(-end // _ALIGN) * _ALIGN
-            offsets.append(end)
-            end += tensor.nbytes
-        places.append(offsets)
+        places.append(end)
+        end = max(_offsets(image, entry, end)[1] for entry in image.entries)
     return log2_size, places, end
 
 
+def _moved(image: ProgramImage, entry: Entry) -> tuple[Tensor, ...]:
+    """What goes in, and then what comes out."""
+    return image.chosen((*entry.inputs, *entry.outputs))
+
+
+def _offsets(image: ProgramImage, entry: Entry, start: int) -> tuple[list[int], int]:
+    """Where in the shared memory its tensors are from *start* on, and where they end."""
+    offsets, end = [], start
+    for tensor in _moved(image, entry):
+        end = -(-end // _ALIGN) * _ALIGN
+        offsets.append(end)
+        end += tensor.nbytes
+    return offsets, end
+
+
 def _program(
-    image: ProgramImage, offsets: Sequence[int], base: int
+    image: ProgramImage, number: int, offsets: Sequence[int], base: int
 ) -> tuple[list[Operation], list[bytes]]:
     """What one run submits: inputs in, RUN, outputs out. The last one interrupts."""
 
@@ -355,11 +378,12 @@ def _program(
             device_address=base + tensor.address,
         )
 
-    n = len(image.inputs)
+    entry = image.entries[number]
+    n = len(entry.inputs)
     descriptors = [
-        *map(partial(move, Operation.DMA_IN), image.input_tensors, offsets[:n]),
-        Descriptor(Operation.RUN),
-        *map(partial(move, Operation.DMA_OUT), image.output_tensors, offsets[n:]),
+        *map(partial(move, Operation.DMA_IN), image.chosen(entry.inputs), offsets[:n]),
+        Descriptor(Operation.RUN, device_address=number),
+        *map(partial(move, Operation.DMA_OUT), image.chosen(entry.outputs), offsets[n:]),
     ]
     descriptors[-1] = replace(descriptors[-1], flags=DescriptorFlag.INTERRUPT)
     return [Operation(each.op) for each in descriptors], [each.pack() for each in descriptors]

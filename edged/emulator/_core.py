@@ -103,11 +103,24 @@ class Bank:
 class Program:
     """What remains of an image once it is loaded."""
 
+    entries: tuple[Runnable, ...]
+    dram_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Runnable:
+    """One of its entry points."""
+
     executor: Executor
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    dram_bytes: int
     cost: Cost
+
+    @classmethod
+    def of(cls, image: ProgramImage, entry: int, executor: Executor) -> Runnable:
+        program = image.entries[entry]
+        inputs, outputs = map(image.chosen, (program.inputs, program.outputs))
+        return cls(executor, inputs, outputs, cost_of(image, entry))
 
 
 @dataclass(slots=True)
@@ -295,7 +308,7 @@ class Core:
                 memory.write(descriptor.host_address, data)
                 return len(data) // _HOST_BYTES_PER_CYCLE
             case Operation.RUN:
-                return self._run(cancellation)
+                return self._run(descriptor.device_address, cancellation)
             case Operation.FENCE | Operation.FLUSH:
                 return 0  # each queue works in order, and its DRAM is memory
             case Operation.LOAD_IMAGE if queue == QUEUE_MANAGEMENT:
@@ -376,8 +389,9 @@ class Core:
         try:
             image = parse_image(data)
             self._check_fit(image, room)
-            executor = Executor(image, weights=self._weights, threads=self._threads)
-            executor.warm_up(cancellation.options)
+            entries = tuple(
+                self._runnable(image, entry, cancellation) for entry in range(len(image.entries))
+            )
         except (ImageError, DeviceError) as error:
             if cancellation.cancelled:
                 raise
@@ -386,10 +400,17 @@ class Core:
             # The limit of main(), and that of protobuf: an image may ask for more than it brings.
             reason = "its working memory is beyond the emulator's --memory"
             raise _Refused(Status.BAD_IMAGE, reason) from error
-        program = Program(
-            executor, image.input_tensors, image.output_tensors, image.dram_bytes, cost_of(image)
-        )
-        return image.digest, program
+        return image.digest, Program(entries, image.dram_bytes)
+
+    def _runnable(self, image: ProgramImage, entry: int, cancellation: Cancellation) -> Runnable:
+        """An entry of *image*, ready to run.
+
+        Raises:
+            ImageError, DeviceError, MemoryError, ValueError: it cannot be executed.
+        """
+        executor = Executor(image, entry, weights=self._weights, threads=self._threads)
+        executor.warm_up(cancellation.options)
+        return Runnable.of(image, entry, executor)
 
     def _write_flash(self, descriptor: Descriptor, memory: HostMemory) -> int:
         if not 0 < descriptor.length <= MAX_FLASH_WRITE:
@@ -420,18 +441,23 @@ class Core:
             fault_point("emulator.activated")
         return 1
 
-    def _run(self, cancellation: Cancellation) -> int:
+    def _run(self, entry: int, cancellation: Cancellation) -> int:
         with self._run_lock:
             if self.fault is not Fault.NONE:
                 raise _Refused(Status.FAULT, self.fault.name)
             bank, program = self._active_program()
+            if entry >= len(program.entries):
+                raise _Refused(
+                    Status.BAD_ENTRY, f"entry {entry}, the program has {len(program.entries)}"
+                )
+            runnable = program.entries[entry]
             self.faults.run_begins()
             self._check_sound(bank)
             self.running = True
             watching = self._watchdog.watching(self.watchdog_ms / 1000, cancellation.expire)
             try:
                 with watching as watched:
-                    self._run_program(bank, program, cancellation)
+                    self._run_entry(bank, runnable, cancellation)
             except DeviceError as error:
                 if watched.expired:
                     self.counters.timeouts += 1
@@ -444,23 +470,23 @@ class Core:
             finally:
                 self.running = False
                 cancellation.rearm()
-            cost = program.cost
+            cost = runnable.cost
             self.counters.busy += cost.cycles
             self.counters.stalls += cost.stalls
             self.counters.read += cost.read
             self.counters.written += cost.written
             return cost.cycles
 
-    def _run_program(self, bank: Bank, program: Program, cancellation: Cancellation) -> None:
+    def _run_entry(self, bank: Bank, entry: Runnable, cancellation: Cancellation) -> None:
         fault_point("emulator.running")
         if hang := self.faults.strike(Injection.HANG):
             cancellation.hang(hang.value)
         begun = time.monotonic()
-        inputs = [self._tensor(bank, tensor) for tensor in program.inputs]
-        outputs = program.executor.run(inputs, cancellation.options)
+        inputs = [self._tensor(bank, tensor) for tensor in entry.inputs]
+        outputs = entry.executor.run(inputs, cancellation.options)
         if self._pace is Pace.MODELLED:
-            cancellation.sleep(program.cost.seconds - (time.monotonic() - begun))
-        for tensor, value in zip(program.outputs, outputs, strict=True):
+            cancellation.sleep(entry.cost.seconds - (time.monotonic() - begun))
+        for tensor, value in zip(entry.outputs, outputs, strict=True):
             np.copyto(self._tensor(bank, tensor), value)
 
     def _check_sound(self, bank: Bank) -> None:

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edged._onnxruntime import RunOptions, session
 from edged.errors import DeviceError, ImageError
-from edged.npu import DType, Layer, Op, ProgramImage, Tensor
+from edged.npu import DType, Entry, Layer, Op, ProgramImage, Tensor
 
 __all__ = ["Executor", "WeightEncoding", "WeightEncodings"]
 
@@ -72,10 +72,11 @@ class WeightEncodings:
 
 
 class Executor:
-    """Runs one program image. Safe to use from several threads.
+    """Runs one entry of a program image. Safe to use from several threads.
 
     Args:
         image: as :func:`edged.npu.parse_image` gives it; not kept.
+        entry: number of the entry.
         weights: encodings that are exact on this CPU, see
             :func:`edged.emulator.exact_weight_encodings`.
         threads: how many threads one run may use.
@@ -88,19 +89,21 @@ class Executor:
     def __init__(
         self,
         image: ProgramImage,
+        entry: int = 0,
         *,
         weights: WeightEncodings,
         threads: int = 1,
         expose_all: bool = False,
     ) -> None:
         self._tensors = image.tensors
-        self._inputs = image.inputs
-        self._outputs = image.outputs
-        produced = list(dict.fromkeys(layer.output for layer in image.layers))
-        wanted = produced if expose_all else [i for i in produced if i in set(image.outputs)]
+        program = image.entries[entry]
+        self._inputs = program.inputs
+        self._outputs = program.outputs
+        produced = list(dict.fromkeys(layer.output for layer in program.layers))
+        wanted = produced if expose_all else [i for i in produced if i in set(program.outputs)]
         self._wanted = tuple(wanted)
         self._names = [_name(i) for i in self._wanted]
-        model = _Graph(image, weights).build(self._wanted)
+        model = _Graph(image.tensors, program, weights).build(self._wanted)
         try:
             self._session = session(model, threads=threads)
         except Exception as error:  # ONNX Runtime's exceptions have no class in common
@@ -110,7 +113,7 @@ class Executor:
         """Run once.
 
         Args:
-            inputs: one [H, W, C] array per input of the image, of its dtype.
+            inputs: one [H, W, C] array per input of the entry, of its dtype.
             options: set ``terminate`` on them from another thread to end the run early.
 
         Returns:
@@ -178,10 +181,11 @@ def _zero(tensor: Tensor) -> np.uint8:
 
 
 class _Graph:
-    """The ONNX graph for an image, one small group of nodes per layer."""
+    """The ONNX graph for an entry, one small group of nodes per layer."""
 
-    def __init__(self, image: ProgramImage, weights: WeightEncodings) -> None:
-        self._image = image
+    def __init__(self, tensors: Sequence[Tensor], entry: Entry, weights: WeightEncodings) -> None:
+        self._tensors = tensors
+        self._entry = entry
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
@@ -190,17 +194,17 @@ class _Graph:
         self._destination = ""  # where its result is to be
 
     def build(self, outputs: Sequence[int]) -> bytes:
-        unfinished = Counter(layer.output for layer in self._image.layers if layer.in_part)
+        unfinished = Counter(layer.output for layer in self._entry.layers if layer.in_part)
         parts: dict[int, list[tuple[Layer, str]]] = {}
-        for number, layer in enumerate(self._image.layers):
+        for number, layer in enumerate(self._entry.layers):
             self._number = number
             output = layer.output
             self._destination = f"part{number}" if layer.in_part else _name(output)
             _LOWER[layer.op](
                 self,
                 layer,
-                [self._image.tensors[i] for i in layer.inputs],
-                self._image.tensors[output],
+                [self._tensors[i] for i in layer.inputs],
+                self._tensors[output],
             )
             if layer.in_part:
                 parts.setdefault(output, []).append((layer, self._destination))
@@ -210,7 +214,7 @@ class _Graph:
         graph = helper.make_graph(
             self._nodes,
             "image",
-            [self._value(index) for index in self._image.inputs],
+            [self._value(index) for index in self._entry.inputs],
             [self._value(index) for index in outputs],
             list(self._constants.values()),
         )
@@ -219,7 +223,7 @@ class _Graph:
         return bytes(model.SerializeToString())
 
     def _value(self, index: int) -> onnx.ValueInfoProto:
-        shape = [1, *self._image.tensors[index].shape]
+        shape = [1, *self._tensors[index].shape]
         return helper.make_tensor_value_info(_name(index), TensorProto.UINT8, shape)
 
     def _constant(self, value: _Array | np.generic, name: str = "") -> str:
@@ -518,7 +522,7 @@ class _Graph:
 
     def _assemble(self, index: int, parts: list[tuple[Layer, str]]) -> None:
         """Put a tensor together of parts that several layers have made."""
-        shape = self._image.tensors[index].shape
+        shape = self._tensors[index].shape
         size = math.prod(shape)
         numbers = np.arange(size, dtype=np.int32).reshape(shape)
         layers = [layer for layer, _ in parts]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edged.emulator._executor import Executor, WeightEncoding, WeightEncodings
 from edged.errors import DeviceError
-from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, numerics
+from edged.npu import Array, DType, Entry, Layer, Op, ProgramImage, Tensor, numerics
 
 __all__ = ["exact_weight_encodings"]
 
@@ -112,7 +112,7 @@ def _adversary(rng: np.random.Generator, case: _Case) -> ProgramImage:
         bias=rng.integers(-4096, 4096, channels).astype(np.int32),
         shifts=rng.integers(9, 13, channels).astype(np.uint8),
     )
-    return ProgramImage(Array(), (source, output), (layer,), (0,), (1,), 1 << 20)
+    return ProgramImage(Array(), (source, output), (Entry((layer,), (0,), (1,)),), 1 << 20)
 
 
 def _extreme(rng: np.random.Generator, size: tuple[int, ...]) -> npt.NDArray[np.int8]:

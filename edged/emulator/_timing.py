@@ -45,10 +45,10 @@ class Cost:
         return self.cycles / (CLOCK_KHZ * 1e3)
 
 
-def cost_of(image: ProgramImage) -> Cost:
-    """The modelled cost of one run of *image*."""
+def cost_of(image: ProgramImage, entry: int = 0) -> Cost:
+    """The modelled cost of one run of an *entry* of *image*."""
     cycles = stalls = read = written = 0
-    for layer in image.layers:
+    for layer in image.entries[entry].layers:
         taken = sum(image.tensors[index].nbytes for index in layer.inputs)
         taken += sum(
             a.nbytes

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edged.npu.graph import (
         ACCUMULATOR_BOUND,
         DType,
+        Entry,
         Layer,
         Loop,
         Op,
@@ -45,6 +46,7 @@ __all__ = [
     "MAX_IMAGE_BYTES",
     "Array",
     "DType",
+    "Entry",
     "Firmware",
     "FirmwareHeader",
     "FirmwareKind",
@@ -70,7 +72,17 @@ _PLACES = {
     **dict.fromkeys(("ABI", "MAX_FIRMWARE_BYTES", "MAX_IMAGE_BYTES", "FirmwareKind"), "regmap"),
     "Array": "registers",
     **dict.fromkeys(
-        ("ACCUMULATOR_BOUND", "DType", "Layer", "Loop", "Op", "ProgramImage", "Schedule", "Tensor"),
+        (
+            "ACCUMULATOR_BOUND",
+            "DType",
+            "Entry",
+            "Layer",
+            "Loop",
+            "Op",
+            "ProgramImage",
+            "Schedule",
+            "Tensor",
+        ),
         "graph",
     ),
     **dict.fromkeys(

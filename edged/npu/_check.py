@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from edged.errors import ImageError
-from edged.npu.graph import ACCUMULATOR_BOUND, Layer, Op, ProgramImage, Tensor
+from edged.npu.graph import ACCUMULATOR_BOUND, Entry, Layer, Op, ProgramImage, Tensor
+from edged.npu.regmap import MAX_ENTRIES
 
 __all__ = ["check_image", "window_shape"]
 
@@ -41,10 +42,23 @@ def check_image(image: ProgramImage, weights_bytes: int) -> None:
                 f"cannot use program image: tensor {tensor.name!r} ends at"
                 f" {tensor.address + tensor.nbytes}, activations have {max(arena, 0)} bytes"
             )
-    if not image.inputs or not image.outputs or not image.layers:
-        raise ImageError("cannot use program image: it needs an input, an output and a layer")
-    written = _Written(image, arena)
-    for layer in image.layers:
+    if not 1 <= len(image.entries) <= MAX_ENTRIES:
+        raise ImageError(
+            f"cannot use program image: it has {len(image.entries)} entries, wanted 1 …"
+            f" {MAX_ENTRIES}"
+        )
+    for number, entry in enumerate(image.entries):
+        _check_entry(image, number, entry, arena)
+
+
+def _check_entry(image: ProgramImage, number: int, entry: Entry, arena: int) -> None:
+    """Prove that *entry* can be executed, with nothing in DRAM but its inputs."""
+    if not entry.inputs or not entry.outputs or not entry.layers:
+        raise ImageError(
+            f"cannot use program image: entry {number} needs an input, an output and a layer"
+        )
+    written = _Written(image.tensors, entry.inputs, arena)
+    for layer in entry.layers:
         where = f"cannot use program image: layer {layer.name!r} ({layer.op.name.lower()})"
         for index in layer.inputs:
             if index not in written.whole:
@@ -66,9 +80,12 @@ def check_image(image: ProgramImage, weights_bytes: int) -> None:
         if len(inputs) not in _ARITY[layer.op]:
             raise ImageError(f"{where} has {len(inputs)} inputs")
         _CHECKS[layer.op](where, layer, inputs, output)
-    missing = [index for index in image.outputs if index not in written.whole]
+    missing = [index for index in entry.outputs if index not in written.whole]
     if missing:
-        raise ImageError(f"cannot use program image: output tensor {missing[0]} is never written")
+        raise ImageError(
+            f"cannot use program image: output tensor {missing[0]} of entry {number} is never"
+            " written"
+        )
 
 
 class _Written:
@@ -78,9 +95,9 @@ class _Written:
         whole: indices of the former.
     """
 
-    def __init__(self, image: ProgramImage, arena: int) -> None:
-        self.whole = set(image.inputs)
-        self._tensors = image.tensors
+    def __init__(self, tensors: Sequence[Tensor], inputs: Iterable[int], arena: int) -> None:
+        self.whole = set(inputs)
+        self._tensors = tensors
         self._room = arena
         self._marks: dict[int, npt.NDArray[np.bool_]] = {}
         self._missing: dict[int, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from edged.npu.regmap import LayerOp as Op
 __all__ = [
     "ACCUMULATOR_BOUND",
     "DType",
+    "Entry",
     "Layer",
     "Loop",
     "Op",
@@ -188,13 +190,34 @@ def _strided(array: npt.NDArray[Any], start: int, loops: list[tuple[int, int]]) 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """An entry point: layers that one RUN executes.
+
+    It stands by itself: what is in DRAM when it begins are its inputs, which the host has written,
+    and whatever else, since runs of other entries may come between. So tensors of different entries
+    may have the same addresses.
+
+    Attributes:
+        layers: in the order of execution.
+        inputs, outputs: indices into :attr:`ProgramImage.tensors`, in the order in which the host
+            moves them.
+        instruction: its first one in the image's code, counted from 0; 0 where there is no code.
+    """
+
+    layers: tuple[Layer, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    instruction: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ProgramImage:
     """A program for the device, as values.
 
     Attributes:
         array: the MAC array it was compiled for.
+        entries: its entry points, by their number; at most 64.
         dram_bytes: DRAM that a bank needs: activations from address 0, then the weights.
-        inputs, outputs: indices into ``tensors``, in the order in which the host moves them.
         code: instructions, 32 bytes each; empty where there are none.
         packed: what they load; a multiple of 64 bytes.
         schedule: what they are made for.
@@ -203,9 +226,7 @@ class ProgramImage:
 
     array: Array
     tensors: tuple[Tensor, ...]
-    layers: tuple[Layer, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
+    entries: tuple[Entry, ...]
     dram_bytes: int
     abi: int = ABI
     digest: bytes = field(default=b"")
@@ -214,15 +235,46 @@ class ProgramImage:
     schedule: Schedule = Schedule()
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of all entries."""
+        return tuple(layer for entry in self.entries for layer in entry.layers)
+
+    @property
+    def only(self) -> Entry:
+        """The entry of a program that has one.
+
+        Raises:
+            ValueError: it has several.
+        """
+        (entry,) = self.entries
+        return entry
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The inputs of the only entry."""
+        return self.only.inputs
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The outputs of the only entry."""
+        return self.only.outputs
+
+    @property
     def input_tensors(self) -> tuple[Tensor, ...]:
-        return tuple(self.tensors[i] for i in self.inputs)
+        """The input tensors of the only entry."""
+        return self.chosen(self.inputs)
 
     @property
     def output_tensors(self) -> tuple[Tensor, ...]:
-        return tuple(self.tensors[i] for i in self.outputs)
+        """The output tensors of the only entry."""
+        return self.chosen(self.outputs)
+
+    def chosen(self, indices: Iterable[int]) -> tuple[Tensor, ...]:
+        """The tensors with these *indices*."""
+        return tuple(self.tensors[index] for index in indices)
 
     def macs(self) -> int:
-        """Multiply-accumulates of one run's convolutions and products of matrices."""
+        """Multiply-accumulates of the convolutions and products of matrices of all entries."""
         total = 0
         for layer in self.layers:
             h, w, c = self.tensors[layer.output].shape

@@ -21,10 +21,11 @@ import numpy.typing as npt
 
 from edged.errors import ImageError
 from edged.npu._check import check_image
-from edged.npu.graph import DType, Layer, Loop, Op, ProgramImage, Schedule, Tensor
+from edged.npu.graph import DType, Entry, Layer, Loop, Op, ProgramImage, Schedule, Tensor
 from edged.npu.registers import Array
 from edged.npu.regmap import (
     ABI,
+    IMAGE_ENTRY,
     IMAGE_HEADER,
     IMAGE_LAYER,
     IMAGE_LOOP,
@@ -33,6 +34,7 @@ from edged.npu.regmap import (
     IMAGE_SECTION,
     IMAGE_TENSOR,
     MAX_ARRAY_SIZE,
+    MAX_ENTRIES,
     MAX_IMAGE_BYTES,
     Section,
 )
@@ -47,6 +49,7 @@ __all__ = [
 
 _HEADER = struct.Struct(IMAGE_HEADER.format)
 _SECTION = struct.Struct(IMAGE_SECTION.format)
+_ENTRY = struct.Struct(IMAGE_ENTRY.format)
 _TENSOR = struct.Struct(IMAGE_TENSOR.format)
 _LAYER = struct.Struct(IMAGE_LAYER.format)
 _OPERAND = struct.Struct(IMAGE_OPERAND.format)
@@ -72,11 +75,8 @@ def serialize_image(image: ProgramImage) -> bytes:
         body += _pack_tensor(tensor)
     for layer in image.layers:
         body += _pack_layer(layer, weights)
-    io = bytearray(struct.pack("<HH", len(image.inputs), len(image.outputs)))
-    for index in (*image.inputs, *image.outputs):
-        io += struct.pack("<I", index) + _pack_tensor(image.tensors[index])
     sections: tuple[tuple[Section, bytes], ...] = (
-        (Section.IO, bytes(io)),
+        (Section.ENTRIES, _pack_entries(image)),
         (Section.LAYERS, bytes(body)),
         (Section.WEIGHTS, bytes(weights.data)),
     )
@@ -162,19 +162,19 @@ def parse_image(data: bytes | memoryview) -> ProgramImage:
     tensors = tuple(_parse_tensor(reader) for _ in range(n_tensors))
     layers = tuple(_parse_layer(reader, weights, tensors) for _ in range(n_layers))
     reader.end()
-    inputs, outputs = _parse_io(_Reader(sections[Section.IO], "io"), tensors)
     code, packed = (bytes(sections.get(kind, b"")) for kind in (Section.CODE, Section.PACKED))
     if len(code) % _INSTRUCTION or len(packed) % _ALIGN or (packed and not code):
         raise ImageError(
             f"cannot read program image: code of {len(code)} bytes, packed {len(packed)}; wanted"
             f" multiples of {_INSTRUCTION} and {_ALIGN}"
         )
+    entries = _parse_entries(
+        _Reader(sections[Section.ENTRIES], "entries"), layers, len(tensors), len(code)
+    )
     image = ProgramImage(
         Array(ti, to, tp),
         tensors,
-        layers,
-        inputs,
-        outputs,
+        entries,
         dram,
         abi,
         bytes(digest),
@@ -419,20 +419,62 @@ def _with_weights(
     )
 
 
-def _parse_io(
-    reader: _Reader, tensors: tuple[Tensor, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    n_inputs, n_outputs = reader.take(struct.Struct("<HH"))
-    indices: list[int] = []
-    for _ in range(n_inputs + n_outputs):
-        (index,) = reader.take(struct.Struct("<I"))
-        if index >= len(tensors) or _parse_tensor(reader) != tensors[index]:
+def _pack_entries(image: ProgramImage) -> bytes:
+    data = bytearray(struct.pack("<I", len(image.entries)))
+    first = 0
+    for number, entry in enumerate(image.entries):
+        last = first + len(entry.layers)
+        counts = len(entry.inputs), len(entry.outputs)
+        try:
+            data += _ENTRY.pack(first, last, *counts, entry.instruction)
+            data += struct.pack(f"<{sum(counts)}I", *entry.inputs, *entry.outputs)
+        except struct.error as error:
+            raise ImageError(f"cannot write program image: entry {number}: {error}") from error
+        first = last
+    return bytes(data)
+
+
+def _parse_entries(
+    reader: _Reader, layers: tuple[Layer, ...], tensors: int, code: int
+) -> tuple[Entry, ...]:
+    """The entries, which have the *layers* among them.
+
+    Args:
+        tensors: how many there are.
+        code: bytes of it.
+    """
+    (count,) = reader.take(struct.Struct("<I"))
+    if not 1 <= count <= MAX_ENTRIES:
+        raise ImageError(f"cannot read program image: {count} entries, wanted 1 … {MAX_ENTRIES}")
+    entries: list[Entry] = []
+    end = 0
+    for number in range(count):
+        first, last, n_inputs, n_outputs, instruction = reader.take(_ENTRY)
+        indices = reader.take(struct.Struct(f"<{n_inputs + n_outputs}I"))
+        if first != end or not first < last <= len(layers):
             raise ImageError(
-                f"cannot read program image: io entry {len(indices)} is not tensor {index}"
+                f"cannot read program image: entry {number} has layers {first} … {last} of"
+                f" {len(layers)}; wanted one or more from {end} on"
             )
-        indices.append(index)
+        if any(index >= tensors for index in indices):
+            raise ImageError(
+                f"cannot read program image: entry {number} names a tensor there is not"
+            )
+        if instruction * _INSTRUCTION >= max(code, 1):
+            raise ImageError(
+                f"cannot read program image: entry {number} begins at instruction {instruction},"
+                f" there are {code // _INSTRUCTION}"
+            )
+        entries.append(
+            Entry(layers[first:last], indices[:n_inputs], indices[n_inputs:], instruction)
+        )
+        end = last
+    if end != len(layers):
+        raise ImageError(
+            f"cannot read program image: {len(layers) - end} layers belong to no entry"
+        )
     reader.end()
-    return tuple(indices[:n_inputs]), tuple(indices[n_inputs:])
+    return tuple(entries)
 
 
 def _name(text: str) -> bytes:

@@ -28,8 +28,10 @@ def shift_round_half_even(value: _Int64, shift: int | _Int64) -> _Int64:
     return np.asarray((value + half_minus_one + odd) >> shift, np.int64)
 
 
-def run(image: ProgramImage, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    """Execute *image* on *inputs*, one [H, W, C] array per input in its order.
+def run(
+    image: ProgramImage, inputs: Sequence[npt.NDArray[Any]], entry: int = 0
+) -> list[npt.NDArray[Any]]:
+    """Execute an *entry* of *image* on *inputs*, one [H, W, C] array per input in its order.
 
     Returns:
         One [H, W, C] array per output, u8 or s8.
@@ -37,18 +39,21 @@ def run(image: ProgramImage, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDA
     Raises:
         RequestError: the number, shape or dtype of the inputs.
     """
-    tensors = run_all(image, inputs)
-    return [tensors[index] for index in image.outputs]
+    tensors = run_all(image, inputs, entry)
+    return [tensors[index] for index in image.entries[entry].outputs]
 
 
-def run_all(image: ProgramImage, inputs: Sequence[npt.NDArray[Any]]) -> dict[int, npt.NDArray[Any]]:
-    """As :func:`run`, but every tensor of the graph by its index."""
-    if len(inputs) != len(image.inputs):
+def run_all(
+    image: ProgramImage, inputs: Sequence[npt.NDArray[Any]], entry: int = 0
+) -> dict[int, npt.NDArray[Any]]:
+    """As :func:`run`, but every tensor of the entry by its index."""
+    program = image.entries[entry]
+    if len(inputs) != len(program.inputs):
         raise RequestError(
-            f"cannot run program: {len(inputs)} inputs given, wanted {len(image.inputs)}"
+            f"cannot run program: {len(inputs)} inputs given, wanted {len(program.inputs)}"
         )
     values: dict[int, npt.NDArray[Any]] = {}
-    for index, value in zip(image.inputs, inputs, strict=True):
+    for index, value in zip(program.inputs, inputs, strict=True):
         tensor = image.tensors[index]
         if value.shape != tensor.shape or value.dtype != tensor.dtype.numpy:
             raise RequestError(
@@ -56,7 +61,7 @@ def run_all(image: ProgramImage, inputs: Sequence[npt.NDArray[Any]]) -> dict[int
                 f" wanted {tensor.dtype.numpy} {tensor.shape}"
             )
         values[index] = value
-    for layer in image.layers:
+    for layer in program.layers:
         operands = [values[index].astype(np.int64) for index in layer.inputs]
         output = image.tensors[layer.output]
         if layer.output not in values:

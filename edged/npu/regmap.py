@@ -37,6 +37,7 @@ __all__ = [
     "IMAGE_MAGIC",
     "MAGIC",
     "MAX_ARRAY_SIZE",
+    "MAX_ENTRIES",
     "MAX_FIRMWARE_BYTES",
     "MAX_FLASH_WRITE",
     "MAX_IMAGE_BYTES",
@@ -109,6 +110,8 @@ RING_ALIGN: Final = 64
 FLASH_KEY: Final = 0x474F_4C44
 """Opens the golden region for one ERASE, so that no stray write does."""
 MAX_IMAGE_BYTES: Final = 1 << 30
+MAX_ENTRIES: Final = 64
+"""Most entry points of a program image."""
 IMAGE_MAGIC: Final = b"EDGEIMG\0"
 MAX_FIRMWARE_BYTES: Final = 64 << 20
 """Header and payload."""
@@ -218,7 +221,12 @@ class Operation(Code):
         " address, check it, and put it into the bank.",
     )
     ACTIVATE_BANK = 4, "Make bank number `device_address` the active one. It must be VALID."
-    RUN = 5, "Execute the active bank's layers once."
+    RUN = (
+        5,
+        "Execute the layers of the active bank's entry point number `device_address` once, on the"
+        " inputs of that entry, which stand in DRAM. Afterwards its outputs do, and nothing else is"
+        " kept: entries may use the same DRAM.",
+    )
     FENCE = 6, "Complete when every earlier descriptor of the queue has."
     FLUSH = 7, "A fence, and device DRAM is written back."
     WRITE_FLASH = (
@@ -247,6 +255,7 @@ class Status(Code):
     ABORTED = 10, "The queue was disabled, or the device reset, before it was done."
     TIMEOUT = 11, "A RUN that the watchdog ended."
     NO_ROLE = 12, "The golden image runs, which does not compute."
+    BAD_ENTRY = 13, "RUN of an entry point that the active bank's program does not have."
 
 
 class BankStatus(Code):
@@ -345,7 +354,11 @@ class Injection(Code):
 class Section(Code):
     """A section of a program image."""
 
-    IO = 1, "Inputs, then outputs: index of a tensor, and that tensor again."
+    ENTRIES = (
+        1,
+        "The entry points that RUN names, at most 64: their number as u32, and the entries one"
+        " after the other.",
+    )
     LAYERS = 2, "Every tensor, then every layer in the order of execution."
     WEIGHTS = (
         3,
@@ -354,7 +367,8 @@ class Section(Code):
     )
     CODE = (
         4,
-        "Instructions of 32 bytes, which do what LAYERS says, for a device that executes these."
+        "Instructions of 32 bytes, which do what LAYERS says, for a device that executes these;"
+        " each entry point says where its own begin."
         " May be missing.",
     )
     PACKED = (
@@ -927,7 +941,7 @@ DESCRIPTOR: Final = Record(
         Item("tag", "u16", "Given back in the completion."),
         Item("length", "u32", "Bytes."),
         Item("host_address", "u64"),
-        Item("device_address", "u64", "Or a bank's number, or an offset in the flash."),
+        Item("device_address", "u64", "Or a bank's number, an entry's, or an offset in the flash."),
         Item("crc", "u32", "CRC32C of the data, with the flag CRC."),
     ),
 )
@@ -977,6 +991,21 @@ IMAGE_SECTION: Final = Record(
         Item("crc", "u32", "CRC32C of the section."),
         Item("offset", "u64", "In the file; a multiple of 64."),
         Item("length", "u64", "Bytes."),
+    ),
+)
+
+IMAGE_ENTRY: Final = Record(
+    "image_entry",
+    16,
+    "An entry point, followed by the indices, u32 each, of the tensors that the host writes before"
+    " its RUN and of those that it reads afterwards. Every layer belongs to one entry: the first"
+    " entry begins with layer 0, and each where the one before it ends.",
+    (
+        Item("first", "u32", "Its first layer."),
+        Item("last", "u32", "The layer behind its last."),
+        Item("inputs", "u16", "How many indices of inputs follow."),
+        Item("outputs", "u16", "How many indices of outputs follow these."),
+        Item("instruction", "u32", "Its first instruction in CODE; 0 without CODE."),
     ),
 )
 
@@ -1075,6 +1104,7 @@ RECORDS: Final = (
     COMPLETION,
     IMAGE_HEADER,
     IMAGE_SECTION,
+    IMAGE_ENTRY,
     IMAGE_TENSOR,
     IMAGE_LAYER,
     IMAGE_OPERAND,

@@ -26,7 +26,17 @@ from edged.card import SharedCard
 from edged.device import Device, DmaBuffer, GivenMemory, InferenceQueue, vfio_user
 from edged.device._ring import ALL_ONES, QueueTakenError, Ring
 from edged.errors import DeviceError, DeviceLostError, LimitError
-from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, parse_image, serialize_image
+from edged.npu import (
+    Array,
+    DType,
+    Entry,
+    Layer,
+    Op,
+    ProgramImage,
+    Tensor,
+    parse_image,
+    serialize_image,
+)
 from edged.npu.registers import (
     QUEUE_DATA,
     QUEUE_MANAGEMENT,
@@ -150,7 +160,9 @@ def program() -> tuple[ProgramImage, bytes]:
         Tensor("y", DType.U8, (4, 4, 8), -4, 4096),
     )
     layer = Layer(Op.ADD, "sum", (0, 0), 1, lo=0, hi=255, lefts=(0, 0), rights=(0, 0), shift=0)
-    data = serialize_image(ProgramImage(Array(), tensors, (layer,), (0,), (1,), dram_bytes=8192))
+    data = serialize_image(
+        ProgramImage(Array(), tensors, (Entry((layer,), (0,), (1,)),), dram_bytes=8192)
+    )
     return parse_image(data), data
 
 

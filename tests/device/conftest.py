@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,17 @@ import pytest
 from device.kinds import PCI, Emulator, Kind, Served, kinds, running
 from patience import eventually
 
-from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, parse_image, serialize_image
+from edged.npu import (
+    Array,
+    DType,
+    Entry,
+    Layer,
+    Op,
+    ProgramImage,
+    Tensor,
+    parse_image,
+    serialize_image,
+)
 
 ARRAY = Array()
 SLOW_ARRAY = Array(1, 1, 1)
@@ -143,10 +153,42 @@ def make_program(
         conv("second", 1, 2, channels, channels, -128, 127),
         Layer(Op.ADD, "sum", (1, 2), 3, lo=-128, hi=127, lefts=(0, 1), rights=(0, 0), shift=1),
     )
-    image = ProgramImage(array, tensors, layers, (0,), (1, 3), dram_bytes=max(1 << 24, 5 * step))
+    image = ProgramImage(
+        array, tensors, (Entry(layers, (0,), (1, 3)),), dram_bytes=max(1 << 24, 5 * step)
+    )
     data = serialize_image(image)
     x = rng.integers(dtype.lowest, dtype.highest + 1, tensors[0].shape).astype(dtype.numpy)
     return Program(parse_image(data), data, [x])
+
+
+def make_in_two(seed: int = 0, *, array: Array = ARRAY) -> Program:
+    """Two entries whose tensors lie in the same DRAM: a program, and another one of other sizes."""
+    one, other = (
+        make_program(seed + i, array=array, pixels=5 + 8 * i, channels=8).image for i in (0, 1)
+    )
+    shifted = len(one.tensors)
+
+    def moved(indices: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(index + shifted for index in indices)
+
+    layers = tuple(
+        replace(layer, inputs=moved(layer.inputs), output=layer.output + shifted)
+        for layer in other.layers
+    )
+    image = ProgramImage(
+        array,
+        (*one.tensors, *other.tensors),
+        (*one.entries, Entry(layers, moved(other.inputs), moved(other.outputs))),
+        dram_bytes=one.dram_bytes,
+    )
+    data = serialize_image(image)
+    return Program(parse_image(data), data, [])
+
+
+@pytest.fixture
+def program_in_two(kind: Kind) -> Program:
+    """See :func:`make_in_two`, for the kind of device that the test runs on."""
+    return make_in_two(array=kind.array)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from edged.npu import (
     ACCUMULATOR_BOUND,
     Array,
     DType,
+    Entry,
     Layer,
     Op,
     ProgramImage,
@@ -53,7 +55,7 @@ def greedy_constants() -> ProgramImage:
         multiplier=round(ACCUMULATOR_BOUND / (side * side)),
         shift=24,
     )
-    return ProgramImage(Array(), tensors, (layer,), (0,), (1,), dram_bytes=2 * size)
+    return ProgramImage(Array(), tensors, (Entry((layer,), (0,), (1,)),), dram_bytes=2 * size)
 
 
 def greedy_tensors() -> ProgramImage:
@@ -64,10 +66,22 @@ def greedy_tensors() -> ProgramImage:
     layer = Layer(
         Op.ADD, "greedy", (0, 0), 1, lo=-128, hi=127, lefts=(14, 14), rights=(0, 0), shift=20
     )
-    return ProgramImage(Array(), tensors, (layer,), (0,), (1,), dram_bytes=3 * size)
+    return ProgramImage(Array(), tensors, (Entry((layer,), (0,), (1,)),), dram_bytes=3 * size)
 
 
-@pytest.mark.parametrize("make", [greedy_constants, greedy_tensors])
+def greedy_second_entry() -> ProgramImage:
+    """A modest entry point, and one as above."""
+    greedy = greedy_constants()
+    modest = Layer(Op.RESCALE, "modest", (2,), 3, lefts=(0,), rights=(0,))
+    small = tuple(Tensor(name, DType.U8, (4, 4, 4), 0, 64 * at) for at, name in enumerate("ab"))
+    return replace(
+        greedy,
+        tensors=(*greedy.tensors, *small),
+        entries=(Entry((modest,), (2,), (3,)), *greedy.entries),
+    )
+
+
+@pytest.mark.parametrize("make", [greedy_constants, greedy_tensors, greedy_second_entry])
 def test_it_is_refused(
     start_emulator: Callable[..., Any],
     program: Callable[..., Any],

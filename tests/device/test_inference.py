@@ -62,6 +62,30 @@ def test_random_programs_equal_the_reference(
         device.disable_queue(QUEUE_DATA)
 
 
+def test_each_entry_is_a_program_of_its_own(
+    served: Any, device: Device, program_in_two: Any
+) -> None:
+    """Their tensors lie in the same DRAM, and their runs come in any order."""
+    activate(device, program_in_two)
+    image = program_in_two.image
+    queue = served.queue(image)
+    rng = np.random.default_rng(7)
+
+    def case(number: int) -> tuple[int, list[np.ndarray]]:
+        entry = number % 2
+        tensors = image.chosen(image.entries[entry].inputs)
+        noise = [rng.integers(t.dtype.lowest, t.dtype.highest + 1, t.shape) for t in tensors]
+        return entry, [v.astype(t.dtype.numpy) for v, t in zip(noise, tensors, strict=True)]
+
+    cases = [case(number) for number in range(24)]
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda case: queue.run(case[1], entry=case[0]), cases))
+    for found, (entry, given) in zip(results, cases, strict=True):
+        for a, b in zip(found, numerics.run(image, given, entry), strict=True):
+            np.testing.assert_array_equal(a, b[np.newaxis])
+    queue.close()
+
+
 def test_results_are_not_overwritten_by_the_next_run(
     served: Any, device: Device, program: Callable[..., Any]
 ) -> None:

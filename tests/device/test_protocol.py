@@ -113,6 +113,8 @@ PROGRAM_DRAM = 1 << 24
         (Descriptor(Operation.FENCE), Status.OK),
         (Descriptor(Operation.FLUSH), Status.OK),
         (Descriptor(Operation.RUN), Status.OK),
+        (Descriptor(Operation.RUN, device_address=1), Status.BAD_ENTRY),
+        (Descriptor(Operation.RUN, device_address=2**64 - 1), Status.BAD_ENTRY),
         (Descriptor(Operation.DMA_IN, host_address=MAPPED), Status.BAD_LENGTH),
         (Descriptor(Operation.DMA_IN, length=64, host_address=0), Status.BAD_ADDRESS),
         (Descriptor(Operation.DMA_IN, length=64, host_address=2**64 - 1), Status.BAD_ADDRESS),

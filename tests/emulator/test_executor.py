@@ -17,6 +17,7 @@ from edged.npu import (
     ACCUMULATOR_BOUND,
     Array,
     DType,
+    Entry,
     Layer,
     Loop,
     Op,
@@ -356,9 +357,7 @@ class GraphMaker:
         image = ProgramImage(
             Array(),
             tuple(self.tensors),
-            tuple(self.layers),
-            tuple(inputs),
-            tuple(outputs),
+            (Entry(tuple(self.layers), tuple(inputs), tuple(outputs)),),
             dram_bytes=1 << 24,
         )
         return parse_image(serialize(image))  # and with it, proven sound

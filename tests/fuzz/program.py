@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edged.npu import Array, DType, Layer, Op, ProgramImage, Tensor, parse_image, serialize_image
+from edged.npu import (
+    Array,
+    DType,
+    Entry,
+    Layer,
+    Op,
+    ProgramImage,
+    Tensor,
+    parse_image,
+    serialize_image,
+)
 
 __all__ = ["Program", "small_program"]
 
@@ -38,7 +48,7 @@ def small_program(seed: int = 0) -> Program:
         bias=rng.integers(-1000, 1000, 8).astype(np.int32),
         shifts=np.full(8, 9, np.uint8),
     )
-    image = ProgramImage(Array(), tensors, (layer,), (0,), (1,), dram_bytes=1 << 16)
+    image = ProgramImage(Array(), tensors, (Entry((layer,), (0,), (1,)),), dram_bytes=1 << 16)
     data = serialize_image(image)
     x = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
     return Program(parse_image(data), data, [x])

@@ -9,7 +9,17 @@ import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.npu import ACCUMULATOR_BOUND, Array, DType, Layer, Op, ProgramImage, Tensor, numerics
+from edged.npu import (
+    ACCUMULATOR_BOUND,
+    Array,
+    DType,
+    Entry,
+    Layer,
+    Op,
+    ProgramImage,
+    Tensor,
+    numerics,
+)
 
 Integers = npt.NDArray[Any]
 
@@ -56,7 +66,7 @@ def test_convolution_is_what_its_definition_says(data: st.DataObject) -> None:
         bias=rng.integers(-ACCUMULATOR_BOUND // 2, ACCUMULATOR_BOUND // 2, c_out).astype(np.int32),
         shifts=rng.integers(0, 24, c_out).astype(np.uint8),
     )
-    image = ProgramImage(Array(), (source, output), (layer,), (0,), (1,), 1 << 20)
+    image = ProgramImage(Array(), (source, output), (Entry((layer,), (0,), (1,)),), 1 << 20)
     x = rng.integers(dtype.lowest, dtype.highest + 1, source.shape).astype(dtype.numpy)
     (found,) = numerics.run(image, [x])
     np.testing.assert_array_equal(found, defined(layer, x, output.shape))

@@ -17,6 +17,7 @@ from edged.npu import (
     ABI,
     Array,
     DType,
+    Entry,
     Layer,
     Loop,
     Op,
@@ -47,7 +48,7 @@ def image(shapes: list[tuple[tuple[int, int, int], DType]], *layers: Layer) -> P
     )
     written = {layer.output for layer in layers}
     inputs = tuple(i for i in range(len(tensors)) if i not in written)
-    return ProgramImage(Array(), tensors, layers, inputs, (len(tensors) - 1,), 1 << 20)
+    return ProgramImage(Array(), tensors, (Entry(layers, inputs, (len(tensors) - 1,)),), 1 << 20)
 
 
 def full(dtype: DType) -> dict[str, int]:
@@ -262,7 +263,7 @@ def test_products_of_matrices_stay_below_the_bound() -> None:
 def test_marks_of_unfinished_tensors_take_no_more_than_dram() -> None:
     tensors = tuple(Tensor(f"t{i}", S8, (1, 1 << 18, 1), 0, 0) for i in range(6))
     layers = tuple(copy(Loop(1, 1, 1), output=i) for i in range(1, 6))
-    made = ProgramImage(Array(), tensors, layers, (0,), (5,), 1 << 20)
+    made = ProgramImage(Array(), tensors, (Entry(layers, (0,), (5,)),), 1 << 20)
     with pytest.raises(ImageError, match="more unfinished tensors than DRAM can hold"):
         serialize_and_parse(made)
 
