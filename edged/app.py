@@ -191,6 +191,14 @@ async def _serve(
         in_flight,
         config.serving.channelz,
     )
+    intake = Intake(
+        config.drop.directory,
+        deployer.accept,
+        rescan_seconds=config.drop.rescan_seconds,
+        settle_seconds=config.drop.settle_seconds,
+        max_file_bytes=config.drop.max_file_bytes,
+        data_seconds=config.drop.data_seconds,
+    )
     console = Console(
         store,
         lambda: slot.status,
@@ -205,14 +213,7 @@ async def _serve(
             link,
             lambda: Device.open(vfio_user.VfioUserTransport(way.connect()), any_abi=True),
         ),
-    )
-    intake = Intake(
-        config.drop.directory,
-        deployer.accept,
-        rescan_seconds=config.drop.rescan_seconds,
-        settle_seconds=config.drop.settle_seconds,
-        max_file_bytes=config.drop.max_file_bytes,
-        data_seconds=config.drop.data_seconds,
+        intake.waiting,
     )
     notifier = Notifier()
 

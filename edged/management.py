@@ -86,6 +86,22 @@ class CallFigures(Struct, frozen=True):
     p99_seconds: float | None = None
 
 
+class WaitingDrop(Struct, frozen=True):
+    """A model in the drop folder that is tried again later, for no fault of its own.
+
+    Attributes:
+        name: of the file or folder, as it was dropped.
+        reason: what of the machine, or of the moment, is in the way.
+        tries: how often it was tried.
+        seconds: until it is tried again.
+    """
+
+    name: str
+    reason: str
+    tries: int
+    seconds: float
+
+
 class Status(Struct, frozen=True):
     """The appliance at a glance.
 
@@ -98,6 +114,7 @@ class Status(Struct, frozen=True):
         pinned: whether what serves is to stay, whatever is dropped.
         store_problems: what was found wrong with the state on disk when edged started.
         calls: how many there are and how long they take; None from an edged that does not say so.
+        waiting: what was dropped and is tried again later.
     """
 
     version: str
@@ -108,6 +125,7 @@ class Status(Struct, frozen=True):
     pinned: bool
     store_problems: tuple[str, ...] = ()
     calls: CallFigures | None = None
+    waiting: tuple[WaitingDrop, ...] = ()
 
 
 class Times(Struct, frozen=True):

@@ -116,6 +116,13 @@ def _examine(path: Path | None) -> Iterator[Finding]:
     )
     for look in looks:
         yield look(config, status)
+    for drop in status.waiting if status is not None else ():
+        yield Finding(
+            "drop folder",
+            Verdict.FAIL,
+            f"{drop.name} waits: {drop.reason}",
+            f"it is tried again in {drop.seconds:.0f} s: once that is mended, leave it there",
+        )
     for problem in status.store_problems if status is not None else ():
         yield Finding("store", Verdict.WARN, problem, "see `journalctl -u edged`")
 

@@ -172,6 +172,11 @@ def _device(device: DeviceReport) -> str:
 def _problems(status: Status, device: DeviceReport, models: list[ModelInfo]) -> Iterator[Problem]:
     if status.problem:
         yield Problem(status.problem, _why_nothing_serves(status, models))
+    for drop in status.waiting:
+        yield Problem(
+            f"{drop.name} waits: {drop.reason}",
+            f"it was tried {drop.tries}×, and is again in {drop.seconds:.0f} s: leave it there",
+        )
     for reading in device.readings if device.present else ():
         if reading.level != "ok":
             begins = (cure for name, cure in _CURES.items() if reading.name.startswith(name))

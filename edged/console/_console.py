@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -29,6 +29,7 @@ from edged.management import (
     Status,
     Swap,
     Swapped,
+    WaitingDrop,
 )
 from edged.nesting import NestingError, check_nesting
 from edged.npu import MAX_FIRMWARE_BYTES, Firmware
@@ -92,6 +93,7 @@ class Console:
         firmware: changes what runs on it.
         call_figures: how many calls there are, and how long they take.
         load: the calls of the last seconds, by stage and client.
+        waiting: what was dropped and is tried again later.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Console:
         call_figures: Callable[[], CallFigures | None] = lambda: None,
         load: Callable[[], Load] | None = None,
         firmware: FirmwareControl | None = None,
+        waiting: Callable[[], Iterable[WaitingDrop]] = tuple,
     ) -> None:
         self._store = store
         self._slot_status = slot_status
@@ -115,6 +118,7 @@ class Console:
         self._call_figures = call_figures
         self._load = load
         self._firmware = firmware
+        self._waiting = waiting
         self._changes: set[asyncio.Task[Change]] = set()
         self._runner: web.AppRunner | None = None
 
@@ -180,6 +184,7 @@ class Console:
                 pinned=pinned,
                 store_problems=self._store.problems,
                 calls=self._call_figures(),
+                waiting=tuple(self._waiting()),
             )
         )
 

@@ -43,6 +43,7 @@ from edged.intake._folder import (
 )
 from edged.intake._status import Fate, StatusBoard, moment
 from edged.intake._wakeups import Wakeups
+from edged.management import WaitingDrop
 from edged.notices import Notice, about
 from edged.remarks import Remark
 
@@ -153,6 +154,7 @@ class _Entry:
         data: the files that it keeps data in, relative to its folder; None while nobody has looked.
         parts: what stood for them in the drop folder when all was there.
         told: what was said of their missing.
+        reason: why it was postponed.
     """
 
     dropped: Dropped
@@ -163,6 +165,7 @@ class _Entry:
     data: tuple[str, ...] | None = None
     parts: dict[str, Dropped] = field(default_factory=dict)
     told: str = ""
+    reason: str = ""
     overdue: bool = False
     name: str = field(init=False)
 
@@ -280,6 +283,15 @@ class Intake:
         """
         self._serves = Served(model, since, remarks=remarks)
         self._serves_changed.set()
+
+    def waiting(self) -> list[WaitingDrop]:
+        """What is tried again later, in the order in which it became whole."""
+        now = asyncio.get_running_loop().time()
+        postponed = [e for e in self._entries.values() if e.stage is _Stage.POSTPONED]
+        return [
+            WaitingDrop(e.dropped.shown, e.reason, e.tries, max(e.due - now, 0.0))
+            for e in sorted(postponed, key=lambda entry: entry.number)
+        ]
 
     async def _run(self) -> None:
         while True:
@@ -717,11 +729,12 @@ class Intake:
             extra=about(Notice.POSTPONED, file=entry.dropped.shown),
         )
         entry.tries += 1
+        entry.reason = _said(error, entry)
         entry.due = asyncio.get_running_loop().time() + seconds
         entry.stage = _Stage.POSTPONED
         await self._board.write(
             entry.name,
-            f"waiting: {_said(error, entry)}\ntried {entry.tries}×, next in {seconds:g} s",
+            f"waiting: {entry.reason}\ntried {entry.tries}×, next in {seconds:g} s",
         )
 
 

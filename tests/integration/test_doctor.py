@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from integration.appliance import Appliance, eventually
@@ -80,3 +82,40 @@ def test_for_people_each_trouble_has_its_cure_below_it(appliance: Appliance) -> 
     lines = done.stdout.splitlines()
     (trouble,) = [n for n, line in enumerate(lines) if line.startswith("warn  daemon: ")]
     assert lines[trouble + 1].startswith("      → ")
+
+
+def test_a_full_disk_is_told_of_while_another_model_serves(
+    appliance: Appliance, kws: Path, second: Path
+) -> None:
+    assert appliance.daemon is not None
+    appliance.kill(appliance.daemon)
+    appliance.socket.unlink()
+    # The first model is stored, and there is no room for another.
+    full = (f"store.add.before:enospc@{count}" for count in range(2, 40))
+    os.environ["EDGED_FAULT"] = ",".join(full)
+    try:
+        appliance.start_daemon()
+    finally:
+        del os.environ["EDGED_FAULT"]
+    assert appliance.put(kws).startswith("serving since")
+    shutil.copy(second, appliance.drop / "second.edgemodel")
+    eventually(
+        lambda: appliance.status_of("second.edgemodel").startswith("waiting: "),
+        "the second model to wait",
+    )
+    seen = json.loads(appliance.edgectl("status", "--json").stdout)
+    assert seen["state"] == "serving" and not seen["problem"]
+    # It may be at work on it once more at any moment.
+    eventually(
+        lambda: "no space is left on the disk" in appliance.edgectl("status", "--json").stdout,
+        "the status to tell of it",
+    )
+    eventually(
+        lambda: "second.edgemodel waits: " in appliance.edgectl("status").stdout,
+        "the screen to tell of it",
+    )
+    eventually(
+        lambda: "second.edgemodel waits: " in examine(appliance)[1]["drop folder"]["text"],
+        "the doctor to find it",
+    )
+    assert examine(appliance)[0] == 1
