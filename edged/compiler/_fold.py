@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from edged.compiler._forms import with_slices_for_splits
 from edged.compiler._graph import Graph, Names, Node, Value
 from edged.compiler._one_dimensional import with_elements_before_views, with_two_dimensions
 from edged.compiler._place import OPERATORS
@@ -42,6 +43,7 @@ def rewrites() -> list[str]:
 def _steps() -> tuple[Callable[[Graph], Graph], ...]:
     return (
         _without_identities,
+        with_slices_for_splits,
         with_two_dimensions,
         with_elements_before_views,
         _with_plain_gemm,

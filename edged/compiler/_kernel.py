@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.compiler._layout import Shape3
-from edged.npu import Op
+from edged.npu import Loop, Op
 
-__all__ = ["Kernel", "Limit", "NotOnDevice", "Window"]
+__all__ = ["Kernel", "Limit", "Move", "NotOnDevice", "Window"]
 
 
 class NotOnDevice(Exception):  # noqa: N818  (an answer, not an error: the host takes the operator)
@@ -55,9 +55,26 @@ class Window:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A part of what a COPY writes.
+
+    Attributes:
+        source: position among the kernel's inputs; None: zeros are written.
+        source_start, target_start, loops: as a layer has them.
+    """
+
+    source: int | None
+    source_start: int
+    target_start: int
+    loops: tuple[Loop, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Kernel:
-    """A layer of the device before its numbers are integers.
+    """What gives a tensor of the device, before its numbers are integers.
+
+    It becomes one layer; a COPY, or a CONV of several phases, a layer for each part of the tensor.
 
     Attributes:
         inputs, output: names of float values; each is one device tensor.
@@ -65,6 +82,7 @@ class Kernel:
         weights: CONV: float [C_out, kh, kw, C_in / groups].
         bias: CONV: float [C_out].
         lo, hi: bounds of the result: ReLU and ReLU6 are made of these.
+        moves: COPY: its parts.
     """
 
     op: Op
@@ -78,6 +96,7 @@ class Kernel:
     bias: npt.NDArray[np.float32] | None = None
     lo: float = -math.inf
     hi: float = math.inf
+    moves: tuple[Move, ...] = ()
 
     @property
     def macs(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edged.compiler._allocate import Lifetime, allocate
 from edged.compiler._graph import Names
-from edged.compiler._kernel import Kernel
+from edged.compiler._kernel import Kernel, Move
 from edged.compiler._partition import Partition
 from edged.compiler._quantise import MAX_LEFT, Format, Quantised
 from edged.npu import (
@@ -36,7 +36,7 @@ def lower(cut: Partition, quantised: Quantised, array: Array) -> ProgramImage:
     """The program for the device; its inputs and outputs stand in the order of *cut*'s."""
     names = [*cut.entering, *(kernel.output for kernel in cut.kernels)]
     index = {name: position for position, name in enumerate(names)}
-    layers = tuple(_layer(kernel, quantised, index) for kernel in cut.kernels)
+    layers = tuple(layer for kernel in cut.kernels for layer in _layers(kernel, quantised, index))
     planes = [cut.layouts[name].plane for name in cut.entering]
     planes += [kernel.plane for kernel in cut.kernels]
     addresses, arena = allocate(_lifetimes(cut, layers, planes))
@@ -86,7 +86,8 @@ def _lifetimes(
     first = [0] * len(planes)
     last = [0] * len(planes)
     for step, layer in enumerate(layers, 1):
-        first[layer.output] = last[layer.output] = step
+        first[layer.output] = first[layer.output] or step  # It may be written in parts.
+        last[layer.output] = step
         for source in layer.inputs:
             last[source] = step
     for position, kernel in enumerate(cut.kernels, len(cut.entering)):
@@ -96,6 +97,36 @@ def _lifetimes(
         Lifetime(h * w * c, begin, end)
         for (h, w, c), begin, end in zip(planes, first, last, strict=True)
     ]
+
+
+def _layers(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> list[Layer]:
+    """*kernel* as one layer, or one for each part of its output."""
+    if kernel.op is Op.COPY:
+        return [_copy(kernel, move, quantised, index) for move in kernel.moves]
+    return [_layer(kernel, quantised, index)]
+
+
+def _copy(kernel: Kernel, move: Move, quantised: Quantised, index: Mapping[str, int]) -> Layer:
+    name = kernel.inputs[move.source or 0]
+    target, source = quantised.formats[kernel.output], quantised.formats[name]
+    common = min(source.exponent, target.exponent)
+    lo, hi = _bounds(kernel, target)
+    if move.source is None:  # Bounds make zeros of whatever is read.
+        lo = hi = min(max(0, lo), hi)
+    return Layer(
+        Op.COPY,
+        _short(kernel.name),
+        (index[name],),
+        index[kernel.output],
+        lo=lo,
+        hi=hi,
+        lefts=(source.exponent - common,),
+        rights=(0,),
+        shift=min(target.exponent - common, _MAX_SHIFT),
+        source_start=move.source_start,
+        target_start=move.target_start,
+        loops=move.loops,
+    )
 
 
 def _layer(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> Layer:

@@ -45,15 +45,16 @@ def layer_errors(
     total = len(next(iter(samples.values())))
     noise = np.zeros(len(names))
     signal = np.zeros(len(names))
-    for index in sorted({int(i) for i in np.linspace(0, total - 1, min(count, total))}):
-        feeds = {name: array[index : index + 1] for name, array in samples.items()}
+    for number in sorted({int(i) for i in np.linspace(0, total - 1, min(count, total))}):
+        feeds = {name: array[number : number + 1] for name, array in samples.items()}
         entering = before.run(feeds)[: len(image.inputs)]
         tensors = numerics.run_all(image, [array[0] for array in entering])
         wanted = floats.run({**feeds, **large})
-        for position, (name, layer) in enumerate(zip(names, image.layers, strict=True)):
+        for position, name in enumerate(names):
+            index = len(cut.entering) + position
             plane = cut.layouts[name].to_plane(wanted[position]).astype(np.float64)
-            scale = 2.0 ** image.tensors[layer.output].exponent / cut.scales.get(name, 1.0)
-            found = tensors[layer.output] * scale
+            scale = 2.0 ** image.tensors[index].exponent / cut.scales.get(name, 1.0)
+            found = tensors[index] * scale
             if name in columns:
                 found = columns[name].real(found)
             noise[position] += ((found - plane) ** 2).sum()

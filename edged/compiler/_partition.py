@@ -22,6 +22,7 @@ from edged.compiler._kernel import Kernel, NotOnDevice
 from edged.compiler._layout import Layout, entering
 from edged.compiler._macs import macs
 from edged.compiler._place import FLOAT_INPUT, OPERATORS, VIEWS, place, view
+from edged.compiler._place_movement import straightened
 from edged.errors import ModelError
 from edged.npu import Op
 
@@ -173,7 +174,19 @@ def _placed(graph: Graph, supposed: Collection[str] = ()) -> list[_Placed]:
             if node.op in supposed or follows:
                 done = _Placed(node, level, layout=_arriving(graph, node.output), supposed=True)
             else:
-                done = _on_device(graph, node, level, layouts, [source for _, source in sources])
+                try:
+                    done = _on_device(graph, node, level, layouts, [s for _, s in sources])
+                except NotOnDevice:
+                    copies = _straightened(s for _, s in sources if s and s.level == level)
+                    layouts = [
+                        copies[name].layout if name in copies else layout
+                        for (name, _), layout in zip(sources, layouts, strict=True)
+                    ]
+                    if not copies:
+                        raise
+                    done = _on_device(graph, node, level, layouts, [s for _, s in sources])
+                    result = [copies.get(p.node.output, p) for p in result]
+                    producers |= copies
         except NotOnDevice as answer:
             # Below this the data came back from the device to the host once more.
             crossed = [s.level + s.on_device for _, s in sources if s is not None]
@@ -181,6 +194,18 @@ def _placed(graph: Graph, supposed: Collection[str] = ()) -> list[_Placed]:
         result.append(done)
         producers |= dict.fromkeys(node.outputs, done)
     return result
+
+
+def _straightened(sources: Iterable[_Placed]) -> dict[str, _Placed]:
+    """Views among *sources* as copies in natural order, where there is such a copy."""
+    copies: dict[str, _Placed] = {}
+    for source in sources:
+        if source.kernel is None and source.layout is not None and not source.supposed:
+            name = source.node.output
+            copy = straightened(source.node.name or name, name, source.layout)
+            if copy is not None:
+                copies[name] = replace(source, kernel=copy[0], layout=copy[1])
+    return copies
 
 
 def _arriving(graph: Graph, name: str) -> Layout | None:
@@ -216,6 +241,7 @@ def _cut(graph: Graph, placed: list[_Placed], level: int) -> Partition:
     by_output = {name: p for p in placed for name in p.node.outputs}
     early = {name for p in before for name in p.node.outputs} | set(graph.inputs)
 
+    computing = {id(p) for p in _computing(device)}
     epilogue: set[int] = set()
     leaving: dict[str, None] = {}
     passing: dict[str, None] = {}
@@ -227,13 +253,13 @@ def _cut(graph: Graph, placed: list[_Placed], level: int) -> Partition:
             continue
         if name in early:
             passing[name] = None
-        elif source is not None and source.kernel is not None and source in device:
+        elif source is not None and source.kernel is not None and id(source) in computing:
             leaving[name] = None
         elif source is not None and id(source) not in epilogue:
             epilogue.add(id(source))
             open_names.extend(source.node.inputs)
 
-    kernels = [p.kernel for p in device if p.kernel is not None]
+    kernels = [p.kernel for p in device if p.kernel is not None and id(p) in computing]
     fused = _useful(_fused(kernels, leaving), leaving)
     made = {kernel.output for kernel in fused}
     entered = dict.fromkeys(n for kernel in fused for n in kernel.inputs if n not in made)
@@ -254,6 +280,20 @@ def _cut(graph: Graph, placed: list[_Placed], level: int) -> Partition:
         ),
         ranges={name: graph.ranges[name] for name in entered if name in graph.ranges},
     )
+
+
+def _computing(device: list[_Placed]) -> list[_Placed]:
+    """The operators of *device* without copies that nothing there reads: the host's are free.
+
+    What leaves has steps of its own that way, instead of those of what it is copied beside.
+    """
+    read: set[str] = set()
+    kept: list[_Placed] = []
+    for p in reversed(device):
+        if p.kernel is not None and (p.kernel.op is not Op.COPY or p.kernel.output in read):
+            read.update(p.kernel.inputs)
+            kept.append(p)
+    return kept[::-1] or device
 
 
 def _in_order(graph: Graph) -> list[str]:
@@ -309,6 +349,8 @@ def _reason(placed: _Placed) -> str:
         return placed.reason
     if placed.kernel is None:
         return "it reshapes what the host works on"
+    if placed.kernel.op is Op.COPY:
+        return "no layer of the device reads what it moves"
     return "it is cut off from the segment by operators of the host"
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from edged.compiler import _place_movement
 from edged.compiler._graph import Graph, Node
 from edged.compiler._kernel import Kernel, Limit, NotOnDevice, Window
 from edged.compiler._layout import Layout, Shape3, make
@@ -70,7 +71,7 @@ _IMAGE: Final = Limit(
     "its input has {rank} dimensions, not 3 or 4",
 )
 _NATURAL_ORDER: Final = Limit(
-    "The input was not reshaped or transposed on the device.",
+    "The input lies in natural order, or up to five loops in each other bring it there.",
     "its input was reshaped or transposed on the device",
 )
 _FLAT_WINDOW: Final = Limit(
@@ -130,15 +131,6 @@ _SMALL_WINDOW: Final = Limit(
     f"An average is over at most {ACCUMULATOR_BOUND >> 8} elements.",
     "its window has {count} elements",
 )
-_COMPUTED_PARTS: Final = Limit(
-    "It joins computed tensors that were not reshaped.",
-    "it joins constants, or tensors that were reshaped",
-)
-_CHANNEL_AXIS: Final = Limit(
-    "It joins along the channels of images or rows.",
-    "it joins along axis {axis}, not along channels",
-)
-_SAME_RANK: Final = Limit("All have the same rank.", "it joins tensors of different ranks")
 
 
 def place(graph: Graph, node: Node, operands: Sequence[Layout]) -> tuple[Kernel, Layout]:
@@ -304,26 +296,11 @@ def _pooled(
     return kernel, make(node.output, plane, np.arange(plane[2]).reshape(graph.shape(node.output)))
 
 
-def _concat(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
-    shape = graph.shape(node.output)
-    if len(operands) != len(node.inputs) or any(layout.order is not None for layout in operands):
-        raise _COMPUTED_PARTS()
-    if node.attributes["axis"] % len(shape) != 1 or len(shape) not in (2, 4):
-        raise _CHANNEL_AXIS(axis=node.attributes["axis"])
-    if any(len(layout.shape) != len(shape) for layout in operands):
-        raise _SAME_RANK()
-    inputs = tuple(layout.base for layout in operands)
-    plane = (*operands[0].plane[:2], shape[1])
-    kernel = Kernel(Op.CONCAT, node.name, inputs, node.output, plane)
-    return kernel, Layout(node.output, plane, shape)
-
-
 _Rule = Callable[[Graph, Node, list[Layout]], tuple[Kernel, Layout]]
 _RULES: dict[str, _Rule] = {
     "Add": _add,
     "AveragePool": _avgpool,
     "Clip": _bounds,
-    "Concat": _concat,
     "Conv": _conv,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_pool,
@@ -333,6 +310,7 @@ _RULES: dict[str, _Rule] = {
     "ReduceMean": _reduce_mean,
     "Relu": _bounds,
     "Sum": _add,
+    **_place_movement.RULES,
 }
 
 OPERATORS: Final = VIEWS | frozenset(_RULES)

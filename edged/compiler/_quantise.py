@@ -37,7 +37,7 @@ _STRETCHED: Final = 1e-3
 """By how much a step may be above a power of two that it was stretched to, as a logarithm."""
 
 _BLOCK: Final = 1 << 20
-_COPYING: Final = frozenset({Op.ADD, Op.CONCAT, Op.MAXPOOL, Op.RESCALE})
+_COPYING: Final = frozenset({Op.ADD, Op.CONCAT, Op.COPY, Op.MAXPOOL, Op.RESCALE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,9 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
         sources = [formats[name] for name in kernel.inputs]
         if kernel.op is Op.MAXPOOL:
             formats[kernel.output] = sources[0]
+            continue
+        if kernel.op is Op.COPY and len(set(kernel.inputs)) == 1:  # Other steps would tell no more.
+            formats[kernel.output] = Format(_dtype(kernel, sources), sources[0].exponent)
             continue
         coarsest = max(source.exponent for source in sources)
         if kernel.output in columns:

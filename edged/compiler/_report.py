@@ -167,8 +167,9 @@ def report(
         errors: of kernels' outputs by their names, where they were measured.
     """
     rows = []
-    for kernel, layer in zip(cut.kernels, image.layers, strict=True):
-        tensor = image.tensors[layer.output]
+    for number, kernel in enumerate(cut.kernels, len(cut.entering)):
+        parts = [layer for layer in image.layers if layer.output == number]
+        layer, tensor = parts[0], image.tensors[number]
         convolution = quantised.convolutions.get(kernel.output)
         row = LayerRow(
             layer.name,
@@ -180,7 +181,7 @@ def report(
             layer.lo,
             layer.hi,
             scale=cut.scales.get(kernel.output, 1.0),
-            weight_bytes=weights_bytes([layer]) if convolution is not None else 0,
+            weight_bytes=weights_bytes(parts) if convolution is not None else 0,
             activation_bytes=tensor.nbytes,
             address=tensor.address,
             error=errors.get(kernel.output),

@@ -12,6 +12,7 @@ import pytest
 from compiler.pipeline import make_model, node
 
 from edged.compiler import _place as place
+from edged.compiler import _place_movement as place_movement
 from edged.compiler import survey
 from edged.compiler._kernel import Limit
 from edged.compiler._place import common_limits, groups, limits
@@ -34,7 +35,12 @@ def test_the_page_is_current() -> None:
 
 
 def test_every_limit_is_on_the_page_and_each_rule_names_those_it_checks() -> None:
-    there = {value for value in vars(place).values() if isinstance(value, Limit)}
+    there = {
+        value
+        for module in (place, place_movement)
+        for value in vars(module).values()
+        if isinstance(value, Limit)
+    }
     used = {limit for group in groups() for op in group for limit in limits(op)}
     assert there == used | set(common_limits())
     assert all(limit.wanted in PAGE for limit in there)
@@ -45,7 +51,8 @@ def test_every_limit_is_on_the_page_and_each_rule_names_those_it_checks() -> Non
     [
         ("AveragePool", "x", {"kernel_shape": [2, 2], "pads": [1, 1, 0, 0]}),
         ("ReduceMean", "x", {"axes": [1], "keepdims": 1}),
-        ("Concat", "x x", {"axis": 2}),
+        ("Concat", "x other", {"axis": 1}),
+        ("Pad", "x pads one", {}),
         ("Add", "x other", {}),
     ],
 )
@@ -62,6 +69,8 @@ def test_a_refusal_is_a_limit_of_its_operator(
     rng = np.random.default_rng(0)
     constants = {
         "w": rng.normal(size=(4, 4, 1, 1)).astype(np.float32),
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        "one": np.float32(1),
         "other": rng.normal(size=(1, 4, 6, 6)).astype(np.float32),
     }
     model = make_model(
