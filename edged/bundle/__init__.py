@@ -27,7 +27,7 @@ from edged.bundle._pack import (
     check_output,
     pack,
 )
-from edged.bundle._samples import photographs
+from edged.bundle._samples import check_arrays, evenly_spaced, photographs, read_photograph
 from edged.bundle._verify import (
     MANIFEST_NAME,
     MAX_BUNDLE_BYTES,
@@ -57,13 +57,16 @@ __all__ = [
     "VerifiedBundle",
     "Version",
     "bundle_name",
+    "check_arrays",
     "check_order",
     "check_output",
     "config_digest",
+    "evenly_spaced",
     "pack",
     "pack_bare",
     "photographs",
     "read_arrays",
+    "read_photograph",
     "serialize_arrays",
     "verify_bundle",
 ]

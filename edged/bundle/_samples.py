@@ -11,10 +11,18 @@ import numpy.typing as npt
 
 from edged.bundle._arrays import MAX_ARRAYS_BYTES, read_arrays
 from edged.bundle._graph import Graph
+from edged.bundle._manifest import TensorDecl
 from edged.errors import BundleError, InputError, LimitError, NotFoundError
 from edged.preprocess import Preprocess, image_to_array
 
-__all__ = ["check_samples", "load_samples", "photographs"]
+__all__ = [
+    "check_arrays",
+    "check_samples",
+    "evenly_spaced",
+    "load_samples",
+    "photographs",
+    "read_photograph",
+]
 
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 _MAX_FILE_BYTES: Final = 64 << 20
@@ -41,8 +49,9 @@ def load_samples(
     """
     images = check_samples(paths)
     if not images:
-        samples = _from_arrays(read_arrays(paths[0], max_bytes=1 << 30), graph, paths[0].name)
-        samples = {name: array[_spread(len(array), limit)] for name, array in samples.items()}
+        arrays = read_arrays(paths[0], max_bytes=1 << 30)
+        count = check_arrays(arrays, graph.inputs, f"the calibration samples of {paths[0].name}")
+        samples = {name: array[evenly_spaced(count, limit)] for name, array in arrays.items()}
     else:
         samples = _from_images(images, graph, spec, limit)
     size = sum(array.nbytes for array in samples.values())
@@ -54,7 +63,7 @@ def load_samples(
     return samples
 
 
-def _spread(count: int, limit: int) -> npt.NDArray[np.intp]:
+def evenly_spaced(count: int, limit: int) -> npt.NDArray[np.intp]:
     """Indices of at most *limit* of *count*, evenly spaced."""
     return np.arange(min(count, limit)) * count // min(count, limit)
 
@@ -122,30 +131,56 @@ def _from_images(
             "give the samples as an .npz"
         )
     arrays = []
-    for index in _spread(len(images), limit):
+    for index in evenly_spaced(len(images), limit):
         path = images[index]
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise LimitError(f"cannot read {path}: it has more than {_MAX_FILE_BYTES} bytes")
         try:
-            arrays.append(image_to_array(path.read_bytes(), spec))
+            arrays.append(image_to_array(read_photograph(path), spec))
         except InputError as error:
             raise BundleError(f"cannot calibrate with {path}: {error}") from error
     return {spec.input: np.concatenate(arrays)}
 
 
-def _from_arrays(
-    arrays: Mapping[str, npt.NDArray[Any]], graph: Graph, where: str
-) -> dict[str, npt.NDArray[Any]]:
-    wanted = {tensor.name: tensor for tensor in graph.inputs}
+def read_photograph(path: Path) -> bytes:
+    """The bytes of a photograph's file.
+
+    Raises:
+        LimitError: it has more than 64 MiB.
+        NotFoundError, InputError: it is not there, or cannot be read.
+    """
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise LimitError(f"cannot read {path}: it has more than {_MAX_FILE_BYTES} bytes")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"cannot read {path}: there is no such file") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def check_arrays(
+    arrays: Mapping[str, npt.NDArray[Any]], declared: Sequence[TensorDecl], what: str
+) -> int:
+    """Check that *arrays* are samples of the inputs *declared*, stacked along the first dimension.
+
+    Args:
+        what: they are, for messages.
+
+    Returns:
+        How many samples there are.
+
+    Raises:
+        BundleError: says what was found and what was wanted.
+    """
+    wanted = {tensor.name: tensor for tensor in declared}
     if set(arrays) != set(wanted):
         raise BundleError(
-            f"cannot use the calibration samples of {where}: found arrays {sorted(arrays)}; "
+            f"cannot use {what}: found arrays {sorted(arrays)}; "
             f"wanted the model's inputs {sorted(wanted)}"
         )
     counts = {len(array) if array.ndim else 0 for array in arrays.values()}
     if len(counts) != 1 or 0 in counts:
         raise BundleError(
-            f"cannot use the calibration samples of {where}: found {sorted(counts)} samples; "
+            f"cannot use {what}: found {sorted(counts)} samples; "
             "wanted the same number, above zero, for each input"
         )
     for name, array in arrays.items():
@@ -156,8 +191,8 @@ def _from_arrays(
         )
         if not fits or str(array.dtype) != tensor.dtype:
             raise BundleError(
-                f"cannot use the calibration samples of {where}: {name!r} is {array.dtype} "
+                f"cannot use {what}: {name!r} is {array.dtype} "
                 f"{list(array.shape)}; wanted {tensor.dtype} [N, "
                 f"{', '.join(str(d) for d in tensor.shape[1:])}]"
             )
-    return dict(arrays)
+    return counts.pop()

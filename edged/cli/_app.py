@@ -45,6 +45,11 @@ _COMMANDS: Final = {
         "_compile",
         "Compile a model as edged does when it is dropped, and say what became of each operator.",
     ),
+    "evaluate": (
+        "_evaluate",
+        "Say what eight bits cost a model: its float answers beside the device's, example by"
+        " example.",
+    ),
     "convert": ("_convert", "Convert a TensorFlow model into a bundle."),
     "featurize": (
         "_transfer",

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from PIL import ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from edged.detection import Detection, Detections
 from edged.errors import InputError
 from edged.preprocess import decode
 
-__all__ = ["check_target", "draw", "label_of", "target_of"]
+__all__ = ["check_target", "draw", "draw_box", "label_of", "target_of"]
 
 _FORMATS: Final = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 _QUALITY: Final = 92
@@ -69,31 +69,24 @@ def draw(photo: bytes, found: Detections, labels: Sequence[str], target: Path) -
     """
     check_target(target, 1)
     picture = decode(photo)
-    pen = ImageDraw.Draw(picture)
-    width = max(_THINNEST, round(min(picture.size) / 200))
-    font = ImageFont.load_default(max(_SMALLEST_TEXT, round(min(picture.size) / 32)))
     for each in reversed(list(found)):
-        _draw_one(
-            pen, picture.size, each, f"{label_of(each, labels)} {each.score:.2f}", width, font
-        )
+        draw_box(picture, each, f"{label_of(each, labels)} {each.score:.2f}", _colour(each.index))
     try:
         picture.save(target, _FORMATS[target.suffix.lower()], quality=_QUALITY)
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror or error}") from error
 
 
-def _draw_one(
-    pen: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    found: Detection,
-    text: str,
-    width: int,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+def draw_box(
+    picture: Image.Image, found: Detection, text: str, colour: tuple[int, int, int]
 ) -> None:
+    """Draw one box into *picture*, with *text* in black on *colour*."""
+    pen, size = ImageDraw.Draw(picture), picture.size
+    width = max(_THINNEST, round(min(size) / 200))
+    font = ImageFont.load_default(max(_SMALLEST_TEXT, round(min(size) / 32)))
     (columns, rows), (ymin, xmin, ymax, xmax) = size, found.box
     left, right = _pixels(xmin, xmax, columns)
     top, bottom = _pixels(ymin, ymax, rows)
-    colour = _colour(found.index)
     pen.rectangle((left, top, right, bottom), outline=colour, width=width)
     # Above the box where there is room, else inside of it.
     x0, y0, x1, y1 = pen.textbbox((0, 0), text, font=font)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from edged import bundle
 from edged.bundle import VerifiedBundle
 from edged.cli._output import print_json, stderr, stdout
-from edged.errors import EdgedError, InputError, LimitError, NotFoundError
+from edged.errors import EdgedError, InputError, NotFoundError
 
 if TYPE_CHECKING:
     from edged.transfer import Featurizer
@@ -30,7 +30,6 @@ HEAD_EXAMPLES = (
     "edgectl head features.npz --bundle mobilenet-v2-1.0.0.edgemodel --name animals "
     "--version 1.0.0 -o drop/"
 )
-_MAX_FILE_BYTES: Final = 64 << 20
 
 _Bundle = Annotated[
     Path, typer.Option("--bundle", metavar="BUNDLE", help="An .edgemodel that takes photographs.")
@@ -178,14 +177,11 @@ def head(
 
 
 def _featurized(featurizer: Featurizer, path: Path) -> npt.NDArray[Any]:
+    content = bundle.read_photograph(path)
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise LimitError(f"it has more than {_MAX_FILE_BYTES} bytes")
-        return featurizer(path.read_bytes())
+        return featurizer(content)
     except EdgedError as error:
         raise type(error)(f"cannot featurize {path}: {error}") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _lines(path: Path) -> list[str]:
