@@ -255,6 +255,7 @@
 
 #define EDGED_ELEMENT_TYPE_U8 0x1u
 #define EDGED_ELEMENT_TYPE_S8 0x2u
+#define EDGED_ELEMENT_TYPE_S16 0x3u
 
 #define EDGED_LAYER_OP_CONV 0x1u
 #define EDGED_LAYER_OP_ADD 0x2u
@@ -403,7 +404,7 @@ _Static_assert(offsetof(struct edged_image_tensor, address) == 16, "address");
 
 struct __attribute__((packed)) edged_image_layer {
     uint8_t op;
-    uint8_t shift;
+    uint8_t per_channel;
     uint16_t inputs;
     uint32_t output;
     uint16_t name_length;
@@ -428,7 +429,7 @@ struct __attribute__((packed)) edged_image_layer {
 };
 _Static_assert(sizeof(struct edged_image_layer) == 96, "edged_image_layer");
 _Static_assert(offsetof(struct edged_image_layer, op) == 0, "op");
-_Static_assert(offsetof(struct edged_image_layer, shift) == 1, "shift");
+_Static_assert(offsetof(struct edged_image_layer, per_channel) == 1, "per_channel");
 _Static_assert(offsetof(struct edged_image_layer, inputs) == 2, "inputs");
 _Static_assert(offsetof(struct edged_image_layer, output) == 4, "output");
 _Static_assert(offsetof(struct edged_image_layer, name_length) == 8, "name_length");
@@ -453,15 +454,9 @@ _Static_assert(offsetof(struct edged_image_layer, copy_target) == 92, "copy_targ
 
 struct __attribute__((packed)) edged_image_operand {
     uint32_t tensor;
-    uint8_t left;
-    uint8_t right;
-    uint16_t reserved;
 };
-_Static_assert(sizeof(struct edged_image_operand) == 8, "edged_image_operand");
+_Static_assert(sizeof(struct edged_image_operand) == 4, "edged_image_operand");
 _Static_assert(offsetof(struct edged_image_operand, tensor) == 0, "tensor");
-_Static_assert(offsetof(struct edged_image_operand, left) == 4, "left");
-_Static_assert(offsetof(struct edged_image_operand, right) == 5, "right");
-_Static_assert(offsetof(struct edged_image_operand, reserved) == 6, "reserved");
 
 struct __attribute__((packed)) edged_image_loop {
     uint32_t count;

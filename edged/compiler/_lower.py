@@ -36,7 +36,9 @@ def lower(cut: Partition, quantised: Quantised, array: Array) -> ProgramImage:
     """The program for the device; its inputs and outputs stand in the order of *cut*'s."""
     names = [*cut.entering, *(kernel.output for kernel in cut.kernels)]
     index = {name: position for position, name in enumerate(names)}
-    layers = tuple(layer for kernel in cut.kernels for layer in _layers(kernel, quantised, index))
+    layers = tuple(
+        layer for kernel in cut.kernels for layer in _layers(kernel, cut, quantised, index)
+    )
     planes = [cut.layouts[name].plane for name in cut.entering]
     planes += [kernel.plane for kernel in cut.kernels]
     addresses, arena = allocate(_lifetimes(cut, layers, planes))
@@ -99,11 +101,13 @@ def _lifetimes(
     ]
 
 
-def _layers(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> list[Layer]:
+def _layers(
+    kernel: Kernel, cut: Partition, quantised: Quantised, index: Mapping[str, int]
+) -> list[Layer]:
     """*kernel* as one layer, or one for each part of its output."""
     if kernel.op is Op.COPY:
         return [_copy(kernel, move, quantised, index) for move in kernel.moves]
-    return [_layer(kernel, quantised, index)]
+    return [_layer(kernel, cut, quantised, index)]
 
 
 def _copy(kernel: Kernel, move: Move, quantised: Quantised, index: Mapping[str, int]) -> Layer:
@@ -121,7 +125,6 @@ def _copy(kernel: Kernel, move: Move, quantised: Quantised, index: Mapping[str, 
         lo=lo,
         hi=hi,
         lefts=(source.exponent - common,),
-        rights=(0,),
         shift=min(target.exponent - common, _MAX_SHIFT),
         source_start=move.source_start,
         target_start=move.target_start,
@@ -129,7 +132,7 @@ def _copy(kernel: Kernel, move: Move, quantised: Quantised, index: Mapping[str, 
     )
 
 
-def _layer(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> Layer:
+def _layer(kernel: Kernel, cut: Partition, quantised: Quantised, index: Mapping[str, int]) -> Layer:
     target = quantised.formats[kernel.output]
     sources = [quantised.formats[name].exponent for name in kernel.inputs]
     lo, hi = _bounds(kernel, target)
@@ -145,8 +148,6 @@ def _layer(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> La
         groups=kernel.groups,
         lo=lo,
         hi=hi,
-        lefts=(0,) * len(sources),
-        rights=(0,) * len(sources),
     )
     match kernel.op:
         case Op.CONV:
@@ -157,14 +158,13 @@ def _layer(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> La
                 layer,
                 weights=parameters.weights,
                 bias=parameters.bias,
-                shifts=np.minimum(shifts, _MAX_SHIFT).astype(np.uint8),
+                shift=np.minimum(shifts, _MAX_SHIFT).astype(np.uint8),
             )
         case Op.ADD if max(sources) - min(sources) > MAX_LEFT:
             # All 8 bits of the finer operand are less than 1/64 of a step of the coarser one.
             coarser = sources.index(max(sources))
-            return _layer(
-                replace(kernel, op=Op.RESCALE, inputs=(kernel.inputs[coarser],)), quantised, index
-            )
+            alone = replace(kernel, op=Op.RESCALE, inputs=(kernel.inputs[coarser],))
+            return _layer(alone, cut, quantised, index)
         case Op.ADD | Op.RESCALE:
             common = min(*sources, target.exponent)
             return replace(
@@ -173,12 +173,12 @@ def _layer(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> La
                 shift=min(target.exponent - common, _MAX_SHIFT),
             )
         case Op.CONCAT:
+            channels = [cut.layouts[name].plane[2] for name in kernel.inputs]
+            left = np.repeat(sources, channels) - target.exponent
             return replace(
                 layer,
-                lefts=tuple(max(exponent - target.exponent, 0) for exponent in sources),
-                rights=tuple(
-                    min(max(target.exponent - exponent, 0), _MAX_SHIFT) for exponent in sources
-                ),
+                lefts=(np.maximum(left, 0).astype(np.uint8),),
+                shift=np.clip(-left, 0, _MAX_SHIFT).astype(np.uint8),
             )
         case Op.AVGPOOL:
             return replace(

@@ -4,7 +4,8 @@
 that process; the executor beneath both is here for tests and benchmarks, which compare it.
 """
 
-from edged.emulator._executor import Executor, WeightEncoding, WeightEncodings
+from edged.emulator._encoding import WeightEncoding, WeightEncodings
+from edged.emulator._executor import Executor
 from edged.emulator._in_process import in_process
 from edged.emulator._selftest import exact_weight_encodings
 

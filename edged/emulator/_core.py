@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edged._onnxruntime import RunOptions
-from edged.emulator._executor import Executor, WeightEncodings
+from edged.emulator._encoding import WeightEncodings
+from edged.emulator._executor import Executor
 from edged.emulator._faults import Faults
 from edged.emulator._flash import FlashChip, FlashRefusal
 from edged.emulator._memory import DmaFault, Dram, HostMemory

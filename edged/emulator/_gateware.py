@@ -10,7 +10,7 @@ from typing import Final
 
 from edged._vfio_user_server import Busy
 from edged.emulator._core import Core, Counters, Pace, Push
-from edged.emulator._executor import WeightEncodings
+from edged.emulator._encoding import WeightEncodings
 from edged.emulator._faults import Armed, Faults
 from edged.emulator._flash import REGION_BYTES, FlashChip
 from edged.emulator._interrupts import Interrupts

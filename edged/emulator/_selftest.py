@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edged.emulator._executor import Executor, WeightEncoding, WeightEncodings
+from edged.emulator._encoding import WeightEncoding, WeightEncodings
+from edged.emulator._executor import Executor
 from edged.errors import DeviceError
 from edged.npu import Array, DType, Entry, Layer, Op, ProgramImage, Tensor, numerics
 
@@ -110,7 +111,7 @@ def _adversary(rng: np.random.Generator, case: _Case) -> ProgramImage:
         hi=127,
         weights=_small(rng, size) if small else _extreme(rng, size),
         bias=rng.integers(-4096, 4096, channels).astype(np.int32),
-        shifts=rng.integers(9, 13, channels).astype(np.uint8),
+        shift=rng.integers(9, 13, channels).astype(np.uint8),
     )
     return ProgramImage(Array(), (source, output), (Entry((layer,), (0,), (1,)),), 1 << 20)
 

@@ -4,6 +4,7 @@ A layer takes the longer of computing and of moving its data, since the two over
 
 - a convolution's pass over the array handles TI input channels, TO output channels of one group and
   TP pixels per cycle; kernel positions follow each other. A depthwise layer uses one of TI × TO.
+- a convolution of s16 passes twice, over the high bytes and over the low ones.
 - a product of matrices is a convolution with one kernel position.
 - every other layer handles TO channels of TP pixels per cycle.
 - each tensor is read and written once, weights are read once, at 17 GB/s.
@@ -15,7 +16,9 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from edged.npu import Array, Layer, Op, ProgramImage
+import numpy as np
+
+from edged.npu import Array, DType, Layer, Op, ProgramImage
 
 __all__ = ["CLOCK_KHZ", "Cost", "cost_of"]
 
@@ -50,12 +53,9 @@ def cost_of(image: ProgramImage, entry: int = 0) -> Cost:
     cycles = stalls = read = written = 0
     for layer in image.entries[entry].layers:
         taken = sum(image.tensors[index].nbytes for index in layer.inputs)
-        taken += sum(
-            a.nbytes
-            for a in (layer.weights, layer.bias, layer.shifts, layer.table)
-            if a is not None
-        )
-        given = _elements_written(layer, image)
+        taken += sum(a.nbytes for a in (layer.weights, layer.bias, layer.table) if a is not None)
+        taken += sum(np.size(shift) for shift in (layer.shift, *layer.lefts))
+        given = _elements_written(layer, image) * image.tensors[layer.output].dtype.numpy.itemsize
         compute = _compute_cycles(layer, image, image.array)
         move = int((taken + given) / _BYTES_PER_CYCLE)
         cycles += max(compute, move) + _LAYER_CYCLES
@@ -76,6 +76,8 @@ def _compute_cycles(layer: Layer, image: ProgramImage, array: Array) -> int:
     else:
         return pixels * positions * -(-channels // array.to)
     passes = -(-c_in // array.ti) * -(-channels // layer.groups // array.to)
+    if image.tensors[layer.inputs[0]].dtype is DType.S16:
+        passes *= 2
     return pixels * positions * passes * layer.groups
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from edged.npu.graph import (
         ACCUMULATOR_BOUND,
+        WIDE_ACCUMULATOR_BOUND,
         DType,
         Entry,
         Layer,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         Op,
         ProgramImage,
         Schedule,
+        Shift,
         Tensor,
     )
     from edged.npu.image import (
@@ -44,6 +46,7 @@ __all__ = [
     "EMULATOR_SHELL",
     "MAX_FIRMWARE_BYTES",
     "MAX_IMAGE_BYTES",
+    "WIDE_ACCUMULATOR_BOUND",
     "Array",
     "DType",
     "Entry",
@@ -55,6 +58,7 @@ __all__ = [
     "Op",
     "ProgramImage",
     "Schedule",
+    "Shift",
     "Tensor",
     "image_digest",
     "numerics",
@@ -74,6 +78,7 @@ _PLACES = {
     **dict.fromkeys(
         (
             "ACCUMULATOR_BOUND",
+            "WIDE_ACCUMULATOR_BOUND",
             "DType",
             "Entry",
             "Layer",
@@ -81,6 +86,7 @@ _PLACES = {
             "Op",
             "ProgramImage",
             "Schedule",
+            "Shift",
             "Tensor",
         ),
         "graph",

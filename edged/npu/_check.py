@@ -9,7 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.errors import ImageError
-from edged.npu.graph import ACCUMULATOR_BOUND, Entry, Layer, Op, ProgramImage, Tensor
+from edged.npu.graph import (
+    ACCUMULATOR_BOUND,
+    WIDE_ACCUMULATOR_BOUND,
+    DType,
+    Entry,
+    Layer,
+    Op,
+    ProgramImage,
+    Tensor,
+)
 from edged.npu.regmap import MAX_ENTRIES
 
 __all__ = ["check_image", "window_shape"]
@@ -41,6 +50,11 @@ def check_image(image: ProgramImage, weights_bytes: int) -> None:
             raise ImageError(
                 f"cannot use program image: tensor {tensor.name!r} ends at"
                 f" {tensor.address + tensor.nbytes}, activations have {max(arena, 0)} bytes"
+            )
+        if tensor.address % tensor.dtype.numpy.itemsize:
+            raise ImageError(
+                f"cannot use program image: tensor {tensor.name!r} has address {tensor.address},"
+                f" wanted a multiple of {tensor.dtype.numpy.itemsize}"
             )
     if not 1 <= len(image.entries) <= MAX_ENTRIES:
         raise ImageError(
@@ -117,11 +131,11 @@ class _Written:
         tensor = self._tensors[index]
         if index not in self._marks:
             # They are in DRAM beside each other: so are the marks bounded.
-            self._room -= tensor.nbytes
+            self._room -= tensor.size
             if self._room < 0:
                 raise ImageError(f"{where} leaves more unfinished tensors than DRAM can hold")
             self._marks[index] = np.zeros(tensor.shape, np.bool_)
-            self._missing[index] = tensor.nbytes
+            self._missing[index] = tensor.size
         try:
             part = layer.written(self._marks[index])
         except ValueError as error:
@@ -134,7 +148,7 @@ class _Written:
             if self._missing[index] < 0 or not self._marks[index].all():
                 raise ImageError(f"{where} writes elements of tensor {index} a second time")
             del self._marks[index]
-            self._room += tensor.nbytes
+            self._room += tensor.size
             self.whole.add(index)
 
 
@@ -151,14 +165,24 @@ def _window(where: str, layer: Layer, source: Tensor, output: Tensor) -> None:
             raise ImageError(f"{where} pads {pad}, a whole window")
 
 
-def _limit(where: str, what: str, value: int, limit: int) -> None:
-    if not 0 <= value <= limit:
-        raise ImageError(f"{where} has {what} {value}, wanted 0 … {limit}")
+def _shifts(where: str, layer: Layer, limit: int = 31) -> None:
+    for what, shifts, most in (("left shift", layer.lefts, 14), ("shift", (layer.shift,), limit)):
+        for shift in shifts:
+            lowest, highest = int(np.min(shift)), int(np.max(shift))
+            if lowest < 0 or highest > most:
+                found = lowest if lowest < 0 else highest
+                raise ImageError(f"{where} has {what} {found}, wanted 0 … {most}")
+
+
+def _in_8_bits(where: str, inputs: list[Tensor]) -> None:
+    for tensor in inputs:
+        if tensor.dtype is DType.S16:
+            raise ImageError(f"{where} reads {tensor.name!r} in s16, wanted u8 or s8")
 
 
 def _conv(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
     (source,) = inputs
-    assert layer.weights is not None and layer.bias is not None and layer.shifts is not None
+    assert layer.weights is not None and layer.bias is not None
     c_out, _, _, c_in = layer.weights.shape
     if c_in * layer.groups != source.shape[2] or c_out != output.shape[2] or c_out % layer.groups:
         raise ImageError(
@@ -166,22 +190,21 @@ def _conv(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> Non
             f" between {source.shape} and {output.shape}"
         )
     _window(where, layer, source, output)
-    _limit(where, "shift", int(layer.shifts.max()), 31)
-    reach = max(-source.dtype.lowest, source.dtype.highest) * np.abs(
-        layer.weights.astype(np.int64)
-    ).sum(axis=(1, 2, 3)) + np.abs(layer.bias.astype(np.int64))
-    if int(reach.max()) >= ACCUMULATOR_BOUND:
+    _shifts(where, layer)
+    sizes = np.abs(layer.weights.astype(np.int64)).sum(axis=(1, 2, 3))
+    reach = source.dtype.reach * sizes + np.abs(layer.bias.astype(np.int64))
+    bound = WIDE_ACCUMULATOR_BOUND if source.dtype is DType.S16 else ACCUMULATOR_BOUND
+    if int(reach.max()) >= bound:
         raise ImageError(
             f"{where} may accumulate {int(reach.max())} in channel {int(reach.argmax())},"
-            f" the bound is {ACCUMULATOR_BOUND}"
+            f" the bound is {bound}"
         )
 
 
 def _add(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
     if inputs[0].shape != output.shape or inputs[1].shape != output.shape:
         raise ImageError(f"{where} adds {inputs[0].shape} and {inputs[1].shape}")
-    _limit(where, "left shift", max(layer.lefts), 14)
-    _limit(where, "shift", layer.shift, 31)
+    _shifts(where, layer)
 
 
 def _maxpool(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
@@ -200,7 +223,7 @@ def _avgpool(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> 
         raise ImageError(f"{where} changes the channels, or is dilated")
     if window > ACCUMULATOR_BOUND >> 8 or layer.multiplier != round(ACCUMULATOR_BOUND / window):
         raise ImageError(f"{where} has multiplier {layer.multiplier} for a window of {window}")
-    _limit(where, "shift", layer.shift, 47)
+    _shifts(where, layer, 47)
     _window(where, layer, source, output)
 
 
@@ -209,19 +232,18 @@ def _concat(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> N
         tensor.shape[:2] != output.shape[:2] for tensor in inputs
     ):
         raise ImageError(f"{where} joins {[tensor.shape for tensor in inputs]} to {output.shape}")
-    _limit(where, "left shift", max(layer.lefts), 14)
-    _limit(where, "right shift", max(layer.rights), 31)
+    _shifts(where, layer)
 
 
 def _rescale(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
     if inputs[0].shape != output.shape:
         raise ImageError(f"{where} changes the shape")
-    _limit(where, "left shift", max(layer.lefts), 14)
-    _limit(where, "shift", layer.shift, 31)
+    _shifts(where, layer)
 
 
 def _table(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
     assert layer.table is not None
+    _in_8_bits(where, inputs)
     if inputs[0].shape != output.shape or len(layer.table) not in (1, output.shape[2]):
         raise ImageError(
             f"{where} has {len(layer.table)} tables, between {inputs[0].shape} and {output.shape}"
@@ -235,18 +257,18 @@ def _mul(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> None
     shapes = (output.shape, (1, 1, channels), (height, width, 1))
     if inputs[0].shape != output.shape or inputs[1].shape not in shapes:
         raise ImageError(f"{where} multiplies {inputs[0].shape} and {inputs[1].shape}")
-    _limit(where, "shift", layer.shift, 31)
+    _shifts(where, layer)
 
 
 def _copy(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
     last = layer.source_start + sum((loop.count - 1) * loop.source for loop in layer.loops)
-    if last >= inputs[0].nbytes:
-        raise ImageError(f"{where} reads element {last}, its input has {inputs[0].nbytes}")
-    _limit(where, "left shift", max(layer.lefts), 14)
-    _limit(where, "shift", layer.shift, 31)
+    if last >= inputs[0].size:
+        raise ImageError(f"{where} reads element {last}, its input has {inputs[0].size}")
+    _shifts(where, layer)
 
 
 def _matmul(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
+    _in_8_bits(where, inputs)
     a, b = inputs
     depth = b.shape[0] * b.shape[1]
     if (
@@ -258,13 +280,13 @@ def _matmul(where: str, layer: Layer, inputs: list[Tensor], output: Tensor) -> N
         raise ImageError(
             f"{where} multiplies {a.shape} and {b.shape} to {output.shape} in {layer.groups} groups"
         )
-    reach = depth * max(-a.dtype.lowest, a.dtype.highest) * max(-b.dtype.lowest, b.dtype.highest)
+    reach = depth * a.dtype.reach * b.dtype.reach
     if reach >= ACCUMULATOR_BOUND:
         raise ImageError(
             f"{where} may accumulate {reach} over {depth} products, the bound is"
             f" {ACCUMULATOR_BOUND}"
         )
-    _limit(where, "shift", layer.shift, 31)
+    _shifts(where, layer)
 
 
 _Check = Callable[[str, Layer, list[Tensor], Tensor], None]

@@ -1,8 +1,9 @@
-"""The int8 graph that a program image holds: tensors, layers, and the program as a whole."""
+"""The integer graph that a program image holds: tensors, layers, and the program as a whole."""
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from edged.npu.regmap import LayerOp as Op
 
 __all__ = [
     "ACCUMULATOR_BOUND",
+    "WIDE_ACCUMULATOR_BOUND",
     "DType",
     "Entry",
     "Layer",
@@ -23,30 +25,53 @@ __all__ = [
     "Op",
     "ProgramImage",
     "Schedule",
+    "Shift",
     "Tensor",
 ]
 
 ACCUMULATOR_BOUND = 1 << 24
-"""Every accumulator stays below this in magnitude, so that float32 requantisation is exact."""
+"""Every accumulator of 8-bit activations stays below this in magnitude, so that float32
+requantisation is exact."""
+
+WIDE_ACCUMULATOR_BOUND = 1 << 31
+"""Likewise of a convolution of s16: 256 times the sum over the high bytes, plus that over the low
+bytes, plus the bias. Each of the two sums is then below :data:`ACCUMULATOR_BOUND` by itself: with
+``32768 · Σ|w| < 2**31`` the larger, ``255 · Σ|w|``, is below ``255 · 2**16``."""
+
+Shift = int | npt.NDArray[np.uint8]
+"""By how many places to shift: one number, or one for each channel of the output, [C]."""
 
 
 class DType(enum.IntEnum):
-    """Element type of an activation tensor; the zero point is 0 in both."""
+    """Element type of an activation tensor; the zero point is 0 in each."""
 
     U8 = ElementType.U8
     S8 = ElementType.S8
+    S16 = ElementType.S16
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        return np.dtype(np.uint8 if self is DType.U8 else np.int8)
+        return np.dtype(_TYPES[self])
 
     @property
     def lowest(self) -> int:
-        return 0 if self is DType.U8 else -128
+        return int(np.iinfo(_TYPES[self]).min)
 
     @property
     def highest(self) -> int:
-        return 255 if self is DType.U8 else 127
+        return int(np.iinfo(_TYPES[self]).max)
+
+    @property
+    def reach(self) -> int:
+        """The largest magnitude."""
+        return max(-self.lowest, self.highest)
+
+
+_TYPES: dict[DType, type[np.integer[Any]]] = {
+    DType.U8: np.uint8,
+    DType.S8: np.int8,
+    DType.S16: np.int16,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +79,10 @@ class Tensor:
     """An activation tensor in device DRAM, [H, W, C] dense, batch 1.
 
     Attributes:
-        exponent: the real value is ``q · 2**exponent``.
-        address: bytes from the base of the bank.
+        exponent: the real value is ``q · 2**exponent``; where each channel has an exponent of its
+            own, the largest of them. It is there to be read: the device computes with shifts, and
+            what moves tensors to and from the host has the exponents itself.
+        address: bytes from the base of the bank; a multiple of the size of an element.
     """
 
     name: str
@@ -65,9 +92,13 @@ class Tensor:
     address: int
 
     @property
+    def size(self) -> int:
+        """Elements."""
+        return math.prod(self.shape)
+
+    @property
     def nbytes(self) -> int:
-        h, w, c = self.shape
-        return h * w * c
+        return self.size * self.dtype.numpy.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +126,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """One operation of the int8 graph.
+    """One operation of the integer graph.
 
     Attributes:
         inputs: indices into :attr:`ProgramImage.tensors`.
@@ -106,14 +137,12 @@ class Layer:
             average pooling with zeros that count.
         lo, hi: bounds of the result, within the output's dtype; ReLU and ReLU6 are made of these.
         groups: CONV, MATMUL.
-        lefts: ADD, CONCAT, RESCALE, COPY: left shift of each input, 0 … 14.
-        rights: CONCAT: right shift of each input, 0 … 31. Empty for the others.
-        shift: ADD, AVGPOOL, RESCALE, MUL, COPY, MATMUL: right shift of the result, 0 … 31
-            (AVGPOOL: … 47).
+        lefts: left shift before rounding, 0 … 14: ADD of each input; CONCAT, RESCALE, COPY one.
+        shift: right shift of the result, 0 … 31 (AVGPOOL: … 47); MAXPOOL and TABLE have none.
+            This and *lefts* are all numbers, or all one for each channel of the output.
         multiplier: AVGPOOL: ``round(2**24 / (kh · kw))``.
         weights: CONV: s8 [C_out, kh, kw, C_in / groups].
         bias: CONV: s32 [C_out].
-        shifts: CONV: u8 [C_out], right shift of each output channel, 0 … 31.
         grid: CONV: row and column of the output that the first pixel goes to, and how many rows
             and columns lie from one to the next.
         table: TABLE: [1, 256] or [C, 256], of the output's dtype.
@@ -133,18 +162,21 @@ class Layer:
     groups: int = 1
     lo: int = 0
     hi: int = 255
-    lefts: tuple[int, ...] = ()
-    rights: tuple[int, ...] = ()
-    shift: int = 0
+    lefts: tuple[Shift, ...] = ()
+    shift: Shift = 0
     multiplier: int = 0
     weights: npt.NDArray[np.int8] | None = None
     bias: npt.NDArray[np.int32] | None = None
-    shifts: npt.NDArray[np.uint8] | None = None
     grid: tuple[int, int, int, int] = (0, 0, 1, 1)
     table: npt.NDArray[Any] | None = None
     source_start: int = 0
     target_start: int = 0
     loops: tuple[Loop, ...] = ()
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether it has shifts for each channel of the output."""
+        return not all(isinstance(shift, int) for shift in (self.shift, *self.lefts))
 
     @property
     def in_part(self) -> bool:
@@ -175,6 +207,18 @@ class Layer:
         return _strided(
             source, self.source_start, [(loop.count, loop.source) for loop in self.loops]
         )
+
+    def by_loop(self, shift: Shift) -> Shift:
+        """COPY: *shift* by the channel that each element goes to, with an axis for each loop."""
+        if isinstance(shift, int):
+            return shift
+        places = np.full([1] * len(self.loops), self.target_start, np.int64)
+        for axis, loop in enumerate(self.loops):
+            if loop.target % len(shift) and loop.count > 1:
+                turns = loop.target * np.arange(loop.count)
+                others = [other for other in range(len(self.loops)) if other != axis]
+                places = places + np.expand_dims(turns, others)
+        return shift[places % len(shift)]
 
 
 def _strided(array: npt.NDArray[Any], start: int, loops: list[tuple[int, int]]) -> npt.NDArray[Any]:

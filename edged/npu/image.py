@@ -61,6 +61,9 @@ _MAX_LOOPS = 5
 _MAX_TENSORS = 1 << 16
 _MAX_NAME = 1024
 _MAX_DIM = 1 << 20
+_WITHOUT_SHIFTS = (Op.MAXPOOL, Op.TABLE)
+_LEFTS = {Op.ADD: 2, Op.CONCAT: 1, Op.RESCALE: 1, Op.COPY: 1}
+"""How many rows of left shifts a layer has."""
 
 
 def serialize_image(image: ProgramImage) -> bytes:
@@ -288,33 +291,37 @@ def _parse_tensor(reader: _Reader) -> Tensor:
     name = reader.text(length)
     if dtype not in DType.__members__.values():
         raise ImageError(f"cannot read program image: tensor {name!r} has dtype {dtype}")
-    if not all(0 < n <= _MAX_DIM for n in (h, w, c)) or h * w * c > MAX_IMAGE_BYTES:
+    tensor = Tensor(name, DType(dtype), (h, w, c), exponent, address)
+    if not all(0 < n <= _MAX_DIM for n in (h, w, c)) or tensor.nbytes > MAX_IMAGE_BYTES:
         raise ImageError(f"cannot read program image: tensor {name!r} has shape {(h, w, c)}")
-    return Tensor(name, DType(dtype), (h, w, c), exponent, address)
+    return tensor
 
 
 def _pack_layer(layer: Layer, weights: _Blob) -> bytes:
     name = _name(layer.name)
     at = [0, 0, 0]
-    channels = 0
+    rows = 0
     if layer.op is Op.CONV:
-        assert layer.weights is not None and layer.bias is not None and layer.shifts is not None
-        channels = layer.weights.shape[0]
-        at = [
-            weights.add(layer.weights.astype(np.int8, copy=False)),
-            weights.add(layer.bias.astype("<i4", copy=False)),
-            weights.add(layer.shifts.astype(np.uint8, copy=False)),
-        ]
+        assert layer.weights is not None and layer.bias is not None
+        rows = layer.weights.shape[0]
+        at[0] = weights.add(layer.weights.astype(np.int8, copy=False))
+        at[1] = weights.add(layer.bias.astype("<i4", copy=False))
     if layer.op is Op.TABLE:
         assert layer.table is not None
-        channels = len(layer.table)
+        rows = len(layer.table)
         at[0] = weights.add(layer.table)
-    lefts = layer.lefts or (0,) * len(layer.inputs)
-    rights = layer.rights or (0,) * len(layer.inputs)
+    per_channel = False
     try:
+        if layer.op not in _WITHOUT_SHIFTS:
+            # Of a single number and one for each channel, the former is repeated.
+            shifts = np.array(np.broadcast_arrays(layer.shift, *layer.lefts), np.uint8)
+            if len(shifts) != 1 + _LEFTS.get(layer.op, 0):
+                raise ValueError(f"{len(layer.lefts)} left shifts")
+            per_channel = shifts.ndim > 1
+            at[2] = weights.add(shifts)
         fixed = _LAYER.pack(
             layer.op,
-            layer.shift,
+            per_channel,
             len(layer.inputs),
             layer.output,
             len(name),
@@ -328,42 +335,39 @@ def _pack_layer(layer: Layer, weights: _Blob) -> bytes:
             layer.hi,
             layer.multiplier,
             *at,
-            channels,
+            rows,
             *layer.grid,
             len(layer.loops),
             0,
             layer.source_start,
             layer.target_start,
         )
-        operands = b"".join(
-            _OPERAND.pack(index, left, right, 0)
-            for index, left, right in zip(layer.inputs, lefts, rights, strict=True)
-        )
+        operands = b"".join(_OPERAND.pack(index) for index in layer.inputs)
         operands += b"".join(
             _LOOP.pack(loop.count, loop.source, loop.target) for loop in layer.loops
         )
-    except struct.error as error:
+    except (struct.error, ValueError, OverflowError) as error:
         raise ImageError(f"cannot write program image: layer {layer.name!r}: {error}") from error
     return fixed + operands + name
 
 
 def _parse_layer(reader: _Reader, weights: memoryview, tensors: tuple[Tensor, ...]) -> Layer:
-    op, shift, n_inputs, output, n_name, _, *rest = reader.take(_LAYER)
+    op, per_channel, n_inputs, output, n_name, _, *rest = reader.take(_LAYER)
     kh, kw, sh, sw, dh, dw, top, left, bottom, right, groups, lo, hi, multiplier, *rest = rest
-    *at, row, column, down, across, n_loops, _, source_start, target_start = rest
-    operands = [reader.take(_OPERAND) for _ in range(n_inputs)]
+    *at, rows, row, column, down, across, n_loops, _, source_start, target_start = rest
+    inputs = tuple(reader.take(_OPERAND)[0] for _ in range(n_inputs))
     if n_loops > _MAX_LOOPS:
         raise ImageError(f"cannot read program image: {n_loops} loops, at most {_MAX_LOOPS}")
     loops = tuple(Loop(*reader.take(_LOOP)) for _ in range(n_loops))
     name = reader.text(n_name)
     if op not in Op.__members__.values():
         raise ImageError(f"cannot read program image: layer {name!r} has operation {op}")
-    if any(index >= len(tensors) for index in (output, *(operand[0] for operand in operands))):
+    if any(index >= len(tensors) for index in (output, *inputs)):
         raise ImageError(f"cannot read program image: layer {name!r} names a tensor there is not")
     layer = Layer(
         Op(op),
         name,
-        tuple(index for index, *_ in operands),
+        inputs,
         output,
         kernel=(kh, kw),
         stride=(sh, sw),
@@ -372,9 +376,6 @@ def _parse_layer(reader: _Reader, weights: memoryview, tensors: tuple[Tensor, ..
         groups=groups,
         lo=lo,
         hi=hi,
-        lefts=tuple(operand[1] for operand in operands),
-        rights=tuple(operand[2] for operand in operands),
-        shift=shift,
         multiplier=multiplier,
         grid=(row, column, down, across),
         source_start=source_start,
@@ -384,12 +385,31 @@ def _parse_layer(reader: _Reader, weights: memoryview, tensors: tuple[Tensor, ..
     if 0 in (down, across, *(loop.count for loop in loops)):
         raise ImageError(f"cannot read program image: layer {name!r} has a stride or a count of 0")
     if op == Op.TABLE:
-        return _with_table(layer, weights, at[0], at[3], tensors[output])
-    return _with_weights(layer, weights, at, tensors) if op == Op.CONV else layer
+        return _with_table(layer, weights, at[0], rows, tensors[output])
+    if op == Op.CONV:
+        layer = _with_weights(layer, weights, (at[0], at[1]), rows, tensors)
+    if op in _WITHOUT_SHIFTS:
+        return layer
+    return _with_shifts(layer, weights, at[2], per_channel, tensors[output].shape[2])
+
+
+def _with_shifts(
+    layer: Layer, weights: memoryview, at: int, per_channel: int, channels: int
+) -> Layer:
+    rows = 1 + _LEFTS.get(layer.op, 0)
+    size = rows * (channels if per_channel else 1)
+    if per_channel > 1 or at + size > len(weights):
+        raise ImageError(
+            f"cannot read program image: shifts of layer {layer.name!r} are outside their section"
+        )
+    shifts = np.frombuffer(weights, np.uint8, size, at).reshape(rows, -1)
+    shift, *lefts = shifts if per_channel else (int(row[0]) for row in shifts)
+    return replace(layer, shift=shift, lefts=tuple(lefts))
 
 
 def _with_table(layer: Layer, weights: memoryview, at: int, rows: int, output: Tensor) -> Layer:
-    if not 0 < rows <= _MAX_DIM or at + rows * 256 > len(weights):
+    itemsize = output.dtype.numpy.itemsize
+    if not 0 < rows <= _MAX_DIM or at % itemsize or at + rows * 256 * itemsize > len(weights):
         raise ImageError(
             f"cannot read program image: tables of layer {layer.name!r} are outside their section"
         )
@@ -398,16 +418,19 @@ def _with_table(layer: Layer, weights: memoryview, at: int, rows: int, output: T
 
 
 def _with_weights(
-    layer: Layer, weights: memoryview, at: list[int], tensors: tuple[Tensor, ...]
+    layer: Layer,
+    weights: memoryview,
+    at: tuple[int, int],
+    c_out: int,
+    tensors: tuple[Tensor, ...],
 ) -> Layer:
-    *offsets, c_out = at
     kh, kw = layer.kernel
     if len(layer.inputs) != 1 or not 0 < c_out <= _MAX_DIM or 0 in (layer.groups, kh, kw):
         raise ImageError(f"cannot read program image: layer {layer.name!r} has no sound kernel")
     c_in = tensors[layer.inputs[0]].shape[2] // layer.groups
     size = c_out * kh * kw * c_in
-    w_at, b_at, s_at = offsets
-    if max(w_at + size, b_at + 4 * c_out, s_at + c_out) > len(weights) or b_at % 4:
+    w_at, b_at = at
+    if max(w_at + size, b_at + 4 * c_out) > len(weights) or b_at % 4:
         raise ImageError(
             f"cannot read program image: weights of layer {layer.name!r} are outside their section"
         )
@@ -415,7 +438,6 @@ def _with_weights(
         layer,
         weights=np.frombuffer(weights, np.int8, size, w_at).reshape(c_out, kh, kw, c_in),
         bias=np.frombuffer(weights, "<i4", c_out, b_at),
-        shifts=np.frombuffer(weights, np.uint8, c_out, s_at),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.errors import RequestError
-from edged.npu.graph import Layer, Op, ProgramImage
+from edged.npu.graph import Layer, Op, ProgramImage, Shift
 
 __all__ = ["run", "run_all", "shift_round_half_even"]
 
@@ -20,12 +20,12 @@ _Int64 = npt.NDArray[np.int64]
 _Shape = tuple[int, ...]
 
 
-def shift_round_half_even(value: _Int64, shift: int | _Int64) -> _Int64:
+def shift_round_half_even(value: _Int64, shift: Shift) -> _Int64:
     """``round(value / 2**shift)`` in integers, ties to even; *shift* ≥ 0 broadcasts."""
-    shift = np.asarray(shift, np.int64)
-    half_minus_one = np.where(shift > 0, (np.int64(1) << np.maximum(shift - 1, 0)) - 1, 0)
-    odd = np.where(shift > 0, (value >> shift) & 1, 0)
-    return np.asarray((value + half_minus_one + odd) >> shift, np.int64)
+    places = np.asarray(shift, np.int64)
+    half_minus_one = np.where(places > 0, (np.int64(1) << np.maximum(places - 1, 0)) - 1, 0)
+    odd = np.where(places > 0, (value >> places) & 1, 0)
+    return np.asarray((value + half_minus_one + odd) >> places, np.int64)
 
 
 def run(
@@ -34,7 +34,7 @@ def run(
     """Execute an *entry* of *image* on *inputs*, one [H, W, C] array per input in its order.
 
     Returns:
-        One [H, W, C] array per output, u8 or s8.
+        One [H, W, C] array per output, of its dtype.
 
     Raises:
         RequestError: the number, shape or dtype of the inputs.
@@ -83,13 +83,17 @@ def _pixels(layer: Layer, x: _Int64, fill: int, y: int, z: int, shape: _Shape) -
 
 
 def _conv(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
-    """``RNE((Σ x·w + bias) · 2^-shift[c])``."""
-    assert layer.weights is not None and layer.bias is not None and layer.shifts is not None
+    """``RNE((Σ x·w + bias) · 2^-shift[c])``.
+
+    An s16 is ``256·high + low``, high s8 and low u8: the sum is 256 times one over the high bytes
+    plus one over the low ones.
+    """
+    assert layer.weights is not None and layer.bias is not None
     (x,) = operands
     height, width, c_out = shape
     c_in, per_group = layer.weights.shape[3], c_out // layer.groups
-    # Sums of products in double, since numpy has fast products of matrices of these alone: integers
-    # below 2^24, as every partial sum is, are exact in it.
+    # Sums of products in double, since numpy has fast products of matrices of these alone: every
+    # partial sum is an integer below 2^24, or 2^31 of s16, and exact in it.
     weights = layer.weights.astype(np.float64)
     acc = np.zeros((layer.groups, height * width, per_group))
     for y in range(layer.kernel[0]):
@@ -99,7 +103,7 @@ def _conv(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
             kernel = weights[:, y, z].reshape(layer.groups, per_group, c_in)
             acc += seen @ kernel.transpose(0, 2, 1)
     total = acc.transpose(1, 0, 2).reshape(shape).astype(np.int64) + layer.bias
-    return shift_round_half_even(total, layer.shifts.astype(np.int64))
+    return shift_round_half_even(total, layer.shift)
 
 
 def _add(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
@@ -129,12 +133,8 @@ def _windows(layer: Layer, x: _Int64, fill: int, shape: _Shape) -> list[_Int64]:
 
 
 def _concat(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
-    """``RNE(x · 2^(left − right))``, each input by its own."""
-    parts = [
-        shift_round_half_even(x << left, right)
-        for x, left, right in zip(operands, layer.lefts, layer.rights, strict=True)
-    ]
-    return np.concatenate(parts, axis=2)
+    """``RNE(x · 2^(left − shift))`` of all inputs, one after the other."""
+    return shift_round_half_even(np.concatenate(operands, axis=2) << layer.lefts[0], layer.shift)
 
 
 def _rescale(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
@@ -157,7 +157,8 @@ def _mul(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
 
 def _copy(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
     """``RNE(x · 2^(left − shift))`` of the elements that its loops reach, in their order."""
-    return shift_round_half_even(layer.copied(operands[0]) << layer.lefts[0], layer.shift)
+    left, shift = layer.by_loop(layer.lefts[0]), layer.by_loop(layer.shift)
+    return shift_round_half_even(layer.copied(operands[0]) << left, shift)
 
 
 def _matmul(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:

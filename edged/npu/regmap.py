@@ -383,6 +383,7 @@ class ElementType(Code):
 
     U8 = 1
     S8 = 2
+    S16 = 3, "Little endian, at an even address. What reads it in 8 bits reads it in two passes."
 
 
 class LayerOp(Code):
@@ -1015,7 +1016,12 @@ IMAGE_TENSOR: Final = Record(
     "An activation tensor, followed by its name.",
     (
         Item("dtype", "u8", "An `ElementType`."),
-        Item("exponent", "s8", "The real value is q · 2^exponent."),
+        Item(
+            "exponent",
+            "s8",
+            "The real value is q · 2^exponent; of exponents per channel, the largest. To be read by"
+            " people: the device has no use for it.",
+        ),
         Item("name_length", "u16", "Bytes of the name, UTF-8."),
         Item("height", "u32"),
         Item("width", "u32"),
@@ -1030,7 +1036,7 @@ IMAGE_LAYER: Final = Record(
     "A layer, followed by an operand for each input, its loops, and its name.",
     (
         Item("op", "u8", "A `LayerOp`."),
-        Item("shift", "u8", "Right shift of the result."),
+        Item("per_channel", "u8", "Shifts: 0, one for all channels of the output; 1, one each."),
         Item("inputs", "u16", "How many operands follow."),
         Item("output", "u32", "Index of the tensor that it writes."),
         Item("name_length", "u16", "Bytes of the name, UTF-8."),
@@ -1045,7 +1051,13 @@ IMAGE_LAYER: Final = Record(
         Item("multiplier", "u32", "AVGPOOL: round(2^24 / (kernel height · width))."),
         Item("weights", "u64", "Where in the section they are."),
         Item("biases", "u64", "Likewise."),
-        Item("shifts", "u64", "Likewise."),
+        Item(
+            "shifts",
+            "u64",
+            "Likewise: u8, the right shifts of the result, then ADD: the left shifts of one input"
+            " and those of the other; CONCAT, RESCALE, COPY: the left shifts. MAXPOOL and TABLE"
+            " have none.",
+        ),
         Item("rows", "u32", "CONV: output channels of the weights. TABLE: tables."),
         Item("grid", "u16", "CONV writes every how many-th pixel: first row, column; strides.", 4),
         Item("loops", "u16", "COPY: how many loops follow, outermost first; at most 5."),
@@ -1057,14 +1069,9 @@ IMAGE_LAYER: Final = Record(
 
 IMAGE_OPERAND: Final = Record(
     "image_operand",
-    8,
+    4,
     "One input of a layer.",
-    (
-        Item("tensor", "u32", "Index."),
-        Item("left", "u8", "Left shift."),
-        Item("right", "u8", "Right shift."),
-        Item("reserved", "u16", "Zero."),
-    ),
+    (Item("tensor", "u32", "Index."),),
 )
 
 IMAGE_LOOP: Final = Record(

@@ -159,7 +159,7 @@ def program() -> tuple[ProgramImage, bytes]:
         Tensor("x", DType.U8, (4, 4, 8), -4, 0),
         Tensor("y", DType.U8, (4, 4, 8), -4, 4096),
     )
-    layer = Layer(Op.ADD, "sum", (0, 0), 1, lo=0, hi=255, lefts=(0, 0), rights=(0, 0), shift=0)
+    layer = Layer(Op.ADD, "sum", (0, 0), 1, lo=0, hi=255, lefts=(0, 0), shift=0)
     data = serialize_image(
         ProgramImage(Array(), tensors, (Entry((layer,), (0,), (1,)),), dram_bytes=8192)
     )

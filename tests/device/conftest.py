@@ -118,20 +118,24 @@ class Program:
 def make_program(
     seed: int = 0, *, array: Array = ARRAY, pixels: int = 9, channels: int = 8
 ) -> Program:
-    """conv → depthwise conv → add of both; two outputs, u8 in or s8 in by the seed."""
+    """conv → depthwise conv → add of both; two outputs, u8, s8 or s16 in by the seed.
+
+    With s16 in, the sum is s16 as well, and has a shift for each channel.
+    """
     rng = np.random.default_rng(seed)
-    dtype = DType.U8 if seed % 2 == 0 else DType.S8
+    dtype = tuple(DType)[seed % 3]
+    wide = dtype is DType.S16
     plane = (pixels, pixels, channels)
-    step = -(-pixels * pixels * channels // 64) * 64
+    step = -(-pixels * pixels * channels // 64) * 64 * (1 + wide)
     tensors = (
         Tensor("x", dtype, (pixels, pixels, 3), -4, 0),
         Tensor("a", DType.U8, plane, -4, step),
         Tensor("b", DType.S8, plane, -4, 2 * step),
-        Tensor("sum", DType.S8, plane, -4, 3 * step),
+        Tensor("sum", DType.S16 if wide else DType.S8, plane, -4, 3 * step),
     )
 
     def conv(
-        name: str, source: int, output: int, c_in: int, groups: int, lo: int, hi: int
+        name: str, source: int, output: int, c_in: int, groups: int, lo: int, hi: int, shift: int
     ) -> Layer:
         return Layer(
             Op.CONV,
@@ -145,14 +149,18 @@ def make_program(
             hi=hi,
             weights=rng.integers(-127, 128, (channels, 3, 3, c_in // groups)).astype(np.int8),
             bias=rng.integers(-1000, 1000, channels).astype(np.int32),
-            shifts=np.full(channels, 9, np.uint8),
+            shift=np.full(channels, shift, np.uint8),
         )
 
     layers = (
-        conv("first", 0, 1, 3, 1, 0, 192),
-        conv("second", 1, 2, channels, channels, -128, 127),
-        Layer(Op.ADD, "sum", (1, 2), 3, lo=-128, hi=127, lefts=(0, 1), rights=(0, 0), shift=1),
+        conv("first", 0, 1, 3, 1, 0, 192, 17 if wide else 9),
+        conv("second", 1, 2, channels, channels, -128, 127, 9),
+        Layer(Op.ADD, "sum", (1, 2), 3, lo=-128, hi=127, lefts=(0, 1), shift=1),
     )
+    if wide:
+        lefts = (rng.integers(0, 10, channels).astype(np.uint8), 6)
+        wide_sum = replace(layers[2], lo=-32768, hi=32767, lefts=lefts)
+        layers = (*layers[:2], wide_sum)
     image = ProgramImage(
         array, tensors, (Entry(layers, (0,), (1, 3)),), dram_bytes=max(1 << 24, 5 * step)
     )

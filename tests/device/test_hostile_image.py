@@ -63,16 +63,14 @@ def greedy_tensors() -> ProgramImage:
     shape = (1000, 1000, 200)
     size = 200_000_000
     tensors = tuple(Tensor(name, DType.S8, shape, 0, at * size) for at, name in enumerate("xy"))
-    layer = Layer(
-        Op.ADD, "greedy", (0, 0), 1, lo=-128, hi=127, lefts=(14, 14), rights=(0, 0), shift=20
-    )
+    layer = Layer(Op.ADD, "greedy", (0, 0), 1, lo=-128, hi=127, lefts=(14, 14), shift=20)
     return ProgramImage(Array(), tensors, (Entry((layer,), (0,), (1,)),), dram_bytes=3 * size)
 
 
 def greedy_second_entry() -> ProgramImage:
     """A modest entry point, and one as above."""
     greedy = greedy_constants()
-    modest = Layer(Op.RESCALE, "modest", (2,), 3, lefts=(0,), rights=(0,))
+    modest = Layer(Op.RESCALE, "modest", (2,), 3, lefts=(0,))
     small = tuple(Tensor(name, DType.U8, (4, 4, 4), 0, 64 * at) for at, name in enumerate("ab"))
     return replace(
         greedy,

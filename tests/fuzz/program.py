@@ -46,7 +46,7 @@ def small_program(seed: int = 0) -> Program:
         hi=127,
         weights=rng.integers(-127, 128, (8, 3, 3, 3)).astype(np.int8),
         bias=rng.integers(-1000, 1000, 8).astype(np.int32),
-        shifts=np.full(8, 9, np.uint8),
+        shift=np.full(8, 9, np.uint8),
     )
     image = ProgramImage(Array(), tensors, (Entry((layer,), (0,), (1,)),), dram_bytes=1 << 16)
     data = serialize_image(image)

@@ -52,13 +52,13 @@ def small_image(**changes: object) -> ProgramImage:
             hi=hi,
             weights=rng.integers(-127, 128, (8, kernel, kernel, c_in)).astype(np.int8),
             bias=rng.integers(-1000, 1000, 8).astype(np.int32),
-            shifts=np.full(8, 8, np.uint8),
+            shift=np.full(8, 8, np.uint8),
         )
 
     layers = (
         conv("first", 0, 1, 3, 3, 0, 192),
         conv("second", 1, 2, 1, 8, -128, 127),
-        Layer(Op.ADD, "sum", (1, 2), 3, lo=-128, hi=127, lefts=(1, 0), rights=(0, 0), shift=1),
+        Layer(Op.ADD, "sum", (1, 2), 3, lo=-128, hi=127, lefts=(1, 0), shift=1),
     )
     image = ProgramImage(Array(), tensors, (Entry(layers, (0,), (3,)),), dram_bytes=1 << 20)
     return dataclasses.replace(image, **changes)  # type: ignore[arg-type]

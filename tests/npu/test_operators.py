@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,12 +67,19 @@ def computed(made: ProgramImage, seed: int = 0) -> tuple[list[np.ndarray], np.nd
     return values, found
 
 
-dtypes = pytest.mark.parametrize(
-    ("source", "target"), list(itertools.product(DType, DType)), ids=lambda dtype: dtype.name
-)
+U8, S8, S16 = DType.U8, DType.S8, DType.S16
 
 
-@dtypes
+def of(sources: Sequence[DType]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("source", "target"), list(itertools.product(sources, DType)), ids=lambda dtype: dtype.name
+    )
+
+
+dtypes, bytes_only = of(list(DType)), of([U8, S8])
+
+
+@bytes_only
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_table_is_looked_up_by_the_byte_that_carries_the_element(
     source: DType, target: DType, rows: int
@@ -135,7 +143,7 @@ def conv(grid: tuple[int, int, int, int], seed: int = 0) -> Layer:
     return Layer(
         Op.CONV, f"conv{grid}", (0,), 1, lo=-128, hi=127, grid=grid,
         weights=rng.integers(-127, 128, (4, 1, 1, 3)).astype(np.int8),
-        bias=np.zeros(4, np.int32), shifts=np.full(4, 7, np.uint8),
+        bias=np.zeros(4, np.int32), shift=np.full(4, 7, np.uint8),
     )  # fmt: skip
 
 
@@ -151,7 +159,7 @@ def test_phases_of_convolutions_make_a_transposed_one() -> None:
         np.testing.assert_array_equal(found[row::2, column::3], numerics.run(alone, [x])[0])
 
 
-@dtypes
+@bytes_only
 @pytest.mark.parametrize("groups", [1, 2])
 def test_matrices_are_multiplied_in_groups(source: DType, target: DType, groups: int) -> None:
     layer = Layer(Op.MATMUL, "m", (0, 1), 2, groups=groups, shift=9, **full(target))
@@ -174,6 +182,120 @@ def test_matrices_are_multiplied_in_groups(source: DType, target: DType, groups:
         assert found.reshape(6, -1)[n, g * width + m] == wanted
 
 
+# Shifts for each channel
+
+
+def each(count: int, lowest: int, beyond: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(lowest, beyond, count).astype(np.uint8)
+
+
+@dtypes
+def test_each_channel_has_its_own_shifts(source: DType, target: DType) -> None:
+    """Of a product, a sum, a rescaling and a mean; a shift for all stands for one each."""
+    shape, channels = (4, 5, 6), 6
+    spread = 16 * (source is S16)
+    product = Layer(Op.MUL, "m", (0, 1), 2, shift=each(channels, 4, 18, 1), **full(target))
+    lefts = each(channels, 0, 15, 2), each(channels, 0, 15, 3)
+    added = Layer(
+        Op.ADD, "a", (0, 1), 2, lefts=lefts, shift=each(channels, 9, 18, 4), **full(target)
+    )
+    right = each(channels, 0, 31, 5)
+    scaled = Layer(Op.RESCALE, "r", (0,), 2, lefts=(3,), shift=right, **full(target))
+    mean = Layer(
+        Op.AVGPOOL, "v", (0,), 2, kernel=(1, 3), pad=(0, 1, 0, 1), multiplier=round(2**24 / 3),
+        shift=each(channels, 20 + spread // 2, 26 + spread // 2, 6), **full(target),
+    )  # fmt: skip
+    for layer in (product, added, scaled, mean):
+        made = image([(shape, source), (shape, S8), (shape, target)], layer)
+        (x, y), found = computed(made, layer.op)
+        for i, j, c in np.ndindex(shape):
+            a, b = int(x[i, j, c]), int(y[i, j, c])
+            shift = int(np.broadcast_to(layer.shift, channels)[c])
+            match layer.op:
+                case Op.MUL:
+                    wanted = a * b
+                case Op.ADD:
+                    wanted = (a << int(lefts[0][c])) + (b << int(lefts[1][c]))
+                case Op.RESCALE:
+                    wanted = a << 3
+                case Op.AVGPOOL:
+                    wanted = int(x[i, max(j - 1, 0) : j + 2, c].astype(np.int64).sum())
+                    wanted *= layer.multiplier
+            assert found[i, j, c] == bounded(rounded(wanted, shift), target), layer.op
+
+
+@dtypes
+def test_channels_of_a_concatenation_are_those_of_its_output(source: DType, target: DType) -> None:
+    left, shift = each(5, 0, 15, 1), each(5, 0, 20, 2)
+    layer = Layer(Op.CONCAT, "c", (0, 1), 2, lefts=(left,), shift=shift, **full(target))
+    made = image([((3, 4, 2), source), ((3, 4, 3), U8), ((3, 4, 5), target)], layer)
+    (a, b), found = computed(made)
+    joined = np.concatenate([a.astype(np.int64), b], axis=2)
+    for place in np.ndindex(joined.shape):
+        c = place[2]
+        wanted = rounded(int(joined[place]) << int(left[c]), int(shift[c]))
+        assert found[place] == bounded(wanted, target)
+
+
+@dtypes
+def test_a_copy_has_the_shifts_of_the_channel_that_it_writes(source: DType, target: DType) -> None:
+    """Its finest loop steps over channels and into the next pixel."""
+    shift = each(4, 0, 12, 3)
+    loops = (Loop(5, 1, 12), Loop(4, 5, 3), Loop(3, 20, 1))
+    layer = Layer(Op.COPY, "c", (0,), 1, lefts=(2,), shift=shift, loops=loops, **full(target))
+    made = image([((1, 12, 5), source), ((3, 5, 4), target)], layer)
+    (x,), found = computed(made)
+    for turn in itertools.product(range(5), range(4), range(3)):
+        at = sum(i * loop.target for i, loop in zip(turn, loops, strict=True))
+        value = int(x.reshape(-1)[sum(i * n.source for i, n in zip(turn, loops, strict=True))])
+        wanted = bounded(rounded(value << 2, int(shift[at % 4])), target)
+        assert found.reshape(-1)[at] == wanted
+
+
+# 16 bits
+
+
+def wide(weight: int, bias: int) -> ProgramImage:
+    """A sum of 516 products of s16."""
+    layer = Layer(
+        Op.CONV, "w", (0,), 1, lo=-32768, hi=32767, shift=15, bias=np.array([bias], np.int32),
+        weights=np.full((1, 1, 1, 516), weight, np.int8),
+    )  # fmt: skip
+    return image([((1, 1, 516), S16), ((1, 1, 1), S16)], layer)
+
+
+def test_accumulators_of_16_bits_stay_below_their_bound() -> None:
+    made = serialize_and_parse(wide(127, (1 << 31) - 32768 * 516 * 127 - 1))
+    (found,) = numerics.run(made, [np.full((1, 1, 516), -32768, np.int16)])
+    total = -32768 * 516 * 127 + (1 << 31) - 32768 * 516 * 127 - 1
+    assert found == bounded(rounded(total, 15), S16)
+    with pytest.raises(ImageError, match="may accumulate 2147483648 in channel 0, the bound is"):
+        serialize_and_parse(wide(127, (1 << 31) - 32768 * 516 * 127))
+
+
+def test_what_is_no_byte_is_no_index_and_no_factor_of_matrices() -> None:
+    table = Layer(Op.TABLE, "t", (0,), 1, table=np.zeros((1, 256), np.int8), **PLAIN)
+    with pytest.raises(ImageError, match="reads 't0' in s16, wanted u8 or s8"):
+        serialize_and_parse(image([((2, 2, 2), S16), ((2, 2, 2), S8)], table))
+    product = Layer(Op.MATMUL, "m", (0, 1), 2, **PLAIN)
+    shapes = [((1, 1, 2), S8), ((2, 1, 2), S16), ((1, 1, 2), S8)]
+    with pytest.raises(ImageError, match="reads 't1' in s16"):
+        serialize_and_parse(image(shapes, product))
+
+
+def test_an_odd_address_of_16_bits_is_refused() -> None:
+    made = image([((2, 2, 2), S16), ((2, 2, 2), S16)], Layer(Op.MAXPOOL, "m", (0,), 1, **full(S16)))
+    tensors = (replace(made.tensors[0], address=3), made.tensors[1])
+    with pytest.raises(ImageError, match="has address 3, wanted a multiple of 2"):
+        serialize_and_parse(replace(made, tensors=tensors))
+
+
+def test_16_bits_take_twice_the_bytes() -> None:
+    made = image([((2, 2, 2), S16), ((2, 2, 2), S16)], Layer(Op.MAXPOOL, "m", (0,), 1, **full(S16)))
+    with pytest.raises(ImageError, match="ends at 16400, activations have 16399 bytes"):
+        serialize_and_parse(replace(made, dram_bytes=16399))
+
+
 # What is refused
 
 
@@ -181,7 +303,6 @@ def serialize_and_parse(made: ProgramImage) -> ProgramImage:
     return parse_image(serialize_image(made))
 
 
-S8 = DType.S8
 PLAIN = {"lo": -128, "hi": 127}
 WHOLE = Loop(60, 1, 1)
 
@@ -218,6 +339,16 @@ def copy(*loops: Loop, output: int = 1, **more: Any) -> Layer:
         ),
         ((3, 4, 5), [replace(copy(), op=Op.RESCALE, grid=(0, 0, 2, 1))], "has a grid"),
         ((3, 4, 5), [Layer(Op.MUL, "m", (0, 0), 1, shift=32, **PLAIN)], "has shift 32"),
+        (
+            (3, 4, 5),
+            [Layer(Op.MUL, "m", (0, 0), 1, shift=np.array([0, 0, 40, 0, 0], np.uint8), **PLAIN)],
+            "has shift 40, wanted 0 … 31",
+        ),
+        (
+            (3, 4, 5),
+            [replace(copy(WHOLE), lefts=(np.array([1, 2, 3, 15, 5], np.uint8),))],
+            "has left shift 15, wanted 0 … 14",
+        ),
         ((3, 4, 6), [Layer(Op.MUL, "m", (0, 0), 1, **PLAIN)], "multiplies"),
         ((3, 4, 5), [Layer(Op.MATMUL, "m", (0, 0), 1, **PLAIN)], "multiplies"),
         (
