@@ -15,6 +15,7 @@ from edged.errors import ModelError
 from edged.npu import (
     ACCUMULATOR_BOUND,
     DType,
+    Entry,
     Op,
     ProgramImage,
     numerics,
@@ -201,21 +202,17 @@ def test_tensors_share_memory_without_disturbing_each_other() -> None:
     x = np.random.default_rng(12).integers(-128, 128, source.shape).astype(np.int8)
     arena[source.address : source.address + source.nbytes] = x.tobytes()
     for layer in image.layers:
-        one = dataclasses.replace(
-            image,
-            layers=(layer,),
-            inputs=tuple(dict.fromkeys(layer.inputs)),
-            outputs=(layer.output,),
-        )
+        entry = Entry((layer,), tuple(dict.fromkeys(layer.inputs)), (layer.output,))
+        one = dataclasses.replace(image, entries=(entry,))
         operands = [
-            np.frombuffer(arena, t.dtype.numpy, t.nbytes, t.address).reshape(t.shape).copy()
+            np.frombuffer(arena, t.dtype.numpy, t.size, t.address).reshape(t.shape).copy()
             for t in one.input_tensors
         ]
         (result,) = numerics.run(one, operands)
         (target,) = one.output_tensors
         arena[target.address : target.address + target.nbytes] = result.tobytes()
     (target,) = image.output_tensors
-    found = np.frombuffer(arena, target.dtype.numpy, target.nbytes, target.address)
+    found = np.frombuffer(arena, target.dtype.numpy, target.size, target.address)
     np.testing.assert_array_equal(found.reshape(target.shape), numerics.run(image, [x])[0])
 
 
