@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.compiler._forms import with_slices_for_splits
+from edged.compiler._functions import with_functions
 from edged.compiler._graph import Graph, Names, Node, Value
 from edged.compiler._one_dimensional import with_elements_before_views, with_two_dimensions
 from edged.compiler._place import OPERATORS
@@ -49,6 +50,8 @@ def _steps() -> tuple[Callable[[Graph], Graph], ...]:
         _with_plain_gemm,
         _with_padding_in_windows,
         _with_affine_in_weights,
+        with_functions,
+        _with_affine_as_weights,
         _with_matrices_on_images,
         _with_short_sums,
     )
@@ -196,34 +199,44 @@ class _Affine:
 
 
 def _with_affine_in_weights(graph: Graph) -> Graph:
-    """Move BatchNormalization and a constant Mul, Div, Add or Sub per channel into the weights.
-
-    They are those of the Conv or Gemm before it, or else of a depthwise 1×1 Conv of its own.
-    """
+    """Move BatchNormalization and a constant Mul, Div, Add or Sub per channel into the weights."""
     uses = graph.uses()
     names = Names((*graph.values, *graph.constants))
     constants = dict(graph.constants)
     nodes: list[Node] = []
     linear: dict[str, int] = {}  # value → the position of the Conv or Gemm that gives it
-    behind: set[str] = set()  # values that the device computes behind a Conv or Gemm
     for node in graph.nodes:
         affine = _affine(graph, node)
         at = linear.get(affine.source) if affine else None
         if affine is not None and at is not None and uses[affine.source] == 1:
             nodes[at] = _absorbed(nodes[at], affine, node.output, constants, names)
-        elif affine is not None and affine.source in behind and len(graph.shape(node.output)) == 4:
-            # In front of the first Conv it stays float, on the host: it is mere preprocessing. So
-            # it does behind operators that the device lacks.
-            at = len(nodes)
-            nodes.append(_depthwise(node, affine, constants, names))
         else:
             at = len(nodes) if _is_linear(graph, node) else None
             nodes.append(node)
         if at is not None:
             linear[node.output] = at
-        if at is not None or (node.op in OPERATORS and not behind.isdisjoint(node.inputs)):
-            behind.update(node.outputs)
     return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def _with_affine_as_weights(graph: Graph) -> Graph:
+    """Write what is left of these on images as a depthwise 1×1 Conv."""
+    names = Names((*graph.values, *graph.constants))
+    constants = dict(graph.constants)
+    nodes: list[Node] = []
+    behind: set[str] = set()  # values that the device computes behind a Conv or Gemm
+    for node in graph.nodes:
+        affine = _affine(graph, node)
+        if affine is not None and affine.source in behind and len(graph.shape(node.output)) == 4:
+            # In front of the first Conv it stays float, on the host: it is mere preprocessing. So
+            # it does behind operators that the device lacks.
+            nodes.append(_depthwise(node, affine, constants, names))
+        else:
+            nodes.append(node)
+        device = node.body or node.op in OPERATORS
+        if _is_linear(graph, node) or (device and not behind.isdisjoint(node.inputs)):
+            behind.update(node.outputs)
+    absorbed = replace(graph, nodes=tuple(nodes), constants=constants)
+    return _with_affine_in_weights(absorbed)
 
 
 def _with_matrices_on_images(graph: Graph) -> Graph:

@@ -82,6 +82,8 @@ class Node:
     Attributes:
         inputs: names of values; "" stands for an optional one that is left out.
         attributes: as :func:`onnx.helper.get_attribute_value` gives them.
+        body: of a function of one tensor: the operators that it consists of, in order; their
+            constants are inputs of it as well.
     """
 
     op: str
@@ -89,6 +91,12 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
+    body: tuple[Node, ...] = ()
+
+    @property
+    def steps(self) -> tuple[Node, ...]:
+        """The operators that ONNX has for it."""
+        return self.body or (self,)
 
     @property
     def output(self) -> str:
@@ -217,7 +225,8 @@ def onnx_bytes(
             name=taken.fresh(node.name or node.output),
             **node.attributes,
         )
-        for node in nodes
+        for function in nodes
+        for node in function.steps
     ]
     graph = helper.make_graph(
         protos,

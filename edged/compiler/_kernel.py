@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.compiler._layout import Shape3
+from edged.compiler._tables import Function
 from edged.npu import Loop, Op
 
 __all__ = ["Kernel", "Limit", "Move", "NotOnDevice", "Window"]
@@ -81,8 +82,11 @@ class Kernel:
         plane: (H, W, C) of the output.
         weights: CONV: float [C_out, kh, kw, C_in / groups].
         bias: CONV: float [C_out].
+        function: TABLE: what it computes, one function or one for each channel.
         lo, hi: bounds of the result: ReLU and ReLU6 are made of these.
         moves: COPY: its parts.
+        between: the limit that is not met where no layer of the device gives one of its inputs, or
+            none reads its output; None: it need not stand between layers.
     """
 
     op: Op
@@ -94,9 +98,11 @@ class Kernel:
     groups: int = 1
     weights: npt.NDArray[np.float32] | None = None
     bias: npt.NDArray[np.float32] | None = None
+    function: Function | None = None
     lo: float = -math.inf
     hi: float = math.inf
     moves: tuple[Move, ...] = ()
+    between: Limit | None = None
 
     @property
     def macs(self) -> int:

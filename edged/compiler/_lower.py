@@ -6,8 +6,10 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edged.compiler._allocate import Lifetime, allocate
 from edged.compiler._graph import Names
@@ -172,6 +174,10 @@ def _layer(kernel: Kernel, cut: Partition, quantised: Quantised, index: Mapping[
                 lefts=tuple(exponent - common for exponent in sources),
                 shift=min(target.exponent - common, _MAX_SHIFT),
             )
+        case Op.TABLE:
+            return replace(layer, table=_table(kernel, quantised.formats[kernel.inputs[0]], target))
+        case Op.MUL:
+            return replace(layer, shift=min(target.exponent - sum(sources), _MAX_SHIFT))
         case Op.CONCAT:
             channels = [cut.layouts[name].plane[2] for name in kernel.inputs]
             left = np.repeat(sources, channels) - target.exponent
@@ -195,3 +201,10 @@ def _bounds(kernel: Kernel, target: Format) -> tuple[int, int]:
     steps = (math.ldexp(bound, -target.exponent) for bound in (kernel.lo, kernel.hi))
     lo, hi = (round(min(max(step, lowest), highest)) for step in steps)
     return lo, hi
+
+
+def _table(kernel: Kernel, source: Format, target: Format) -> npt.NDArray[Any]:
+    """The function at each byte that its input can be, [1 or C, 256], in steps of its output."""
+    assert kernel.function is not None
+    steps = np.rint(np.ldexp(kernel.function(source.numbers), -target.exponent))
+    return np.clip(steps, *_bounds(kernel, target)).astype(target.dtype.numpy)

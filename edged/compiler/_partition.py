@@ -29,6 +29,7 @@ from edged.npu import Op
 __all__ = ["HostNode", "Partition", "kinds_in_the_way", "partition", "segment_macs"]
 
 _MULTIPLIERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_MOVING = frozenset({Op.CONCAT, Op.COPY, Op.RESCALE})
 _LISTED = 12
 
 
@@ -113,7 +114,7 @@ def kinds_in_the_way(graph: Graph) -> Counter[str]:
     for p in _placed(graph):
         reordered = p.layout is not None and p.layout.order is not None and p.kernel is None
         if reordered or (p.reason and p.node.op not in VIEWS):
-            counts[p.node.op] += 1
+            counts.update(node.op for node in p.node.steps)
 
     def rank(op: str) -> tuple[object, ...]:
         return op in OPERATORS - VIEWS, op in VIEWS, op != "Transpose", -counts[op], op
@@ -193,6 +194,34 @@ def _placed(graph: Graph, supposed: Collection[str] = ()) -> list[_Placed]:
             done = _Placed(node, max(crossed, default=0), reason=str(answer))
         result.append(done)
         producers |= dict.fromkeys(node.outputs, done)
+    return _between_layers(result)
+
+
+def _between_layers(placed: list[_Placed]) -> list[_Placed]:
+    """*placed* with what has to stand between layers on the host, where no layer reads it.
+
+    What moves elements is no such layer: if it only hands on to the host what the host has to
+    compute, it is the host's as well.
+    """
+    read: set[tuple[str, int]] = set()
+    for p in reversed(placed):
+        if p.supposed:
+            read |= {(name, p.level) for name in p.node.inputs}
+        elif p.kernel is not None:
+            passes = p.kernel.between or p.kernel.op in _MOVING
+            if not passes or (p.kernel.output, p.level) in read:
+                read |= {(name, p.level) for name in p.kernel.inputs}
+    moved: set[tuple[str, int]] = set()
+    result: list[_Placed] = []
+    for p in placed:
+        kernel = p.kernel
+        if kernel is not None and (kernel.output, p.level) not in read:
+            reason = kernel.between() if kernel.between else "it moves what the host computes"
+            if kernel.between or not moved.isdisjoint((name, p.level) for name in kernel.inputs):
+                moved.add((kernel.output, p.level))
+                # It reads what the device gives at this level, so that it is one level further.
+                p = _Placed(p.node, p.level + 1, reason=str(reason))
+        result.append(p)
     return result
 
 
@@ -232,6 +261,9 @@ def _on_device(
         shape = list(value.shape) if value.shape is not None else "?"
         raise FLOAT_INPUT(name=abridged(name, 40), found=f"{value.dtype or '?'} {shape}")
     kernel, layout = place(graph, node, operands)
+    given = any(s is not None and s.on_device and s.level == level for s in sources)
+    if kernel.between and not given:
+        raise kernel.between()
     return _Placed(node, level, replace(kernel, name=node.name or node.output), layout)
 
 
@@ -275,8 +307,13 @@ def _cut(graph: Graph, placed: list[_Placed], level: int) -> Partition:
         passing=tuple(name for name in _in_order(graph) if name in passing),
         layouts=layouts,
         host=(
-            *(HostNode(p.node, "prologue", _reason(p)) for p in prologue),
-            *(HostNode(p.node, "epilogue", _reason(p)) for p in placed if id(p) in epilogue),
+            *(HostNode(n, "prologue", _reason(p)) for p in prologue for n in p.node.steps),
+            *(
+                HostNode(n, "epilogue", _reason(p))
+                for p in placed
+                if id(p) in epilogue
+                for n in p.node.steps
+            ),
         ),
         ranges={name: graph.ranges[name] for name in entered if name in graph.ranges},
     )

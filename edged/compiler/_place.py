@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.compiler import _place_movement
+from edged.compiler._functions import ELEMENTWISE
 from edged.compiler._graph import Graph, Node
 from edged.compiler._kernel import Kernel, Limit, NotOnDevice, Window
 from edged.compiler._layout import Layout, Shape3, make
+from edged.compiler._place_functions import function, product
 from edged.npu import ACCUMULATOR_BOUND, Op
 
 __all__ = [
@@ -102,7 +104,7 @@ _CONSTANT_MATRIX: Final = Limit(
     "The right operand is a constant matrix [K, N].", "its right operand is no constant [K, N]"
 )
 _TWO_TENSORS: Final = Limit(
-    "It adds two computed tensors.", "it adds a constant or more than two tensors"
+    "It adds up two computed tensors, or one and constants.", "it adds up more than two tensors"
 )
 _SAME_LAYOUT: Final = Limit(
     "Both have the same shape and lie in the same order; nothing is broadcast.",
@@ -142,7 +144,7 @@ def place(graph: Graph, node: Node, operands: Sequence[Layout]) -> tuple[Kernel,
     Raises:
         NotOnDevice: with the reason, which follows the operator's name in messages.
     """
-    rule = _RULES.get(node.op)
+    rule = function if node.body else _RULES.get(node.op)
     if rule is None:
         raise NotOnDevice("the device has no such operator")
     if not graph.values[node.output].placeable:
@@ -217,7 +219,9 @@ def _gemm(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Lay
 
 
 def _add(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
-    if len(node.inputs) != 2 or len(operands) != 2:
+    if len(operands) == 1:
+        return function(graph, node, operands)
+    if len(node.inputs) != 2:
         raise _TWO_TENSORS()
     a, b = operands
     if not a.same_order(b) or a.shape != graph.shape(node.output):
@@ -307,11 +311,13 @@ _RULES: dict[str, _Rule] = {
     "GlobalMaxPool": _global_pool,
     "MatMul": _gemm,
     "MaxPool": _maxpool,
+    "Mul": product,
     "ReduceMean": _reduce_mean,
     "Relu": _bounds,
     "Sum": _add,
     **_place_movement.RULES,
 }
+_RULES |= dict.fromkeys(sorted(ELEMENTWISE - _RULES.keys()), function)
 
 OPERATORS: Final = VIEWS | frozenset(_RULES)
 """What the device may have; the rest is the host's whatever its operands."""

@@ -52,6 +52,12 @@ class Format:
         """The largest magnitude of q."""
         return max(-self.dtype.lowest, self.dtype.highest)
 
+    @property
+    def numbers(self) -> npt.NDArray[np.float64]:
+        """The real value of each byte, [256]."""
+        steps = np.arange(256, dtype=np.uint8).view(self.dtype.numpy)
+        return np.asarray(np.ldexp(steps.astype(np.float64), self.exponent))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Convolution:
@@ -149,6 +155,10 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
             finest = sources[0].exponent + int(parameters.exponents.max())
         elif kernel.op is Op.AVGPOOL:
             finest = sources[0].exponent - 24
+        elif kernel.op is Op.MUL:
+            finest = sources[0].exponent + sources[1].exponent
+        elif kernel.op is Op.TABLE:
+            finest = _EXPONENTS[0]
         formats[kernel.output] = Format(wanted.dtype, max(wanted.exponent, finest))
     return Quantised(formats, convolutions, columns)
 
@@ -231,6 +241,9 @@ def _covered(cut: Partition, statistics: Mapping[str, Statistics]) -> dict[str, 
 
 def _dtype(kernel: Kernel, sources: Sequence[Format]) -> DType:
     """U8 where a value below zero cannot be."""
+    if kernel.function is not None:
+        lowest = np.maximum(kernel.function(sources[0].numbers), kernel.lo).min()
+        return DType.U8 if lowest >= 0 else DType.S8
     kept = kernel.op is not Op.CONV and all(source.dtype is DType.U8 for source in sources)
     return DType.U8 if kept or kernel.lo >= 0 else DType.S8
 

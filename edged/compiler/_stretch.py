@@ -38,19 +38,22 @@ def _scales(cut: Partition) -> dict[str, float]:
     bounds = {k.output: Range(k.lo, k.hi) for k in cut.kernels if 0 < k.hi < math.inf}
     bounds |= cut.ranges
     unknown = set(cut.entering) - set(cut.ranges)
+    multiplied = {n for k in cut.kernels if k.op is Op.MUL for n in (*k.inputs, k.output)}
+    kept = {*cut.leaving, *multiplied}
     scales: dict[str, float] = {}
     for group in _groups(cut):
         bounded = [bounds[name] for name in sorted(group) if name in bounds]
-        if bounded and group.isdisjoint(unknown) and group.isdisjoint(cut.leaving):
+        if bounded and group.isdisjoint(unknown) and group.isdisjoint(kept):
             scales |= dict.fromkeys(group, _factor(max(bounded, key=lambda each: each.step)))
     return scales
 
 
 def _groups(cut: Partition) -> list[set[str]]:
-    """Tensors that have to have one scale: a convolution alone can pass from one to another."""
+    """Tensors that have to have one scale: convolutions and tables pass from one to another."""
     groups = {name: {name} for name in cut.entering}
     for kernel in cut.kernels:
-        tied = (kernel.output,) if kernel.op is Op.CONV else (*kernel.inputs, kernel.output)
+        passes = kernel.op in (Op.CONV, Op.TABLE)
+        tied = (kernel.output,) if passes else (*kernel.inputs, kernel.output)
         merged = set(tied).union(*(groups.get(name, ()) for name in tied))
         groups |= dict.fromkeys(merged, merged)
     return list({id(group): group for group in groups.values()}.values())
@@ -65,6 +68,8 @@ def _scaled(kernel: Kernel, scales: Mapping[str, float]) -> Kernel:
     factor = scales.get(kernel.output, 1.0)
     before = scales.get(kernel.inputs[0], 1.0)
     bounded = replace(kernel, lo=kernel.lo * factor, hi=kernel.hi * factor)
+    if kernel.function is not None:
+        return replace(bounded, function=kernel.function.scaled(before, factor))
     if kernel.weights is None or kernel.bias is None or factor == before == 1.0:
         return bounded
     return replace(

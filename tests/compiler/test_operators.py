@@ -267,7 +267,7 @@ def batch_norm(rng: np.random.Generator, channels: int) -> dict[str, Floats]:
             [Op.CONV, Op.MAXPOOL, Op.CONV],
         ),
         (["Conv x w c", "Add c x a", "Relu a y"], [Op.CONV, Op.ADD]),
-        (["Conv x w c", "Relu c r", "Add c r y"], [Op.CONV, Op.RESCALE, Op.ADD]),
+        (["Conv x w c", "Relu c r", "Concat c r y"], [Op.CONV, Op.RESCALE, Op.CONCAT]),
     ],
     ids=lambda value: " ".join(n.split()[0] for n in value) if isinstance(value[0], str) else "",
 )
@@ -282,7 +282,7 @@ def test_what_is_folded_takes_no_layer_of_its_own(nodes: list[str], kinds: list[
     made = []
     for text in nodes:
         op, *names = text.split()
-        window = {"kernel_shape": [3, 3]} if op == "MaxPool" else {}
+        window = {"MaxPool": {"kernel_shape": [3, 3]}, "Concat": {"axis": 1}}.get(op, {})
         made.append(node(op, " ".join(names[:-1]), names[-1], **window))
     model = make_model(made, {"x": ["N", 4, 6, 6]}, ["y"], {**constants, "pads": pads})
     compiled = compile_model(model, calibration={"x": exact(rng, (2, 4, 6, 6))})

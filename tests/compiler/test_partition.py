@@ -101,19 +101,19 @@ def test_a_norm_on_the_host_keeps_its_scale_and_nothing_is_transposed_twice() ->
 def test_a_sandwiched_operator_ends_the_segment_and_the_larger_side_wins() -> None:
     light_first = [
         node("Conv", "x w", "a"),
-        node("Tanh", "a", "t"),
+        node("Softmax", "a", "t"),
         node("Conv", "t v", "b"),
         node("Relu", "b", "y"),
     ]
     compiled = compiled_and_checked(light_first, IMAGE, ["y"])
-    assert host(compiled) == [("Conv", "prologue"), ("Tanh", "prologue")]
+    assert host(compiled) == [("Conv", "prologue"), ("Softmax", "prologue")]
     assert "cut off" in compiled.report.host[0].reason
     (remark,) = (r for r in compiled.report.remarks if r.code == Code.HOST_SHARE)
-    assert "(Tanh ×1: 31 % would move if the device could run it)" in remark.text
+    assert "(Softmax ×1: 31 % would move if the device could run it)" in remark.text
 
-    heavy_first = [node("Conv", "x v", "a"), node("Tanh", "a", "t"), node("Conv", "t w", "y")]
+    heavy_first = [node("Conv", "x v", "a"), node("Softmax", "a", "t"), node("Conv", "t w", "y")]
     assert host(compiled_and_checked(heavy_first, IMAGE, ["y"])) == [
-        ("Tanh", "epilogue"),
+        ("Softmax", "epilogue"),
         ("Conv", "epilogue"),
     ]
 
@@ -234,7 +234,7 @@ def test_the_prologue_keeps_the_names_and_dtypes_of_the_inputs() -> None:
 
 def test_a_model_without_a_device_segment_is_refused_with_its_operators() -> None:
     model = make_model(
-        [node("Tanh", "x", "t"), node("Relu", "t", "r"), node("MatMul", "r x", "y")],
+        [node("Softmax", "x", "t"), node("Relu", "t", "r"), node("MatMul", "r x", "y")],
         {"x": [1, 4, 4, 4]},
         ["y"],
     )
@@ -242,7 +242,7 @@ def test_a_model_without_a_device_segment_is_refused_with_its_operators() -> Non
         compile_model(model)
     text = str(caught.value)
     assert text.startswith("cannot compile model: no part of it can be placed on the device")
-    assert "Tanh 'Tanh_t' (operator 1 of 3): the device has no such operator" in text
+    assert "Softmax 'Softmax_t' (operator 1 of 3): the device has no such operator" in text
     assert "MatMul 'MatMul_y' (operator 3 of 3): it multiplies two computed matrices" in text
 
 
@@ -263,9 +263,10 @@ def test_a_model_without_a_device_segment_is_refused_with_its_operators() -> Non
             "no layer of the device reads",
         ),
         ([node("Conv", "x w", "c"), node("ReduceMean", "c", "y", axes=[1])], "over axes [1]"),
-        ([node("Conv", "x w", "c"), node("Elu", "c", "y")], "no such operator"),
+        ([node("Conv", "x w", "c"), node("Elu", "c", "y")], "not between layers"),
+        ([node("Conv", "x w", "c"), node("Softmax", "c", "y")], "no such operator"),
     ],
-    ids=["computed weights", "matrices", "padding", "concat", "mean", "unknown"],
+    ids=["computed weights", "matrices", "padding", "concat", "mean", "function", "unknown"],
 )
 def test_each_reason_is_given(nodes: list[onnx.NodeProto], reason: str) -> None:
     model = make_model(nodes, {"x": [1, 4, 4, 4]}, ["y"], CONSTANTS)

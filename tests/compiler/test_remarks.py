@@ -23,20 +23,20 @@ def share(nodes: list[onnx.NodeProto], outputs: str = "y") -> Remark:
 
 
 def test_a_share_is_kept_by_operators_that_only_together_would_move_it() -> None:
-    """SiLU: neither Sigmoid nor Mul alone would move anything."""
+    """Neither Softmax nor Div alone would move anything."""
     nodes = []
     for step in range(3):
         nodes += [
             node("Conv", f"v{step} w", f"c{step}", pads=[1] * 4)
             if step
             else node("Conv", "x w", "c0", pads=[1] * 4),
-            node("Sigmoid", f"c{step}", f"s{step}"),
-            node("Mul", f"c{step} s{step}", "y" if step == 2 else f"v{step + 1}"),
+            node("Softmax", f"c{step}", f"s{step}", axis=1),
+            node("Div", f"c{step} s{step}", "y" if step == 2 else f"v{step + 1}"),
         ]
     found = share(nodes)
     assert found.value == pytest.approx(2 / 3, abs=1e-4) and found.warning
     assert found.text == (
-        "67 % of the multiply-accumulates stay on the host (Mul ×3 and Sigmoid ×3 together:"
+        "67 % of the multiply-accumulates stay on the host (Softmax ×3 and Div ×3 together:"
         " 67 % would move if the device could run them)"
     )
 

@@ -11,24 +11,24 @@ from integration.appliance import Appliance, eventually
 from onnx import TensorProto, helper, numpy_helper
 
 SHARE = (
-    "50 % of the multiply-accumulates stay on the host (Mul ×1 and Sigmoid ×1 together: 50 % would"
+    "50 % of the multiply-accumulates stay on the host (Softmax ×1 and Div ×1 together: 50 % would"
     " move if the device could run them)"
 )
 
 
-def silu(path: Path) -> Path:
-    """Two equal convolutions with a SiLU between them: only one can be the device's."""
+def sandwich(path: Path) -> Path:
+    """Two equal convolutions with what the device lacks between them: only one is its."""
     weights = np.random.default_rng(2).normal(0, 0.3, (8, 8, 3, 3)).astype(np.float32)
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4),
-        helper.make_node("Sigmoid", ["c"], ["s"]),
-        helper.make_node("Mul", ["c", "s"], ["m"]),
+        helper.make_node("Softmax", ["c"], ["s"], axis=1),
+        helper.make_node("Div", ["c", "s"], ["m"]),
         helper.make_node("Conv", ["m", "w"], ["y"], pads=[1] * 4),
     ]
     shape = ["N", 8, 12, 12]
     graph = helper.make_graph(
         nodes,
-        "silu",
+        "sandwich",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(weights, "w")],
@@ -39,7 +39,7 @@ def silu(path: Path) -> Path:
 
 
 def test_nothing_is_silent(appliance: Appliance, tmp_path: Path) -> None:
-    told = appliance.put(silu(tmp_path / "silu.onnx"))
+    told = appliance.put(sandwich(tmp_path / "silu.onnx"))
     _, model, made_up, share, _ = told.splitlines()
     assert model.startswith("silu 0.0.0")
     assert made_up.startswith("note: calibrated on made-up inputs")
@@ -52,7 +52,7 @@ def test_nothing_is_silent(appliance: Appliance, tmp_path: Path) -> None:
     (found,) = json.loads(appliance.edgectl("models", "--json").stdout)["models"]
     codes = {each["code"]: each.get("value") for each in found["remarks"]}
     assert codes == {"made-up-calibration": None, "host-share": 0.5}
-    inspected = appliance.edgectl("inspect", "silu").stdout
+    inspected = appliance.edgectl("inspect", "sandwich").stdout
     assert f"note       {SHARE}\n" in inspected and found["digest"] in inspected
     gone = appliance.edgectl("inspect", "silo")
     assert gone.returncode == 66 and f"it has silu@{found['version']}" in gone.stderr
