@@ -64,7 +64,8 @@ class Columns:
 
 def suits(kernel: Kernel) -> bool:
     """Whether the host can undo steps and offsets of what *kernel* gives: it has no upper bound."""
-    return kernel.op is Op.CONV and kernel.hi == math.inf and kernel.lo in (0.0, -math.inf)
+    plain = kernel.op is Op.CONV and kernel.phases == (1, 1)
+    return plain and kernel.hi == math.inf and kernel.lo in (0.0, -math.inf)
 
 
 def columns_of(kernel: Kernel, given: Channels, levels: int, *, many: bool) -> Columns | None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edged.compiler._forms import with_slices_for_splits
+from edged.compiler._forms import with_convolutions_for_interpolation, with_slices_for_splits
 from edged.compiler._functions import with_functions
 from edged.compiler._graph import Graph, Names, Node, Value
 from edged.compiler._one_dimensional import with_elements_before_views, with_two_dimensions
@@ -45,6 +45,7 @@ def _steps() -> tuple[Callable[[Graph], Graph], ...]:
     return (
         _without_identities,
         with_slices_for_splits,
+        with_convolutions_for_interpolation,
         with_two_dimensions,
         with_elements_before_views,
         _with_plain_gemm,
@@ -343,7 +344,7 @@ def _sums_whole_image(graph: Graph, constants: Mapping[str, npt.NDArray[Any]], n
 def _is_linear(graph: Graph, node: Node) -> bool:
     if node.op == "Gemm" and (node.attributes or len(node.inputs) < 3):
         return False
-    return node.op in ("Conv", "Gemm") and all(
+    return node.op in ("Conv", "ConvTranspose", "Gemm") and all(
         name in graph.constants and graph.constants[name].dtype == np.float32
         for name in node.inputs[1:]
         if name
@@ -358,10 +359,19 @@ def _absorbed(
     names: Names,
 ) -> Node:
     weights = constants[node.inputs[1]].astype(np.float64)
-    spread = (1, -1) if node.op == "Gemm" else (-1, *(1,) * (weights.ndim - 1))
+    scale = affine.scale
+    match node.op:
+        case "Gemm":
+            scale = scale.reshape(1, -1)
+        case "Conv":
+            scale = scale.reshape(-1, *(1,) * (weights.ndim - 1))
+        case _:  # [C_in, C_out / groups, …]: each group of the inputs has its own outputs.
+            by_group = scale.reshape(int(node.attributes.get("group", 1)), -1)
+            scale = by_group.repeat(len(weights) // len(by_group), axis=0)
+            scale = scale.reshape(*scale.shape, *(1,) * (weights.ndim - 2))
     bias = constants[node.operand(2)].astype(np.float64) if node.operand(2) else 0.0
     inputs = _linear_inputs(node.inputs[0], output, names)
-    constants[inputs[1]] = (weights * affine.scale.reshape(spread)).astype(np.float32)
+    constants[inputs[1]] = (weights * scale).astype(np.float32)
     constants[inputs[2]] = (bias * affine.scale + affine.offset).astype(np.float32)
     return replace(node, inputs=inputs, outputs=(output,))
 

@@ -83,6 +83,9 @@ class Kernel:
         weights: CONV: float [C_out, kh, kw, C_in / groups].
         bias: CONV: float [C_out].
         function: TABLE: what it computes, one function or one for each channel.
+        phases: CONV: every how-many-th row and column of the output one layer writes. In each
+            group, weights and biases of the layers for (0, 0), (0, 1), … follow one another. The
+            window is that of the first.
         lo, hi: bounds of the result: ReLU and ReLU6 are made of these.
         moves: COPY: its parts.
         between: the limit that is not met where no layer of the device gives one of its inputs, or
@@ -99,6 +102,7 @@ class Kernel:
     weights: npt.NDArray[np.float32] | None = None
     bias: npt.NDArray[np.float32] | None = None
     function: Function | None = None
+    phases: tuple[int, int] = (1, 1)
     lo: float = -math.inf
     hi: float = math.inf
     moves: tuple[Move, ...] = ()
@@ -108,4 +112,6 @@ class Kernel:
     def macs(self) -> int:
         """Multiply-accumulates of one run."""
         h, w, _ = self.plane
-        return 0 if self.weights is None else h * w * int(self.weights.size)
+        if self.weights is None:
+            return 0
+        return h * w * int(self.weights.size) // math.prod(self.phases)

@@ -109,7 +109,57 @@ def _layers(
     """*kernel* as one layer, or one for each part of its output."""
     if kernel.op is Op.COPY:
         return [_copy(kernel, move, quantised, index) for move in kernel.moves]
-    return [_layer(kernel, cut, quantised, index)]
+    layer = _layer(kernel, cut, quantised, index)
+    return [layer] if kernel.phases == (1, 1) else _phases(kernel, layer)
+
+
+def _phases(kernel: Kernel, whole: Layer) -> list[Layer]:
+    """Of *whole*, a layer for each phase of *kernel*, without weights that are all zero."""
+    assert whole.weights is not None and whole.bias is not None
+    down, across = kernel.phases
+    height, width, channels = kernel.plane
+    shape = (kernel.groups, down * across, channels // kernel.groups)
+    weights = whole.weights.reshape(*shape, *whole.weights.shape[1:])
+    bias, shifts = whole.bias.reshape(shape), np.reshape(whole.shift, shape)
+    layers: list[Layer] = []
+    for phase in range(down * across):
+        row, column = divmod(phase, across)
+        if row >= height or column >= width:
+            continue
+        top, left, bottom, right = whole.pad
+        # A phase that begins behind the last full turn has a row or column less.
+        bottom -= -(-height // down) - len(range(row, height, down))
+        right -= -(-width // across) - len(range(column, width, across))
+        part = np.ascontiguousarray(weights[:, phase]).reshape(channels, *weights.shape[3:])
+        part, top, bottom = _trimmed(part, 1, top, bottom)
+        part, left, right = _trimmed(part, 2, left, right)
+        layers.append(
+            replace(
+                whole,
+                kernel=part.shape[1:3],
+                pad=(top, left, bottom, right),
+                weights=part,
+                bias=bias[:, phase].reshape(-1),
+                shift=shifts[:, phase].reshape(-1),
+                grid=(row, column, down, across),
+            )
+        )
+    return layers
+
+
+def _trimmed(
+    weights: npt.NDArray[np.int8], axis: int, before: int, after: int
+) -> tuple[npt.NDArray[np.int8], int, int]:
+    """*weights* without zeros at the ends of *axis* that padding makes up for, and that padding."""
+    others = tuple(other for other in range(4) if other != axis)
+    used = np.asarray(weights.any(axis=others))
+    first, end = 0, len(used)
+    # What is left has to be wider than the padding.
+    while before and end - first > max(before, after + 1) and not used[first]:
+        first, before = first + 1, before - 1
+    while after and end - first > max(before + 1, after) and not used[end - 1]:
+        end, after = end - 1, after - 1
+    return np.ascontiguousarray(weights.take(range(first, end), axis)), before, after
 
 
 def _copy(kernel: Kernel, move: Move, quantised: Quantised, index: Mapping[str, int]) -> Layer:

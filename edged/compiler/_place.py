@@ -10,14 +10,14 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from edged.compiler import _place_movement
+from edged.compiler import _place_movement, _place_transposed
 from edged.compiler._functions import ELEMENTWISE
 from edged.compiler._graph import Graph, Node
 from edged.compiler._kernel import Kernel, Limit, NotOnDevice, Window
 from edged.compiler._layout import Layout, Shape3, make
 from edged.compiler._place_functions import function, product
+from edged.compiler._place_operands import image, parameters
 from edged.npu import ACCUMULATOR_BOUND, Op
 
 __all__ = [
@@ -55,26 +55,8 @@ _PERMUTATION: Final = Limit(
     "The permutation names each dimension once.",
     "it permutes {axes}, its input has {rank} dimensions",
 )
-_CONSTANT_WEIGHTS: Final = Limit(
-    "Weights and bias are constants.", "its weights are computed, not constant"
-)
-_ONE_INPUT: Final = Limit(
-    "It computes from one input; whatever else it reads is constant.",
-    "its weights are computed, not constant",
-)
-_FLOAT_WEIGHTS: Final = Limit(
-    "Weights and bias are float32.", "its weights are {dtype}, not float32"
-)
 _FLAT_KERNEL: Final = Limit(
     "The kernel has one or two dimensions.", "its kernel has {count} dimensions, not 1 or 2"
-)
-_IMAGE: Final = Limit(
-    "The input is an image [1, C, H, W] or a signal [1, C, L].",
-    "its input has {rank} dimensions, not 3 or 4",
-)
-_NATURAL_ORDER: Final = Limit(
-    "The input lies in natural order, or up to five loops in each other bring it there.",
-    "its input was reshaped or transposed on the device",
 )
 _FLAT_WINDOW: Final = Limit(
     "The window has one or two dimensions.", "its window has {count} dimensions, not 1 or 2"
@@ -173,8 +155,8 @@ def view(graph: Graph, node: Node, operand: Layout) -> Layout:
 
 
 def _conv(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
-    source = _image(operands)
-    weights, bias = _parameters(graph, node)
+    source = image(operands)
+    weights, bias = parameters(graph, node)
     if weights.ndim != 4:
         raise _FLAT_KERNEL(count=weights.ndim - 2)
     window = _window(graph, node, weights.shape[2:], source)
@@ -200,7 +182,7 @@ def _gemm(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Lay
     if node.op == "MatMul" or node.attributes:
         raise _CONSTANT_MATRIX()
     (source,) = operands
-    weights, bias = _parameters(graph, node)
+    weights, bias = parameters(graph, node)
     count = weights.shape[1]
     reordered = np.empty((count, weights.shape[0]), np.float32)
     reordered[:, source.indices().reshape(-1)] = weights.T
@@ -245,7 +227,7 @@ def _bounds(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, L
 
 
 def _maxpool(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
-    source = _image(operands)
+    source = image(operands)
     if len(node.outputs) > 1 and graph.uses()[node.outputs[1]]:
         raise _NO_INDICES()
     window = _window(graph, node, node.attributes["kernel_shape"], source)
@@ -253,7 +235,7 @@ def _maxpool(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, 
 
 
 def _avgpool(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
-    source = _image(operands)
+    source = image(operands)
     window = _window(graph, node, node.attributes["kernel_shape"], source)
     if any(window.pad) and not node.attributes.get("count_include_pad"):
         raise _COUNTED_PADDING()
@@ -265,7 +247,7 @@ def _avgpool(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, 
 
 
 def _global_pool(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
-    source = _image(operands)
+    source = image(operands)
     op = Op.MAXPOOL if node.op == "GlobalMaxPool" else Op.AVGPOOL
     return _pooled(op, graph, node, source, Window(source.plane[:2]))
 
@@ -316,6 +298,7 @@ _RULES: dict[str, _Rule] = {
     "Relu": _bounds,
     "Sum": _add,
     **_place_movement.RULES,
+    **_place_transposed.RULES,
 }
 _RULES |= dict.fromkeys(sorted(ELEMENTWISE - _RULES.keys()), function)
 
@@ -360,30 +343,6 @@ def _collect(
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             _collect(constant, module, found, seen)
-
-
-def _image(operands: list[Layout]) -> Layout:
-    """The one operand, an image [1, C, H, W] that lies naturally."""
-    if len(operands) != 1:
-        raise _ONE_INPUT()
-    (source,) = operands
-    if len(source.shape) != 4:
-        raise _IMAGE(rank=len(source.shape))
-    if source.order is not None:
-        raise _NATURAL_ORDER()
-    return source
-
-
-def _parameters(
-    graph: Graph, node: Node
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-    weights = graph.constants.get(node.operand(1))
-    bias = graph.constants.get(node.operand(2))
-    if weights is None or (node.operand(2) and bias is None):
-        raise _CONSTANT_WEIGHTS()
-    if weights.dtype != np.float32 or (bias is not None and bias.dtype != np.float32):
-        raise _FLOAT_WEIGHTS(dtype=weights.dtype)
-    return weights, bias
 
 
 def _window(graph: Graph, node: Node, kernel: Sequence[int], source: Layout) -> Window:

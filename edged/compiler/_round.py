@@ -55,6 +55,8 @@ class Correlations:
         """Whether *kernel* is a depthwise convolution of more than a pixel, and not a vast one."""
         if kernel.op is not Op.CONV or kernel.weights is None or kernel.groups == 1:
             return False
+        if kernel.phases != (1, 1):
+            return False
         _, rows, columns, depth = kernel.weights.shape
         small = kernel.groups * (rows * columns) ** 2 <= _MAX_SUMS
         return depth == 1 < rows * columns and small and _products(kernel) <= _MAX_PRODUCTS
