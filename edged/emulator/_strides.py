@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from edged.npu import Layer, Op
 
 __all__ = ["axes", "box", "interleaved"]
+
+_SHORT_RUN: Final = 4
 
 
 def axes(
@@ -22,7 +25,8 @@ def axes(
     Returns:
         the array's shape, whose last axis is what lies between two steps of the finest loop; where
         the slice begins and how long it is along each axis; and which axis each loop that moves is,
-        in the order of the loops. None if there is no such array.
+        in the order of the loops. None if there is no such array, or if slicing it would be slow:
+        ONNX Runtime's copies run by run, and GatherElements takes a nanosecond for each element.
     """
     moving = [
         (step, count, number) for number, (count, step) in enumerate(loops) if step and count > 1
@@ -40,8 +44,20 @@ def axes(
     lengths = [*(count for _, count, _ in moving), 1]
     if any(f + n > s for f, n, s in zip(firsts, lengths, sizes, strict=True)):
         return None
+    if steps and _run(sizes, lengths) < _SHORT_RUN:
+        return None
     numbers = [number for _, _, number in moving]
     return sizes, firsts, lengths, [numbers.index(number) for number in sorted(numbers)]
+
+
+def _run(sizes: Sequence[int], lengths: Sequence[int]) -> int:
+    """How many elements of a slice lie beside each other."""
+    run = 1
+    for size, length in zip(reversed(sizes), reversed(lengths), strict=True):
+        run *= length
+        if length < size:
+            break
+    return run
 
 
 def box(
