@@ -27,6 +27,7 @@ __all__ = [
     "calibrate",
     "checked_samples",
     "covering_exponent",
+    "finer",
     "supplemented",
     "synthetic_samples",
     "unseen",
@@ -48,7 +49,7 @@ in 5,000 of a normal distribution is further away."""
 
 
 class Statistics:
-    """What is kept of one tensor's values: a histogram of magnitudes, extremes, channel means.
+    """What is kept of one tensor's values: a histogram, extremes, channel means.
 
     The histogram's range is a power of two that doubles when a larger value comes, pairs of bins
     falling together: one pass over the data, and bins that quantisation steps are whole numbers of.
@@ -56,13 +57,13 @@ class Statistics:
     Attributes:
         lowest: the lowest value.
         largest: the largest magnitude.
-        counts: the histogram.
+        counts: the histogram of magnitudes, [2, bins]: of values from 0 on, and of those below.
     """
 
     def __init__(self) -> None:
         self.lowest = np.inf
         self.largest = 0.0
-        self.counts = np.zeros(_BINS, np.int64)
+        self.counts = np.zeros((2, _BINS), np.int64)
         self._exponent: int | None = None
         self._sum: npt.NDArray[np.float64] | None = None
         self._pixels = 0
@@ -73,22 +74,23 @@ class Statistics:
         total = plane.sum(axis=(0, 1), dtype=np.float64)
         self._sum = total if self._sum is None else self._sum + total
         self._pixels += plane.shape[0] * plane.shape[1]
-        magnitudes = np.abs(plane)
-        self.largest = max(self.largest, float(magnitudes.max()))
+        self.largest = max(self.largest, float(plane.max()), -float(plane.min()))
         if self.largest > 0:
             self._reach(math.frexp(self.largest)[1])
         exponent = self._exponent or 0
-        bins = (magnitudes * np.float32(2.0**-exponent * _BINS)).astype(np.int64).reshape(-1)
-        self.counts += np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
+        bins = (plane * np.float32(2.0**-exponent * _BINS)).astype(np.int64).reshape(-1)
+        np.clip(bins, 1 - _BINS, _BINS - 1, out=bins)
+        signed = np.bincount(bins + _BINS, minlength=2 * _BINS)
+        self.counts[0] += signed[_BINS:]
+        self.counts[1, 1:] += signed[_BINS - 1 : 0 : -1]
 
     def _reach(self, exponent: int) -> None:
         """Make the range at least 2**exponent."""
         if self._exponent is None:
             self._exponent = exponent
         while self._exponent < exponent:
-            self.counts = np.concatenate(
-                [self.counts.reshape(-1, 2).sum(axis=1), np.zeros(_BINS // 2, np.int64)]
-            )
+            pairs = self.counts.reshape(2, -1, 2).sum(axis=2)
+            self.counts = np.concatenate([pairs, np.zeros_like(pairs)], axis=1)
             self._exponent += 1
 
     @property
@@ -107,18 +109,30 @@ class Statistics:
         assert self._sum is not None
         return self._sum / self._pixels
 
+    @property
+    def numbers(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """The centres of the bins that something fell in, and how much: [N] each."""
+        signed = np.concatenate([self._centres, -self._centres])
+        counts = self.counts.reshape(-1)
+        return signed[counts > 0], counts[counts > 0]
+
+    @property
+    def _centres(self) -> npt.NDArray[np.float64]:
+        centres = np.asarray((np.arange(_BINS) + 0.5) * (2.0 ** (self._exponent or 0) / _BINS))
+        centres[0] = 0.0  # Mostly the exact zeros that ReLU makes.
+        return centres
+
     def error(self, exponent: int, levels: int) -> float:
         """The squared error of values in at most *levels* steps of ``2**exponent``, summed up."""
         if self._exponent is None:
             return 0.0
-        centres = np.asarray((np.arange(_BINS) + 0.5) * (2.0**self._exponent / _BINS), np.float64)
-        centres[0] = 0.0  # Mostly the exact zeros that ReLU makes.
+        centres = self._centres
         step = 2.0**exponent
         steps = np.rint(centres / step)
         errors = (centres - np.minimum(steps, levels) * step) ** 2
         # What is cut off counts double: it errs to one side, and samples show fewer outliers than
         # use will.
-        return float((self.counts * np.where(steps > levels, 2.0, 1.0) * errors).sum())
+        return float((self.counts.sum(axis=0) * np.where(steps > levels, 2.0, 1.0) * errors).sum())
 
 
 def unseen(count: int) -> float:
@@ -143,8 +157,14 @@ def best_exponent(tensors: Sequence[Statistics], levels: int) -> int | None:
     covering = covering_exponent(max((s.largest for s in tensors), default=0.0), levels)
     if covering is None:
         return None
-    candidates = [covering - finer for finer in range(_FINER)]
-    return min(candidates, key=lambda exponent: sum(s.error(exponent, levels) for s in tensors))
+    return min(
+        finer(covering), key=lambda exponent: sum(s.error(exponent, levels) for s in tensors)
+    )
+
+
+def finer(covering: int) -> range:
+    """Exponents to try: the one that covers every value, and some that cut off a few outliers."""
+    return range(covering, covering - _FINER, -1)
 
 
 class Channels:

@@ -21,6 +21,7 @@ from edged.compiler._graph import Range, abridged
 from edged.compiler._kernel import Kernel
 from edged.compiler._partition import Partition
 from edged.compiler._round import Correlations, compensated
+from edged.compiler._table_readers import TableReaders
 from edged.compiler._techniques import Techniques
 from edged.errors import ModelError
 from edged.npu import ACCUMULATOR_BOUND, DType, Op
@@ -108,17 +109,20 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
     columns = _columns(cut, seen) if techniques.columns else {}
 
     bounded = _bounded(cut)
+    readers = TableReaders(cut, statistics)
 
     def chosen(name: str, dtype: DType, otherwise: int) -> Format:
         whole = [covered[member] for member in tied[name] if member in covered]
         if name in cut.leaving:
             whole.append(statistics[name].expected_largest)
-        suited = [statistics[member] for member in sorted(tied[name])]
+        through = readers.exponent(tied[name], dtype) if techniques.least_error else None
+        suited = [] if through is not None else [statistics[m] for m in sorted(tied[name])]
         whole += [s.largest for s in suited if s.few or not techniques.least_error]
         many = [s for s in suited if techniques.least_error and not s.few]
         exponents = [
             covering_exponent(max(whole, default=0.0), dtype.highest),
             best_exponent(many, dtype.highest),
+            through,
         ]
         within = [bounded[member] for member in tied[name] if member in bounded]
         if within and len(within) == len(tied[name]):

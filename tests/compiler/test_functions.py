@@ -219,3 +219,31 @@ def test_a_product_of_two_tensors_is_a_layer(form: str) -> None:
     assert a.shape == output.shape
     assert output.exponent == a.exponent + b.exponent + product.shift
     assert (output.dtype is DType.U8) == (form in ("bounded", "unsigned"))
+
+
+def test_the_range_before_a_function_matters_as_far_as_the_function_distinguishes_it() -> None:
+    """A tenth of the channels of a gate's logits is far out, where a sigmoid is 0 or 1."""
+    wide = {"w": WEIGHTS * np.array([0.5] * 7 + [40], np.float32).reshape(8, 1, 1, 1)}
+    nodes = [
+        node("Conv", "x w", "c", pads=[1] * 4),
+        node("Sigmoid", "c", "s"),
+        node("Conv", "s v", "y"),
+    ]
+    model = make_model(nodes, {"x": ["N", 3, 6, 6]}, ["y"], CONSTANTS | wide)
+    compiled = agrees(model, images(16), 0.05)
+    logits, gates = (compiled.image.tensors[i] for i in (1, 2))
+    assert logits.exponent <= -3  # From -16 to 16; the largest are beyond 100.
+    assert (gates.dtype, gates.exponent) == (DType.U8, -8)
+
+
+def test_a_tensor_that_something_else_reads_too_keeps_its_range() -> None:
+    wide = {"w": WEIGHTS * np.array([0.5] * 7 + [40], np.float32).reshape(8, 1, 1, 1)}
+    nodes = [
+        node("Conv", "x w", "c", pads=[1] * 4),
+        node("Sigmoid", "c", "s"),
+        node("Concat", "c s", "n", axis=1),
+        node("Conv", "n wu", "y"),
+    ]
+    model = make_model(nodes, {"x": ["N", 3, 6, 6]}, ["y", "c"], CONSTANTS | wide)
+    compiled = agrees(model, images(16), 0.05)
+    assert compiled.image.tensors[1].exponent >= 0
