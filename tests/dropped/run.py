@@ -8,26 +8,22 @@ in float. Ends with status 0 when all could be measured, whether they are as wan
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import platform
 import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
 from dropped.cases import Case, cases
 from dropped.measure import Found, measure
 from dropped.rest import ask_rest
+from evidence import Aim, cell, versions, write_evidence, write_page
 from integration.appliance import Appliance
 
-BEGIN, END = "<!-- made by `make dropped`: begin -->", "<!-- end -->"
+COMMAND = "make dropped"
 PACKAGES = ("onnx", "onnxruntime", "numpy", "protobuf")
-_MOST_CHARACTERS = 240
 
 
 def main() -> int:
@@ -47,27 +43,13 @@ def main() -> int:
         with _appliance(folder / "rest") as appliance:
             bodies = ask_rest(appliance, folder)
     aims = [
-        {
-            "what": f"{each.case.kind}: {each.case.name}",
-            "aim": each.case.aim,
-            "found": each.text,
-            "met": each.met,
-        }
+        Aim(f"{each.case.kind}: {each.case.name}", each.case.aim, each.text, each.met)
         for each in found
     ]
-    aims += [
-        {"what": f"REST body: {what}", "aim": aim, "found": said, "met": met}
-        for what, aim, said, met in bodies
-    ]
-    versions = {package: version(package) for package in PACKAGES}
-    document = {
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions,
-        "aims": aims,
-    }
-    evidence.parent.mkdir(parents=True, exist_ok=True)
-    evidence.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    write(page, tables(found, bodies, versions))
+    aims += [Aim(f"REST body: {what}", aim, said, met) for what, aim, said, met in bodies]
+    packages = versions(PACKAGES)
+    write_evidence(evidence, aims, packages)
+    write_page(page, COMMAND, tables(found, bodies, packages))
     return 0
 
 
@@ -115,10 +97,10 @@ def _appliance(folder: Path) -> Iterator[Appliance]:
 
 
 def tables(
-    found: list[Found], bodies: list[tuple[str, str, str, bool]], versions: dict[str, str]
+    found: list[Found], bodies: list[tuple[str, str, str, bool]], packages: dict[str, str]
 ) -> str:
     met = sum(each.met for each in found) + sum(body[-1] for body in bodies)
-    with_ = ", ".join(f"{name} {number}" for name, number in versions.items())
+    with_ = ", ".join(f"{name} {number}" for name, number in packages.items())
     lines = [f"{met} of {len(found) + len(bodies)} are as wanted, with {with_}."]
     for kind, group in groupby(found, lambda each: each.case.kind):
         rows = list(group)
@@ -128,7 +110,7 @@ def tables(
     lines += ["", f"## REST bodies: {sum(body[-1] for body in bodies)} of {len(bodies)}", ""]
     lines += ["| what | wanted | answer | as wanted |", "|---|---|---|---|"]
     lines += [
-        f"| {what} | {aim} | {_cell(said)} | {'yes' if met else '**no**'} |"
+        f"| {what} | {aim} | {cell(said)} | {'yes' if met else '**no**'} |"
         for what, aim, said, met in bodies
     ]
     return "\n".join(lines)
@@ -137,26 +119,9 @@ def tables(
 def _row(found: Found) -> str:
     error = "" if found.error is None else f"{found.error:.1%}"
     share = "" if found.share is None else f"{found.share:.0%}"
-    became = "serves" if found.serves else _cell(found.said)
+    became = "serves" if found.serves else cell(found.said)
     wanted = "yes" if found.met else f"**no**: {found.case.aim}"
     return f"| {found.case.name} | {became} | {error} | {share} | {wanted} |"
-
-
-def _cell(text: str) -> str:
-    """*text* in a table: one line, not too long, and nothing that Markdown reads."""
-    text = " ".join(text.replace("`", "'").split())
-    if len(text) > _MOST_CHARACTERS:
-        text = f"{text[:_MOST_CHARACTERS]}…"
-    for special in "\\|<>*_":
-        text = text.replace(special, f"\\{special}")
-    return text
-
-
-def write(page: Path, made: str) -> None:
-    """Put *made* between the marks of *page*."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from dropped.cases import cases
 from dropped.measure import Found, measure
-from dropped.run import BEGIN, END, tables, write
+from dropped.run import tables
 from integration.appliance import Appliance
 from patience import eventually
 
@@ -65,9 +65,7 @@ def test_every_case_can_be_made_and_has_a_name_of_its_own() -> None:
             onnx.checker.check_model(case.model())
 
 
-def test_the_page_keeps_what_is_around_its_marks(tmp_path: Path) -> None:
-    page = tmp_path / "dropped.md"
-    page.write_text(f"before\n{BEGIN}\nof last time\n{END}\nafter\n")
+def test_the_table_counts_what_is_as_wanted() -> None:
     good, bad = CASES["opset-21"], CASES["web-page"]
     found = [
         Found(good, True, "serving since", 0.01, 1.0),
@@ -77,11 +75,7 @@ def test_the_page_keeps_what_is_around_its_marks(tmp_path: Path) -> None:
         Found(bad, False, "ignored"),
     ]
     assert [each.met for each in found] == [True, False, False, True, False]
-    write(page, tables(found, [("a body", "answered", "200: {}", True)], {"onnx": "1"}))
-    text = page.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "of last time" not in text
+    text = tables(found, [("a body", "answered", "200: {}", True)], {"onnx": "1"})
     assert "3 of 6 are as wanted, with onnx 1." in text
     assert "rejected: cannot \\| take \\<it\\>" in text
 
