@@ -13,7 +13,7 @@ OLDEST := build/oldest
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped bench bench-swap failures soak clean
+.PHONY: help demo test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped networks bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ conformance: $(INSTALLED) ## run the clients of others, and write what came of i
 
 dropped: $(INSTALLED) ## what people drop, and what becomes of it: docs/dropped.md; 20 minutes
 	PYTHONPATH=tests $(BIN)/python -m dropped.run docs/dropped.md docs/evidence/dropped.json
+
+networks: $(INSTALLED) ## what networks of today do on the device, beside float: docs/networks.md; ONLY="NAME …" tries these anew
+	PYTHONPATH=tests $(BIN)/python -m networks.run docs/networks.md docs/evidence/networks.json $(if $(ONLY),--only $(ONLY))
 
 campaign: $(INSTALLED) ## make everything fail, everywhere, and write what came of it: docs/faults.md
 	PYTHONPATH=tests $(BIN)/python -m campaign.run --jobs 2 --write docs/faults.md

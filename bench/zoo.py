@@ -1,6 +1,6 @@
 """The table of docs/zoo.md: what the classic networks take, and how fast the emulator runs them.
 
-    python bench/zoo.py [--networks NAME…] [--calls N] [--write docs/zoo.md]
+    PYTHONPATH=tests python bench/zoo.py [--networks NAME…] [--calls N] [--write docs/zoo.md]
 
 One network at a time. Times of the emulator's executor and of ONNX Runtime in float32 are medians
 of calls made in turn, batch 1, so that a drift of the machine's speed reaches both. Both have one
@@ -15,12 +15,10 @@ import json
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +29,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from stopwatch import in_turn
 
 from edged import zoo
 from edged._onnxruntime import InferenceSession, SessionOptions
@@ -144,18 +143,6 @@ def session(path: Path) -> InferenceSession:
     options = SessionOptions()
     options.intra_op_num_threads = 1
     return InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def in_turn(sides: Sequence[Callable[[], object]], calls: int) -> list[float]:
-    """Medians of processor time in seconds, each side called once a round, after three rounds."""
-    times: list[list[float]] = [[] for _ in sides]
-    for turn in range(calls + 3):
-        for side, call in enumerate(sides):
-            begin = time.thread_time()
-            call()
-            if turn >= 3:
-                times[side].append(time.thread_time() - begin)
-    return [statistics.median(side) for side in times]
 
 
 def cells(row: Row) -> tuple[str, ...]:
