@@ -28,6 +28,7 @@ from edged.bundle._pack import (
     pack,
 )
 from edged.bundle._samples import check_arrays, evenly_spaced, photographs, read_photograph
+from edged.bundle._state import State, StatePair
 from edged.bundle._verify import (
     MANIFEST_NAME,
     MAX_BUNDLE_BYTES,
@@ -53,6 +54,8 @@ __all__ = [
     "MediaType",
     "Requirements",
     "SelfTest",
+    "State",
+    "StatePair",
     "TensorDecl",
     "VerifiedBundle",
     "Version",

@@ -20,6 +20,7 @@ from typing import Final, Literal
 import msgspec
 
 from edged.bundle._digest import Digest
+from edged.bundle._state import State
 from edged.bundle._strict import decode, encode
 from edged.bundle._version import Version
 from edged.detection import Epilogue, check_outputs, shapes_of_tensors
@@ -156,6 +157,7 @@ class Manifest:
         preprocess: how an image becomes an input; ``None`` when the model takes tensors only.
         epilogue: what is made of the outputs before they are answered; ``None``: nothing.
         self_test: ``None`` when there are no vectors.
+        state: what is kept for each sequence of calls; ``None``: nothing.
         requirements: what the device must offer.
         licence: SPDX expression, or empty.
         source_revision: what the model was built from, or empty.
@@ -174,6 +176,7 @@ class Manifest:
     preprocess: Preprocess | None = None
     epilogue: Epilogue | None = None
     self_test: SelfTest | None = None
+    state: State | None = None
     requirements: Requirements = _ANY_DEVICE
     licence: str = ""
     source_revision: str = ""
@@ -189,6 +192,8 @@ class Manifest:
         _check_preprocess(self.preprocess, self.inputs)
         _check_epilogue(self.epilogue, self.outputs)
         self._check_self_test()
+        if self.state is not None and (problem := self.state.misfit(self.inputs, self.outputs)):
+            raise _bad(problem)
         for key, text in (("licence", self.licence), ("source revision", self.source_revision)):
             if len(text) > _MAX_TEXT or not text.isprintable():
                 raise _bad(f"the {key} is no printable line of at most {_MAX_TEXT} characters")
@@ -199,6 +204,12 @@ class Manifest:
     def labels(self) -> bool:
         """Whether there is a ``labels.txt``: one class a line, in the order of the output."""
         return self.file(FileName.LABELS) is not None
+
+    @property
+    def fed(self) -> tuple[TensorDecl, ...]:
+        """The inputs that are not the state: what a call of a sequence sends."""
+        kept = {} if self.state is None else self.state.outputs
+        return tuple(tensor for tensor in self.inputs if tensor.name not in kept)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -250,6 +261,7 @@ class Manifest:
                 preprocess=ours.preprocess,
                 epilogue=ours.epilogue,
                 self_test=ours.self_test,
+                state=ours.state,
                 requirements=ours.requirements,
                 licence=" AND ".join(document.descriptor.licenses),
                 source_revision=document.descriptor.revision,
@@ -280,6 +292,7 @@ class Manifest:
                     preprocess=self.preprocess,
                     epilogue=self.epilogue,
                     self_test=self.self_test,
+                    state=self.state,
                     requirements=self.requirements,
                 ),
             )
@@ -332,6 +345,7 @@ class _Ours(_Strict, frozen=True):
     preprocess: Preprocess | None = None
     epilogue: Epilogue | None = None
     self_test: SelfTest | None = None
+    state: State | None = None
     requirements: Requirements = _ANY_DEVICE
 
 

@@ -22,6 +22,7 @@ from edged.bundle._manifest import (
     TensorDecl,
     check_name,
 )
+from edged.bundle._state import State
 from edged.bundle._version import Version
 from edged.detection import Epilogue
 from edged.errors import BundleError, InputError, LimitError, ModelError, NotFoundError
@@ -76,6 +77,7 @@ def pack(
     calibration: Path | Sequence[Path] | None = None,
     aliases: Mapping[str, str] | None = None,
     tolerance: float | None = None,
+    state: State | None = None,
     licence: str = "",
     source_revision: str = "",
     progress: Progress = silent,
@@ -101,6 +103,9 @@ def pack(
         aliases: tensor name to second name. By default the image input answers to ``images`` and a
             sole output to ``output_alias``, as the clients of old ask.
         tolerance: of the self-test, absolute, for all outputs; by default by what the output is.
+        state: what the container keeps for each sequence of calls. *calibration* may leave out the
+            inputs that are in it: its samples are one sequence then, which the float model runs
+            through from zeros.
         licence: SPDX expression.
         source_revision: what the model was built from.
         progress: told the fraction done and the step.
@@ -148,14 +153,15 @@ def pack(
     samples = None
     if calibration is not None:
         progress(0.1, "reading the calibration samples")
-        samples = load_samples(paths, graph, spec, MAX_SAMPLES)
+        samples = load_samples(paths, graph, spec, MAX_SAMPLES, state)
         files[FileName.CALIBRATION] = serialize_arrays(samples)
         graph = graph.sized({name: (1, *array.shape[1:]) for name, array in samples.items()})
     if not graph.is_sized and (problem := free_sizes(graph.content, model.name)):
         raise ModelError(f"cannot pack {model.name}: {problem}")
     files[FileName.MODEL] = graph.content
     progress(0.4, "running the float model for the self-test")
-    vectors, self_test = make_self_test(graph, samples, tolerance)
+    states = () if state is None else tuple(state.outputs.values())
+    vectors, self_test = make_self_test(graph, samples, tolerance, states)
     files[FileName.SELF_TEST] = serialize_arrays(vectors)
     graph = graph.answering(
         {
@@ -179,6 +185,7 @@ def pack(
         preprocess=spec,
         epilogue=Epilogue.parse(epilogue) if isinstance(epilogue, str) else epilogue,
         self_test=self_test,
+        state=state,
         requirements=Requirements(memory_bytes=graph.weights),
         licence=licence,
         source_revision=source_revision,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edged.bundle._arrays import MAX_ARRAYS_BYTES, read_arrays
 from edged.bundle._graph import Graph
 from edged.bundle._manifest import TensorDecl
+from edged.bundle._state import State
 from edged.errors import BundleError, InputError, LimitError, NotFoundError
 from edged.preprocess import Preprocess, image_to_array
 
@@ -29,7 +30,11 @@ _MAX_FILE_BYTES: Final = 64 << 20
 
 
 def load_samples(
-    paths: Sequence[Path], graph: Graph, spec: Preprocess | None, limit: int
+    paths: Sequence[Path],
+    graph: Graph,
+    spec: Preprocess | None,
+    limit: int,
+    state: State | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Samples for every input of *graph*.
 
@@ -38,6 +43,8 @@ def load_samples(
         graph: the model.
         spec: how photographs become the input.
         limit: how many are kept, evenly spaced over those there are.
+        state: inputs that an ``.npz`` may leave out; they are what the float model hands on when
+            it runs through the samples in order, from zeros.
 
     Returns:
         Input name → [N, …] of its element type.
@@ -50,7 +57,12 @@ def load_samples(
     images = check_samples(paths)
     if not images:
         arrays = read_arrays(paths[0], max_bytes=1 << 30)
-        count = check_arrays(arrays, graph.inputs, f"the calibration samples of {paths[0].name}")
+        what = f"the calibration samples of {paths[0].name}"
+        if state is not None and not arrays.keys() & state.outputs.keys():
+            fed = [tensor for tensor in graph.inputs if tensor.name not in state.outputs]
+            check_arrays(arrays, fed, what)
+            arrays |= _states(arrays, graph, state)
+        count = check_arrays(arrays, graph.inputs, what)
         samples = {name: array[evenly_spaced(count, limit)] for name, array in arrays.items()}
     else:
         samples = _from_images(images, graph, spec, limit)
@@ -61,6 +73,22 @@ def load_samples(
             f"{MAX_ARRAYS_BYTES} are taken; give fewer"
         )
     return samples
+
+
+def _states(
+    arrays: Mapping[str, npt.NDArray[Any]], graph: Graph, state: State
+) -> dict[str, npt.NDArray[Any]]:
+    """For each input of the state what it is at each sample: input name → [N, …]."""
+    graph = graph.sized({name: (1, *array.shape[1:]) for name, array in arrays.items()})
+    run = graph.float_model()
+    now = state.zeros(graph.inputs)
+    found: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in now}
+    for index in range(len(next(iter(arrays.values())))):
+        for name, value in now.items():
+            found[name].append(value)
+        outputs = run({name: array[index : index + 1] for name, array in arrays.items()} | now)
+        now = state.after(outputs)
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
 def evenly_spaced(count: int, limit: int) -> npt.NDArray[np.intp]:

@@ -2,17 +2,19 @@
 
 An 8-bit model with power-of-two scales is no copy of the float model. On MobileNetV2 its top-1
 probability is off by up to 0.22; so 0.25 is the tolerance where the outputs are probabilities, and
-a quarter of the range of the expected values elsewhere. That does not measure accuracy. It tells a
-model that works from one that does not: wrong weights, a wrong bank, a stuck column. To that end
-the samples are taken for which the float model is the most decided: whose floats have the widest
-spread, and whose labels, indices and masks a little noise on the input does not change. Coordinates
-that depend on where a maximum is may move twice as far as that noise moves them.
+a quarter of the range of the float model's answers to all samples elsewhere. That does not measure
+accuracy. It tells a model that works from one that does not: wrong weights, a wrong bank, a stuck
+column. To that end the samples are taken for which the float model is the most decided: whose
+floats have the widest spread, and whose labels, indices and masks a little noise on the input does
+not change. Coordinates that depend on where a maximum is may move twice as far as that noise moves
+them. An element of a hidden state may be anything in its range: a gate of an LSTM that opens in one
+model and not in the other moves it from one end to the other, while the answer hardly changes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -47,6 +49,7 @@ def make_self_test(
     graph: Graph,
     samples: Mapping[str, npt.NDArray[Any]] | None,
     tolerance: float | None = None,
+    states: Collection[str] = (),
 ) -> tuple[dict[str, npt.NDArray[Any]], SelfTest]:
     """Vectors for *graph*, and what they are held to.
 
@@ -55,6 +58,7 @@ def make_self_test(
         samples: input name → [N, …] to choose from; ``None``: seeded noise.
         tolerance: for every output; absolute, or the share of a discrete one that may differ;
             ``None``: by what the output is.
+        states: outputs that go into the model again, and are no answers.
 
     Returns:
         ``in:NAME`` and ``out:NAME`` → [samples, …], and the record for the manifest.
@@ -93,7 +97,8 @@ def make_self_test(
             by_noise = (
                 _NOISE_MARGIN * moved[tensor.name][chosen].max() if tensor.name in moved else 0
             )
-            usual = max(_tolerance(expected), float(f"{by_noise:.2g}"))
+            by_range = _tolerance(outputs[tensor.name], tensor.name in states)
+            usual = max(by_range, float(f"{by_noise:.2g}"))
             tolerances.append(usual if tolerance is None else tolerance)
             expected = _on_grid(expected, tolerances[-1])
         vectors[f"{OUTPUT_PREFIX}{tensor.name}"] = expected
@@ -203,8 +208,10 @@ def _most_decided(outputs: Tensors, steady: Tensors, moved: Tensors, count: int)
     return sorted(np.argsort(-spread, kind="stable")[:_SAMPLES].tolist())
 
 
-def _tolerance(expected: npt.NDArray[Any]) -> float:
+def _tolerance(expected: npt.NDArray[Any], state: bool) -> float:
     values = expected.astype(np.float64)
+    if state:
+        return float(f"{max(float(np.ptp(values)), _SMALLEST_TOLERANCE):.2g}")
     sums = values.sum(axis=-1)
     if values.min() >= 0 and values.max() <= 1 and np.abs(sums - 1).max() < 1e-2:
         return _PROBABILITY_TOLERANCE

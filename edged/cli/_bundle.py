@@ -88,6 +88,22 @@ def pack(
             " masks, the largest share of elements that differ."
         ),
     ] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT=OUTPUT",
+            help="A recurrent state that the container keeps for each sequence of calls, so that "
+            "clients need not send it (docs/sequences.md); repeat it. --calibration may leave it "
+            "out: its samples are one sequence then.",
+        ),
+    ] = None,
+    sequences: Annotated[
+        int, typer.Option(min=1, help="With --state: how many are kept at a time.")
+    ] = 256,
+    sequence_idle: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="With --state: drop one that is idle for longer."),
+    ] = 60,
     licence: Annotated[str, typer.Option(help="SPDX expression, such as Apache-2.0.")] = "",
     source_revision: Annotated[str, typer.Option(help="What the model was built from.")] = "",
     as_json: _Json = False,
@@ -113,6 +129,7 @@ def pack(
             calibration=calibration or None,
             aliases=dict(_alias(text) for text in alias or ()),
             tolerance=tolerance,
+            state=_state(state or [], sequences, sequence_idle),
             licence=licence,
             source_revision=source_revision,
             progress=lambda done, step: progress.update(task, completed=done, description=step),
@@ -165,6 +182,16 @@ def _progress() -> Progress:
     console = stderr()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _state(texts: list[str], sequences: int, idle_seconds: float) -> bundle.State | None:
+    pairs = []
+    for text in texts:
+        source, equals, target = text.partition("=")
+        if not (equals and source and target):
+            raise InputError(f"cannot use --state {text!r}: wanted INPUT=OUTPUT, as in h=hn")
+        pairs.append(bundle.StatePair(source, target))
+    return bundle.State(tuple(pairs), sequences, idle_seconds) if pairs else None
 
 
 def _alias(text: str) -> tuple[str, str]:

@@ -35,8 +35,8 @@ def facts(evaluator: Evaluator, examples: Examples) -> dict[str, str]:
         "float": "ONNX Runtime, float32, the model of the bundle",
         "device": f"program {evaluator.compiled.image.digest.hex()[:12]}, run by the emulator's "
         "executor: the integers of a device, to the bit",
-        "share": f"{percent(report.macs / total if total else 1)} of the multiply-accumulates are the "
-        "device's, the rest is float on the host",
+        "share": f"{percent(report.macs / total if total else 1)} of the multiply-accumulates are "
+        "the device's, the rest is float on the host",
     }
 
 

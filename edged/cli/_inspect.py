@@ -158,6 +158,13 @@ def _facts(found: VerifiedBundle) -> Iterator[tuple[str, str]]:
     if manifest.epilogue is not None:
         names = ", ".join(tensor.name for tensor in manifest.answers)
         yield "epilogue", f"{manifest.epilogue} gives {names}"
+    state = manifest.state
+    if state is not None:
+        pairs = ", ".join(f"{pair.output} into {pair.input}" for pair in state.pairs)
+        yield (
+            "state",
+            f"{pairs}; kept for {state.sequences} sequences, each for {state.idle_seconds:g} s",
+        )
     test = manifest.self_test
     if test is not None:
         tolerances = ", ".join(f"{tolerance:g}" for tolerance in test.tolerances)

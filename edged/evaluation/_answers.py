@@ -118,6 +118,7 @@ class Values:
         largest: absolute difference of an element; None where a value is not finite.
         unequal: share of the elements that differ, 0 … 1: what counts for integers.
         mask: where the output is one.
+        numbers: float's value and the device's, where the output is a single one.
 
     Where the two have different shapes, all are None and *unequal* is 1.
     """
@@ -127,6 +128,7 @@ class Values:
     largest: float | None
     unequal: float
     mask: Mask | None = None
+    numbers: tuple[float, float] | None = None
 
 
 def compare_values(floats: _Array, device: _Array) -> Values:
@@ -140,15 +142,17 @@ def compare_values(floats: _Array, device: _Array) -> Values:
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         return Values(None, None, None, unequal)
     largest = float(np.abs(first - second).max())
+    numbers = (float(first[0]), float(second[0])) if first.size == 1 else None
     long, other = float(np.linalg.norm(first)), float(np.linalg.norm(second))
     if not (long and other and np.isfinite(long * other)):
-        return Values(None, None, largest, unequal)
+        return Values(None, None, largest, unequal, numbers=numbers)
     return Values(
         float(first @ second / (long * other)),
         float(np.linalg.norm(first - second) / long),
         largest,
         unequal,
         Mask.of(floats, device) if _is_mask(floats) else None,
+        numbers,
     )
 
 

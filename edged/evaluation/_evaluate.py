@@ -83,9 +83,17 @@ class Evaluator:
             ModelError: a model does not run on an example.
         """
         compared = []
+        state = self._manifest.state
+        # Each of the two hands on its own. What an example brings is not touched.
+        before: list[Arrays] = (
+            [{}, {}] if state is None else [state.zeros(self._manifest.inputs)] * 2
+        )
         for index in range(len(examples)):
             inputs = examples.inputs(index)
-            floats, device = self._float_outputs(inputs), self._device_outputs(inputs)
+            floats = self._float_outputs(before[0] | inputs)
+            device = self._device_outputs(before[1] | inputs)
+            if state is not None:
+                before = [state.after(floats), state.after(device)]
             entry = examples.entries[index]
             compared.append(
                 Comparison(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 
 from edged.bundle import (
@@ -144,7 +145,9 @@ def _from_arrays(
     arrays = read_arrays(source, max_bytes=_MAX_FILE_BYTES)
     inputs = {tensor.name for tensor in manifest.inputs}
     given = None if LABELS_ARRAY in inputs else arrays.pop(LABELS_ARRAY, None)
-    count = check_arrays(arrays, manifest.inputs, f"the samples of {source}")
+    in_sequence = manifest.state is not None and not arrays.keys() & manifest.state.outputs.keys()
+    declared = manifest.fed if in_sequence else manifest.inputs
+    count = check_arrays(arrays, declared, f"the samples of {source}")
     classes: Sequence[int | None] = [None] * count
     if labelled and given is not None:
         if given.shape != (count,) or given.dtype.kind not in "iuU":
@@ -156,7 +159,9 @@ def _from_arrays(
         known = _Labels(labels, f"{LABELS_ARRAY!r} in {source}")
         find = known.index if given.dtype.kind == "U" else known.number
         classes = [find(value) for value in given.tolist()]
-    chosen = evenly_spaced(count, limit or count)
+    wanted = min(count, limit or count)
+    # Of a sequence no step can be left out.
+    chosen = np.arange(wanted) if in_sequence else evenly_spaced(count, wanted)
     entries = [Example(str(index), classes[index], None) for index in chosen.tolist()]
     return Examples(
         source, tuple(entries), None, {name: array[chosen] for name, array in arrays.items()}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from edged.detection import Detection
-from edged.evaluation._answers import TOP, Classes, Comparison, Values
+from edged.evaluation._answers import TOP, Classes, Comparison, Values, compare_values
 
 __all__ = ["Accuracy", "Result"]
 
@@ -143,15 +146,21 @@ class Result:
 
 
 def _over(values: list[Values]) -> dict[str, Any]:
-    cosines = [each.cosine for each in values if each.cosine is not None]
-    errors = [each.error for each in values if each.error is not None]
+    cosines = [each.cosine for each in values]
+    errors = [each.error for each in values]
     largest = [each.largest for each in values if each.largest is not None]
     masks = [each.mask for each in values if each.mask is not None]
+    numbers = [each.numbers for each in values if each.numbers is not None]
+    if len(numbers) == len(values):
+        # One number has no angle and no spread: those of all examples have, as a vector.
+        floats, device = np.array(numbers).T
+        whole = compare_values(floats, device)
+        cosines, errors = [whole.cosine], [whole.error]
     found: dict[str, Any] = {
         "cosine": _mean(cosines),
-        "cosine_lowest": min(cosines, default=None),
+        "cosine_lowest": min(_there(cosines), default=None),
         "error": _mean(errors),
-        "error_largest": max(errors, default=None),
+        "error_largest": max(_there(errors), default=None),
         "difference_largest": max(largest, default=None),
         "unequal": _mean([each.unequal for each in values]),
     }
@@ -165,8 +174,13 @@ def _over(values: list[Values]) -> dict[str, Any]:
     return found
 
 
-def _mean(numbers: list[float]) -> float | None:
-    return sum(numbers) / len(numbers) if numbers else None
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    there = _there(numbers)
+    return sum(there) / len(there) if there else None
+
+
+def _there(numbers: Sequence[float | None]) -> list[float]:
+    return [number for number in numbers if number is not None]
 
 
 def _one(each: Comparison) -> dict[str, Any]:
@@ -191,6 +205,7 @@ def _one(each: Comparison) -> dict[str, Any]:
             "difference_largest": values.largest,
             "unequal": values.unequal,
         }
+        | ({"numbers": values.numbers} if values.numbers else {})
         for name, values in each.values.items()
     }
     return found

@@ -23,6 +23,8 @@ EXTENSIONS: Final = (
     "model_configuration",
     "model_repository",
     "model_repository(unload_dependents)",
+    "sequence",
+    "sequence(string_id)",
     "statistics",
     "system_shared_memory",
 )

@@ -14,7 +14,7 @@ from integration.test_detection import detector, photo
 from typer.testing import CliRunner
 
 from edged._onnxruntime import session
-from edged.bundle import pack
+from edged.bundle import State, StatePair, pack
 from edged.cli._app import app
 from edged.detection import VOC_LABELS, Detections
 from edged.errors import EdgedError
@@ -271,3 +271,35 @@ def test_what_cannot_be_evaluated(
             evaluate(*words)
         assert str(refused.value).startswith("cannot ")
         assert refused.value.exit_status == status, words
+
+
+def test_a_model_with_a_state_is_run_through_a_sequence(tmp_path: Path) -> None:
+    chunks = DATA / "recurrent" / "vad_chunks.npz"
+    model = DATA / "recurrent" / "silero_vad_16k.onnx"
+    pack(
+        model,
+        name="vad",
+        version="1.0.0",
+        calibration=[chunks],
+        state=State((StatePair("h", "hn"), StatePair("c", "cn"))),
+        output=tmp_path / "vad.edgemodel",
+    )
+    found = measured(tmp_path / "vad.edgemodel", chunks, "--limit", "60")
+    assert found["examples"] == 60 and found["differing"] is None
+    # Both hand on what they have made: the first answers are those from zeros, the others are not.
+    inputs = np.load(chunks)["input"][:60]
+    states = dict.fromkeys(("h", "c"), np.zeros((60, 1, 128), np.float32))
+    np.savez(tmp_path / "alone.npz", input=inputs, **states)
+    alone = measured(tmp_path / "vad.edgemodel", tmp_path / "alone.npz")
+    first, second = (
+        np.array([each["outputs"]["speech_probs"]["numbers"] for each in one["compared"]])
+        for one in (found, alone)
+    )
+    np.testing.assert_array_equal(first[0], second[0])
+    run = session(model.read_bytes())
+    h = c = np.zeros((1, 1, 128), np.float32)
+    for chunk, (floats, _) in zip(inputs, first, strict=True):
+        probability, h, c = run.run(None, {"input": chunk[None], "h": h, "c": c})
+        assert floats == pytest.approx(float(probability[0]), abs=1e-6)
+    assert (first[1:, 1] != second[1:, 1]).mean() > 0.9
+    assert 0.9 < found["outputs"]["speech_probs"]["cosine"] < 1

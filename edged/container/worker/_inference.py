@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -27,12 +28,13 @@ from edged.container.worker._parse import parse
 from edged.container.worker._regions import Regions
 from edged.container.worker._requested import check_model, check_version
 from edged.container.worker._runner import Runner
+from edged.container.worker._sequences import SEQUENCE_KEYS, Sequences, Step, step_of
 from edged.container.worker._signature import MAX_BATCH, Given, Signature
-from edged.container.worker._statistics import INFER, INPUT, OUTPUT, Statistics
+from edged.container.worker._statistics import INFER, INPUT, OUTPUT, Counting, Statistics
 from edged.errors import RequestError
 from edged.wire import inference
 
-__all__ = ["PLATFORM", "OpenInference"]
+__all__ = ["PLATFORM", "Asked", "OpenInference"]
 
 PLATFORM: Final = "edged_onnx"
 """What runs the models, in the protocol's form PROJECT_FORMAT."""
@@ -61,6 +63,21 @@ _Request = inference.ModelInferRequest
 _Response = inference.ModelInferResponse
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request says beside its tensors.
+
+    Attributes:
+        outputs: that it names.
+        inputs: the names by which they came.
+        step: of which sequence it is.
+    """
+
+    outputs: Sequence[str]
+    inputs: Sequence[str]
+    step: Step | None
+
+
 class OpenInference:
     """ModelInfer and what belongs to it, for one model."""
 
@@ -71,36 +88,60 @@ class OpenInference:
         runner: Runner,
         statistics: Statistics,
         regions: Regions,
+        sequences: Sequences,
     ) -> None:
         self._model = model
         self._signature = signature
         self._runner = runner
         self._statistics = statistics
         self._regions = regions
+        self._sequences = sequences
 
     def infer(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
         """A ModelInferRequest answered in the way it was asked: raw contents for raw contents."""
         with self._statistics.counting() as counting:
             request = parse(_Request, data)
             self.check(request.model_name, request.model_version)
-            wanted = self._signature.wanted(
+            local = inference.SHARED_MEMORY in extras
+            asked = Asked(
                 [output.name for output in request.outputs],
                 [tensor.name for tensor in request.inputs],
+                _step(request.parameters),
             )
-            local = inference.SHARED_MEMORY in extras
-            samples = self._signature.samples(self._given(request, local))
-            counting.samples = len(samples)
-            counting.watch.lap(INPUT)
-            results = self._runner.batch(samples, wanted, deadline)
-            counting.watch.lap(INFER)
-            response = self._response(request, results, local).SerializeToString()
+            given = self._given(request, local)
+            with self.results(asked, given, deadline, counting) as results:
+                response = self._response(request, results, local).SerializeToString()
             counting.watch.lap(OUTPUT)
         return response
+
+    @contextmanager
+    def results(
+        self,
+        asked: Asked,
+        given: Iterable[tuple[str, Given]],
+        deadline: float,
+        counting: Counting,
+    ) -> Iterator[Arrays]:
+        """The outputs of a request by their keys, for the time in which they are written.
+
+        Of a request that belongs to a sequence the state goes on once that is done.
+        """
+        step = asked.step if self._sequences.outputs else None
+        spared = self._sequences.outputs if step else {}
+        wanted = self._signature.wanted(asked.outputs, asked.inputs, spared.values())
+        samples = self._signature.samples(given, spared)
+        counting.samples = len(samples)
+        counting.watch.lap(INPUT)
+        with self._sequences.step(step, deadline) as state:
+            results = self._runner.batch(samples, wanted, deadline, state)
+            counting.watch.lap(INFER)
+            yield results
 
     def metadata(self, data: bytes, deadline: float, extras: Mapping[str, str]) -> bytes:
         """The model's tensors. The first dimension is the batch.
 
-        An input that takes images is here with the tensor's type, and takes BYTES as well.
+        An input that takes images is here with the tensor's type, and takes BYTES as well. A state
+        that is kept for sequences is not among the inputs.
         """
         request = parse(inference.ModelMetadataRequest, data)
         self.check(request.name, request.version)
@@ -113,7 +154,7 @@ class OpenInference:
             name=manifest.name,
             versions=[str(manifest.serial)],
             platform=PLATFORM,
-            inputs=[_described(tensor) for tensor in manifest.inputs],
+            inputs=[_described(tensor) for tensor in manifest.fed],
             outputs=[_described(tensor) for tensor in self._signature.answerable],
         )
 
@@ -134,7 +175,7 @@ class OpenInference:
             name=manifest.name, platform=PLATFORM, max_batch_size=MAX_BATCH
         )
         for listed, tensors in (
-            (config.input, manifest.inputs),
+            (config.input, manifest.fed),
             (config.output, self._signature.answerable),
         ):
             for tensor in tensors:
@@ -298,6 +339,16 @@ def _number(parameters: Mapping[str, inference.InferParameter], key: str) -> int
     if key not in parameters:
         return 0
     return int(parameters[key].int64_param or parameters[key].uint64_param)
+
+
+def _step(parameters: Mapping[str, inference.InferParameter]) -> Step | None:
+    """The sequence that the parameters name; 0 and "" name none."""
+    return step_of({key: _value(parameters[key]) for key in SEQUENCE_KEYS if key in parameters})
+
+
+def _value(parameter: inference.InferParameter) -> Any:
+    kind = parameter.WhichOneof("parameter_choice")
+    return getattr(parameter, kind) if kind else None
 
 
 def _from_contents(

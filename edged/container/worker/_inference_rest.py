@@ -21,12 +21,12 @@ from edged.container.worker._datatypes import (
     shape_of,
     to_bytes,
 )
-from edged.container.worker._inference import OpenInference
+from edged.container.worker._inference import Asked, OpenInference
 from edged.container.worker._json import body_of, given_of, strings_of, to_json
 from edged.container.worker._model import Arrays, Model
-from edged.container.worker._runner import Runner
-from edged.container.worker._signature import STRING, Given, Signature
-from edged.container.worker._statistics import INFER, INPUT, OUTPUT, Statistics
+from edged.container.worker._sequences import step_of
+from edged.container.worker._signature import STRING, Given
+from edged.container.worker._statistics import OUTPUT, Statistics
 from edged.errors import RequestError
 from edged.wire import rest
 
@@ -65,20 +65,12 @@ class OpenInferenceRest:
     """``/infer``, ``/stats`` and the metadata of one model.
 
     Args:
-        grpc: the same over gRPC, whose answers to what has no tensors are put into JSON.
+        grpc: the same over gRPC, which computes, and whose answers to what has no tensors are put
+            into JSON.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        signature: Signature,
-        runner: Runner,
-        statistics: Statistics,
-        grpc: OpenInference,
-    ) -> None:
+    def __init__(self, model: Model, statistics: Statistics, grpc: OpenInference) -> None:
         self._model = model
-        self._signature = signature
-        self._runner = runner
         self._statistics = statistics
         self._grpc = grpc
 
@@ -91,16 +83,14 @@ class OpenInferenceRest:
                 request = msgspec.convert(_without_nulls(body), _Request)
             except msgspec.ValidationError as error:
                 raise RequestError(f"cannot read the request: {error}") from error
-            wanted = self._signature.wanted(
+            asked = Asked(
                 [output.name for output in request.outputs],
                 [tensor.name for tensor in request.inputs],
+                step_of(request.parameters),
             )
-            samples = self._signature.samples(_given(request, tensors))
-            counting.samples = len(samples)
-            counting.watch.lap(INPUT)
-            results = self._runner.batch(samples, wanted, deadline)
-            counting.watch.lap(INFER)
-            answer = self._response(request, results)
+            given = _given(request, tensors)
+            with self._grpc.results(asked, given, deadline, counting) as results:
+                answer = self._response(request, results)
             counting.watch.lap(OUTPUT)
         return answer
 

@@ -16,6 +16,7 @@ from edged.container._files import Files
 from edged.container._messages import START, DeviceLost, Failure, Ready, encode
 from edged.container.worker._device import Device
 from edged.container.worker._model import Model
+from edged.container.worker._order import Order
 from edged.container.worker._recall import Recall
 from edged.container.worker._regions import Regions
 from edged.container.worker._server import Server
@@ -57,11 +58,11 @@ def main(argv: Sequence[str], began: float) -> int:
         loaded = time.monotonic()
         device = Device(model.image, lambda error: _tell_lost(sock, error))
         stages, recall = Stages(), Recall()
-        regions = Regions()
-        service = ModelService(model, device, stages, recall, regions)
+        regions, order = Regions(), Order()
+        service = ModelService(model, device, stages, recall, regions, order)
         service.warm_up()
         server = Server(
-            sock, requests, responses, service, device, stages, recall, call_seconds, regions
+            sock, requests, responses, service, device, stages, recall, call_seconds, regions, order
         )
         server.start()
     except MemoryError:

@@ -47,13 +47,19 @@ class Runner:
         return outputs
 
     def batch(
-        self, samples: Sequence[Arrays], wanted: Mapping[str, str], deadline: float
+        self,
+        samples: Sequence[Arrays],
+        wanted: Mapping[str, str],
+        deadline: float,
+        state: Arrays | None = None,
     ) -> Arrays:
         """The outputs for all samples, along the first dimension.
 
         Args:
             wanted: key → name of an output of the model, or of its epilogue.
             deadline: by time.monotonic(), when nobody waits for it any more.
+            state: of a sequence, of which the samples are the next steps: inputs by name, which
+                become what the model makes of them.
 
         Returns:
             each output by its key.
@@ -64,13 +70,18 @@ class Runner:
             DeviceError, UnavailableError: what the device says.
         """
         results: list[Arrays] = []
+        kept = None if state is None else self._model.manifest.state
+        needed = {*wanted.values(), *(() if kept is None else kept.outputs.values())}
         for sample in samples:
             if time.monotonic() > deadline:
                 raise DeadlineError(
                     f"cannot answer: the caller's time was over after {len(results)} of"
                     f" {len(samples)} samples"
                 )
-            results.append(self._outputs(sample, wanted.values()))
+            outputs = self._outputs(sample if state is None else sample | state, needed)
+            results.append(outputs)
+            if state is not None and kept is not None:
+                state.update(kept.after(outputs))
         return {
             key: results[0][name]
             if len(results) == 1

@@ -39,6 +39,7 @@ from edged.container._messages import (
     encode,
     front_decoder,
 )
+from edged.container.worker._order import Order
 from edged.container.worker._recall import GivenBack, Recall
 from edged.container.worker._regions import Regions
 from edged.container.worker._shortage import is_short_of_memory
@@ -84,6 +85,7 @@ class Server:
         recall: is told which calls are wanted back.
         call_seconds: how long one call may be worked on.
         regions: is told of the shared memory of clients.
+        order: is told in which order calls come.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Server:
         recall: Recall,
         call_seconds: float = math.inf,
         regions: Regions | None = None,
+        order: Order | None = None,
     ) -> None:
         self._sock = sock
         self._requests = requests
@@ -109,6 +112,7 @@ class Server:
         self._newest = 0
         self._call_seconds = call_seconds
         self._regions = regions or Regions()
+        self._order = order or Order()
         self._control = ThreadPoolExecutor(1, "control")
         self._ended = threading.Event()
         self._receiving = threading.Lock()
@@ -170,6 +174,7 @@ class Server:
                 with self._turn:
                     if self._running < CALLS_AT_ONCE:
                         self._running += 1
+                        self._order.begin(call.id)
                         return call
                     self._queued[call.id] = call, time.monotonic()
             case Cancel(number):
@@ -215,11 +220,13 @@ class Server:
                     self._running -= 1
                     return
                 call, came = self._queued.pop(next(iter(self._queued)))
+                self._order.begin(call.id)
             waited = time.monotonic() - came
 
     def _answer(self, call: Call, waited: float) -> None:
         self._stages.begin()
         self._recall.begin(call.id)
+        self._order.work_on(call.id)
         try:
             if time.monotonic() > call.deadline:
                 raise DeadlineError("cannot answer: the caller's time was over before its turn")
@@ -235,6 +242,8 @@ class Server:
             self._say(Failure(call.id, CANCELLED, ""))
         except Exception as error:
             self._say(_failure(call.id, error))
+        finally:
+            self._order.passed()
 
     def _do(self, number: int, what: Callable[[], None]) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from edged import wire
 from edged.bundle import Judge
@@ -13,9 +14,11 @@ from edged.container.worker._device import Device
 from edged.container.worker._inference import OpenInference
 from edged.container.worker._inference_rest import OpenInferenceRest
 from edged.container.worker._model import Model
+from edged.container.worker._order import Order
 from edged.container.worker._recall import Recall
 from edged.container.worker._regions import Regions
 from edged.container.worker._runner import Runner
+from edged.container.worker._sequences import Sequences
 from edged.container.worker._signature import Signature
 from edged.container.worker._stages import Stages
 from edged.container.worker._statistics import Statistics
@@ -28,6 +31,8 @@ __all__ = ["ModelService"]
 
 _log = logging.getLogger(__name__)
 
+_OF_SEQUENCES: Final = (inference.MODEL_INFER, rest.MODEL_INFER)
+
 _Method = Callable[[bytes, float, Mapping[str, str]], bytes]
 
 
@@ -38,6 +43,7 @@ class ModelService:
         stages: is told what takes how long.
         recall: knows which calls are wanted back.
         regions: the shared memory of clients.
+        order: in which calls came.
     """
 
     def __init__(
@@ -46,14 +52,19 @@ class ModelService:
         device: Device,
         stages: Stages,
         recall: Recall,
-        regions: Regions | None = None,
+        regions: Regions,
+        order: Order,
     ) -> None:
         self._model = model
+        self._order = order
         self._runner = Runner(model, device, stages, recall)
         self._signature = Signature(model.manifest, takes_nan=model.takes_nan)
-        parts = (model, self._signature, self._runner, Statistics())
-        tensorflow, oip = TensorFlowServing(*parts), OpenInference(*parts, regions or Regions())
-        tensorflow_rest, oip_rest = TensorFlowRest(*parts), OpenInferenceRest(*parts, oip)
+        statistics = Statistics()
+        parts = (model, self._signature, self._runner, statistics)
+        sequences = Sequences(model.manifest, order)
+        tensorflow, tensorflow_rest = TensorFlowServing(*parts), TensorFlowRest(*parts)
+        oip = OpenInference(*parts, regions, sequences)
+        oip_rest = OpenInferenceRest(model, statistics, oip)
         self._methods: dict[str, _Method] = {
             wire.PREDICT: tensorflow.predict,
             wire.CLASSIFY: tensorflow.classify,
@@ -87,6 +98,8 @@ class ModelService:
         """
         if method not in self._methods:
             raise NotFoundError(f"cannot answer {method}: there are {', '.join(self._methods)}")
+        if method not in _OF_SEQUENCES:
+            self._order.passed()
         return self._methods[method](request, deadline, extras)
 
     def warm_up(self) -> None:

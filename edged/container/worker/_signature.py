@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,8 +80,13 @@ class Signature:
             )
         return declared
 
-    def samples(self, given: Iterable[tuple[str, Given]]) -> list[Arrays]:
+    def samples(
+        self, given: Iterable[tuple[str, Given]], spared: Collection[str] = ()
+    ) -> list[Arrays]:
         """The samples of a request, each with every input of the model by its name, batch 1.
+
+        Args:
+            spared: inputs that are kept for the sequence of the request, and not sent.
 
         Raises:
             RequestError: a name, dtype, shape or image; says what there is. An element that is NaN
@@ -93,10 +98,21 @@ class Signature:
             declared = self.input(key)
             if declared.name in arrays:
                 raise RequestError(f"cannot answer: input {declared.name!r} is given twice")
+            if declared.name in spared:
+                raise RequestError(
+                    f"cannot answer: input {key!r} is given, which is kept for the sequence; send"
+                    " it without sequence_id, or leave it out"
+                )
             arrays[declared.name] = self._samples(key, declared, tensor)
-        missing = [tensor for tensor in self._manifest.inputs if tensor.name not in arrays]
+        missing = [
+            tensor
+            for tensor in self._manifest.inputs
+            if tensor.name not in arrays and tensor.name not in spared
+        ]
         if missing:
-            raise RequestError(f"cannot answer: the request lacks input {_listed(missing)}")
+            raise RequestError(
+                f"cannot answer: the request lacks input {_listed(missing)}{self._hint(missing)}"
+            )
         counts = {len(samples) for samples in arrays.values()}
         if len(counts) != 1:
             raise RequestError(
@@ -108,7 +124,18 @@ class Signature:
             for index in range(counts.pop())
         ]
 
-    def wanted(self, asked: Sequence[str], given: Iterable[str]) -> dict[str, str]:
+    def _hint(self, missing: Iterable[TensorDecl]) -> str:
+        state = self._manifest.state
+        if state is None or not all(tensor.name in state.outputs for tensor in missing):
+            return ""
+        return (
+            "; it is a state: give the calls of a sequence a sequence_id by the Open Inference"
+            " Protocol, and it is kept"
+        )
+
+    def wanted(
+        self, asked: Sequence[str], given: Iterable[str], kept: Collection[str] = ()
+    ) -> dict[str, str]:
         """What the answer is to hold: key → name of the output.
 
         Who asks for names gets these as keys. Who asks for nothing gets every output, by aliases if
@@ -117,6 +144,8 @@ class Signature:
         Args:
             asked: the outputs that the request names.
             given: the names by which its inputs came.
+            kept: outputs that are kept for the sequence of the request, and answered only to who
+                asks for them.
 
         Raises:
             RequestError: an output that the model does not have.
@@ -130,6 +159,7 @@ class Signature:
             return {
                 (tensor.alias if by_alias and tensor.alias else tensor.name): tensor.name
                 for tensor in self._manifest.answers
+                if tensor.name not in kept
             }
         wanted: dict[str, str] = {}
         for key in asked:
