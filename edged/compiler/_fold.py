@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edged.compiler._forms import with_convolutions_for_interpolation, with_slices_for_splits
-from edged.compiler._functions import with_functions
+from edged.compiler._functions import with_functions, with_sums_for_differences
 from edged.compiler._graph import Graph, Names, Node, Value
 from edged.compiler._one_dimensional import with_elements_before_views, with_two_dimensions
 from edged.compiler._place import OPERATORS
@@ -50,6 +50,7 @@ def _steps() -> tuple[Callable[[Graph], Graph], ...]:
         with_elements_before_views,
         _with_plain_gemm,
         _with_padding_in_windows,
+        with_sums_for_differences,
         _with_affine_in_weights,
         with_functions,
         _with_affine_as_weights,
@@ -200,7 +201,7 @@ class _Affine:
 
 
 def _with_affine_in_weights(graph: Graph) -> Graph:
-    """Move BatchNormalization and a constant Mul, Div, Add or Sub per channel into the weights."""
+    """Move BatchNormalization, Neg and a constant Mul, Div, Add or Sub per channel into weights."""
     uses = graph.uses()
     names = Names((*graph.values, *graph.constants))
     constants = dict(graph.constants)
@@ -227,7 +228,8 @@ def _with_affine_as_weights(graph: Graph) -> Graph:
     behind: set[str] = set()  # values that the device computes behind a Conv or Gemm
     for node in graph.nodes:
         affine = _affine(graph, node)
-        if affine is not None and affine.source in behind and len(graph.shape(node.output)) == 4:
+        image = len(graph.values[node.output].shape or ()) == 4 and node.op != "Neg"
+        if affine is not None and affine.source in behind and image:
             # In front of the first Conv it stays float, on the host: it is mere preprocessing. So
             # it does behind operators that the device lacks.
             nodes.append(_depthwise(node, affine, constants, names))
@@ -398,11 +400,13 @@ def _affine(graph: Graph, node: Node) -> _Affine | None:
     channels = graph.shape(node.output)[1]
     if node.op == "BatchNormalization":
         return _batch_norm(graph, node, channels)
-    if node.op not in ("Add", "Sub", "Mul", "Div") or len(graph.operands(node)) != 1:
+    if node.op not in ("Add", "Sub", "Mul", "Div", "Neg") or len(graph.operands(node)) != 1:
         return None
     (source,) = graph.operands(node)
     if graph.values[source].shape != graph.shape(node.output):
         return None
+    if node.op == "Neg":
+        return _Affine(source, -np.ones(channels), np.zeros(channels))
     first = node.inputs[0] in graph.constants
     constant = _per_channel(
         graph.constants[node.inputs[0 if first else 1]], channels, len(graph.shape(source))

@@ -18,7 +18,14 @@ import numpy.typing as npt
 
 from edged.compiler._graph import Graph, Names, Node
 
-__all__ = ["BOUNDS", "ELEMENTWISE", "is_elementwise", "with_functions"]
+__all__ = [
+    "BOUNDS",
+    "ELEMENTWISE",
+    "axis_of",
+    "is_elementwise",
+    "with_functions",
+    "with_sums_for_differences",
+]
 
 BOUNDS: Final = frozenset({"Clip", "Relu"})
 """They cost nothing in the layer before them."""
@@ -101,18 +108,21 @@ _MULTIPLIERS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _BOUNDED: Final = frozenset({"Add", "Conv", "Gemm", "MatMul", "Sum"})
 """Operators whose layer takes the bounds behind them."""
 
-_FARTHEST: Final = 64
-"""Operators on a way through one function: a longer chain becomes several."""
+_MOST: Final = 64
+"""Operators of one function: what is longer becomes several."""
 
 
-def _is_per_channel(constant: npt.NDArray[Any], shape: tuple[int, ...]) -> bool:
-    """Whether *constant* broadcasts to *shape* as one number, or one for each index of axis 1."""
-    if constant.size == 1:
-        return constant.ndim <= len(shape)
-    if constant.ndim > len(shape) or len(shape) < 2:
-        return False
+def axis_of(constant: npt.NDArray[Any], shape: tuple[int, ...]) -> int | None:
+    """The one axis of *shape* along which *constant* differs when it is broadcast to it.
+
+    0 for one number; None if it does not broadcast, or differs along several.
+    """
     full = (1,) * (len(shape) - constant.ndim) + constant.shape
-    return full == (1, shape[1], *(1,) * (len(shape) - 2))
+    axes = [axis for axis, size in enumerate(full) if size > 1]
+    if len(full) > len(shape) or len(axes) > 1:
+        return None
+    axis = axes[0] if axes else 0
+    return axis if full[axis] in (1, shape[axis]) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,6 +155,24 @@ def with_functions(graph: Graph) -> Graph:
         functions[node.output] = _joined(graph, region, renamed)
     nodes = [functions.get(n.output, n) for n in graph.nodes if n.output not in inner]
     return replace(graph, nodes=tuple(nodes), values=values).pruned()
+
+
+def with_sums_for_differences(graph: Graph) -> Graph:
+    """Write a difference of two computed tensors as a sum of the one and the negative other."""
+    names = Names((*graph.values, *graph.constants))
+    values = dict(graph.values)
+    behind = _behind(graph)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        a, b = graph.operands(node) if len(graph.operands(node)) == 2 else ("", "")
+        if node.op != "Sub" or a not in behind or b not in behind:
+            nodes.append(node)
+            continue
+        negative = names.fresh(f"{node.output}/negative")
+        values[negative] = values[b]
+        nodes.append(Node("Neg", negative, (b,), (negative,), {}))
+        nodes.append(replace(node, op="Add", inputs=(a, negative)))
+    return replace(graph, nodes=tuple(nodes), values=values)
 
 
 def _joined(graph: Graph, region: _Region, renamed: Mapping[str, str]) -> Node:
@@ -185,7 +213,8 @@ class _Search:
         if self._graph.values[node.output].dtype != np.float32:
             return None
         roots = [name for name in self._roots[node.output][1:] if self._is_source(name)]
-        found = [self._between(root, node) for root in roots]
+        between = (self._between(root, node) for root in roots)
+        found = [region for region in between if region is not None]
         whole = [region for region in found if not region.shared]
         if not whole and not found:
             return None
@@ -197,22 +226,24 @@ class _Search:
         graph = self._graph
         roots: dict[str, tuple[str, ...]] = {}
         for node in graph.nodes:
-            if not is_elementwise(graph, node):
-                continue
+            if not is_elementwise(graph, node) or node.output == graph.features:
+                continue  # What depends on the features has to read them.
             ways = [roots.get(name, (name,)) for name in dict.fromkeys(graph.operands(node))]
             shared = set(ways[0]).intersection(*ways[1:])
             common = [name for name in ways[0] if name in shared]
-            roots[node.output] = (node.output, *common[: _FARTHEST - 1])
+            roots[node.output] = (node.output, *common[: _MOST - 1])
         return roots
 
     def _is_source(self, name: str) -> bool:
         value = self._graph.values[name]
         return name in self._behind and value.dtype == np.float32
 
-    def _between(self, source: str, last: Node) -> _Region:
+    def _between(self, source: str, last: Node) -> _Region | None:
         nodes: dict[int, Node] = {}
         ends = [last]
         while ends:
+            if len(nodes) == _MOST:
+                return None
             node = ends.pop()
             nodes[self._position[id(node)]] = node
             names = (name for name in self._graph.operands(node) if name != source)
@@ -268,7 +299,8 @@ def is_elementwise(graph: Graph, node: Node) -> bool:
             and not node.attributes.get("training_mode")
             and [constant.shape for constant in constants] == [channels] * 4
         )
-    return all(_is_per_channel(constant, shape) for constant in constants)
+    axes = [axis_of(constant, shape) for constant in constants]
+    return None not in axes and len({axis for axis in axes if axis}) <= 1
 
 
 def _behind(graph: Graph) -> set[str]:

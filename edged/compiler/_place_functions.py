@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from edged.compiler._functions import is_elementwise
+from edged.compiler._functions import axis_of, is_elementwise
 from edged.compiler._graph import Graph, Node
 from edged.compiler._kernel import Kernel, Limit
 from edged.compiler._layout import Layout
@@ -44,25 +44,37 @@ def function(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, 
     (source,) = operands
     if not node.body and not is_elementwise(graph, node):
         raise _PER_CHANNEL()
-    constants = [graph.constants[n] for n in node.inputs if n in graph.constants]
-    order = _channels(source) if any(c.size > 1 for c in constants) else [0]
+    axes = {axis for step in node.steps for axis in _axes(graph, step, source.shape)}
+    if len(axes) > 1:
+        raise _PER_CHANNEL()
+    axis, order = (axes.pop(), None) if axes else (0, [0])
     kernel = Kernel(
         Op.TABLE,
         node.name,
         (source.base,),
         node.output,
         source.plane,
-        function=Function(graph, node, order),
+        function=Function(graph, node, axis, order or _channels(source, axis)),
         between=_BETWEEN,
     )
     return kernel, replace(source, base=node.output)
 
 
-def _channels(source: Layout) -> list[int]:
-    """For each channel of the device, the index of axis 1 of the value that it is."""
+def _axes(graph: Graph, step: Node, shape: tuple[int, ...]) -> set[int]:
+    """The axes along which the constants of *step* differ."""
+    constants = [graph.constants[name] for name in step.inputs if name in graph.constants]
+    if step.op == "BatchNormalization":
+        return {1}
+    return {axis for constant in constants if (axis := axis_of(constant, shape))}
+
+
+def _channels(source: Layout, axis: int) -> list[int]:
+    """For each channel of the device, the index of *axis* of the value that it is."""
     count = source.plane[2]
-    channels = np.moveaxis(source.indices() % count, 1, 0).reshape(source.shape[1], -1)
-    if source.shape[1] != count or (channels != channels[:, :1]).any():
+    if source.order is None and axis == 1:
+        return list(range(count))
+    channels = np.moveaxis(source.indices() % count, axis, 0).reshape(source.shape[axis], -1)
+    if source.shape[axis] != count or (channels != channels[:, :1]).any():
         raise _PER_CHANNEL()
     return [int(index) for index in np.argsort(channels[:, 0])]
 

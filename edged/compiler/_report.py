@@ -40,7 +40,7 @@ class LayerRow:
         weight_exponents: CONV: the lowest and the highest over the output channels.
         accumulator: CONV: the largest magnitude proven possible; the bound is 2^24.
         coarser_channels: CONV: channels with coarser weights than they would have without it.
-        weight_bytes: CONV: of weights, biases and shifts.
+        weight_bytes: of weights, biases, shifts and tables.
         activation_bytes: of its output.
         address: of its output in the bank; tensors that never live together share theirs.
         error: of its output against the float model, what came before included: the root mean
@@ -181,7 +181,7 @@ def report(
             layer.lo,
             layer.hi,
             scale=cut.scales.get(kernel.output, 1.0),
-            weight_bytes=weights_bytes(parts) if convolution is not None else 0,
+            weight_bytes=weights_bytes(parts),
             activation_bytes=tensor.nbytes,
             address=tensor.address,
             error=errors.get(kernel.output),

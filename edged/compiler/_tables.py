@@ -23,19 +23,22 @@ class Function:
         self,
         graph: Graph,
         node: Node,
-        order: Sequence[int] = (0,),
+        axis: int,
+        order: Sequence[int],
         before: float = 1.0,
         after: float = 1.0,
     ) -> None:
         """The function that *node* computes from its one computed input.
 
         Args:
-            order: index of axis 1 for each channel of the device; one entry if all channels have
-                one function.
+            axis: of the value, along which the channels lie.
+            order: its index for each channel of the device; one entry if all channels have one
+                function.
             before, after: what its argument is divided by, and its value multiplied.
         """
         self._graph = graph
         self._node = node
+        self._axis = axis
         self._order = list(order)
         self._before = before
         self._after = after
@@ -48,17 +51,19 @@ class Function:
         """
         given = (np.asarray(numbers, np.float64) / self._before).astype(np.float32)
         (source,) = self._graph.operands(self._node)
-        rank = max(len(self._graph.shape(source)), 2)
-        columns = given.reshape(-1, *(1,) * (rank - 1))
-        feed = np.broadcast_to(columns, (len(given), len(self._order), *(1,) * (rank - 2)))
-        (found,) = self._session.run({source: np.ascontiguousarray(feed)})
+        shape = [len(given), *(1,) * (len(self._graph.shape(source)) - 1)]
+        feed = given.reshape(shape)
+        if self._axis:
+            shape[self._axis] = len(self._order)
+            feed = np.ascontiguousarray(np.broadcast_to(feed, shape))
+        (found,) = self._session.run({source: feed})
         values = found.reshape(len(given), -1).T[self._order].astype(np.float64)
         return np.where(np.isnan(values), 0.0, values * self._after)
 
     def scaled(self, before: float, after: float) -> Function:
         """The same of tensors that are multiplied by *before* and *after*."""
         before, after = self._before * before, self._after * after
-        return Function(self._graph, self._node, self._order, before, after)
+        return Function(self._graph, self._node, self._axis, self._order, before, after)
 
     @functools.cached_property
     def _session(self) -> FloatSession:

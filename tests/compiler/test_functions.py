@@ -247,3 +247,69 @@ def test_a_tensor_that_something_else_reads_too_keeps_its_range() -> None:
     model = make_model(nodes, {"x": ["N", 3, 6, 6]}, ["y", "c"], CONSTANTS | wide)
     compiled = agrees(model, images(16), 0.05)
     assert compiled.image.tensors[1].exponent >= 0
+
+
+def test_nothing_is_joined_across_the_features() -> None:
+    nodes = [
+        node("Conv", "x w", "c", pads=[1] * 4),
+        *nodes_of("Sigmoid c s; Mul c s f; Conv f v y"),
+    ]
+    model = onnx.load_model_from_string(make_model(nodes, {"x": ["N", 3, 6, 6]}, ["y"], CONSTANTS))
+    onnx.helper.set_model_props(model, {"edged.features": "s"})
+    compiled = compile_model(model.SerializeToString())
+    assert ops(compiled) == [Op.CONV]
+    assert [row.op for row in compiled.report.host] == ["Sigmoid", "Mul", "Conv"]
+
+
+def test_functions_of_signals() -> None:
+    constants = CONSTANTS | {
+        "w": (RNG.standard_normal((8, 3, 5)) * 0.3).astype(np.float32),
+        "v": (RNG.standard_normal((4, 8, 3)) * 0.3).astype(np.float32),
+        "slopes": SLOPES.reshape(8, 1),
+    }
+    nodes = [
+        node("Conv", "x w", "c", pads=[2, 2]),
+        node("BatchNormalization", "c gamma beta mean var", "n"),
+        *nodes_of("Sigmoid n s; Mul n s m; PRelu m slopes f"),
+        node("Conv", "f v", "y"),
+    ]
+    model = make_model(nodes, {"x": ["N", 3, 24]}, ["y"], constants)
+    samples = {"x": np.random.default_rng(1).standard_normal((4, 3, 24)).astype(np.float32)}
+    compiled = agrees(model, samples, 0.05)
+    assert ops(compiled) == [Op.CONV, Op.TABLE, Op.CONV]
+    assert {row.op for row in compiled.report.host} <= {"Reshape"}
+
+
+def test_functions_of_images_whose_channels_are_last() -> None:
+    """As Keras writes them: a PReLU with slopes [1, 1, C], and a gate [1, 1, 1, C]."""
+    constants = CONSTANTS | {"slopes": SLOPES.reshape(1, 1, 8)}
+    nodes = [
+        node("Conv", "x w", "c", pads=[1] * 4),
+        node("Transpose", "c", "l", perm=[0, 2, 3, 1]),
+        node("PRelu", "l slopes", "p"),
+        node("Transpose", "p", "q", perm=[0, 3, 1, 2]),
+        node("GlobalAveragePool", "q", "a"),
+        node("Conv", "a wt", "b"),
+        node("Sigmoid", "b", "g"),
+        node("Transpose", "g", "h", perm=[0, 2, 3, 1]),
+        node("Mul", "p h", "m"),
+        node("Transpose", "m", "f", perm=[0, 3, 1, 2]),
+        node("Conv", "f v", "y"),
+    ]
+    model = make_model(nodes, {"x": ["N", 3, 6, 6]}, ["y"], constants)
+    compiled = agrees(model, images(), 0.1)
+    assert [op for op in ops(compiled) if op is not Op.COPY] == [
+        Op.CONV, Op.TABLE, Op.AVGPOOL, Op.CONV, Op.TABLE, Op.MUL, Op.CONV,
+    ]  # fmt: skip
+    assert not compiled.report.host
+    assert len(tables(compiled.image)[0].table) == 8
+
+
+def test_a_difference_is_a_sum() -> None:
+    model = function_model("Conv c wt d; Sigmoid c s; Sub s d f")
+    assert ops(agrees(model, images(), 0.1)) == [Op.CONV, Op.CONV, Op.TABLE, Op.ADD, Op.CONV]
+    behind_a_function = function_model("Conv c wt d; Sigmoid d s; Sub c s f")
+    compiled = agrees(behind_a_function, images(), 0.1)
+    assert ops(compiled) == [Op.CONV, Op.CONV, Op.TABLE, Op.ADD, Op.CONV]
+    (table,) = tables(compiled.image)
+    assert compiled.image.tensors[table.output].dtype is DType.S8
