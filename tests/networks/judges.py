@@ -101,8 +101,10 @@ def _flat(value: Any, name: str = "") -> dict[str, float]:
     }
 
 
-def classes(within: float) -> Callable[[Answers, Answers], Judged]:
+def classes(within: float, mean: float = 1.0) -> Callable[[Answers, Answers], Judged]:
     """The first of the labels is float's, in each case, its probability at most *within* away.
+
+    On the mean over the cases it is at most *mean* away.
 
     An answer is a list of pairs, label and probability, the best first.
     """
@@ -115,9 +117,10 @@ def classes(within: float) -> Callable[[Answers, Answers], Judged]:
                 apart.append(abs(likely - probability))
             else:
                 said.append(f"{case}: {found} {likely:.2f}, not {label} {probability:.2f}")
-        mean, most = (np.mean(apart), max(apart)) if apart else (1.0, 1.0)
-        found = f"{len(apart)} of {len(float_)}, probability {mean:.3f} apart, at most {most:.3f}"
-        return Judged("; ".join([found, *said]), not said and most <= within)
+        middle, most = (float(np.mean(apart)), max(apart)) if apart else (1.0, 1.0)
+        found = f"{len(apart)} of {len(float_)}, probability {middle:.3f} apart, at most {most:.3f}"
+        met = not said and most <= within and middle <= mean
+        return Judged("; ".join([found, *said]), met)
 
     return judge
 

@@ -31,7 +31,7 @@ from edged.errors import EdgedError
 __all__ = ["Row", "measure"]
 
 _SECONDS = 8.0
-_LEAST, _MOST = 5, 40
+_LEAST, _MOST = 5, 300
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,18 @@ class Row:
 
     Attributes:
         compiler: its version.
-        refused: why there is no compiled model, or empty.
+        refused: why there are no results, or empty.
+        failed: whether that was no answer of the compiler's, but a fault.
         macs, host_macs: multiply-accumulates of one run, on the device and on the host.
         host: how many operators the host runs, by their kinds.
         found: the device's answers beside float's, in words.
         met: whether they are what was aimed at.
         cosine: of all outputs of the judged cases with float's, in the output that is worst.
+        worst_output: its name.
         compile_seconds: processor time.
         image_bytes: of the program image.
-        float_seconds, device_seconds: processor time of one run, from inputs to outputs: of ONNX
+        worst, output = cosine(theirs, ours)
+    float_seconds, device_seconds: processor time of one run, from inputs to outputs: of ONNX
             Runtime in float32, and of host and emulator.
         emulator_seconds: of the latter, the emulator's.
     """
@@ -56,12 +59,14 @@ class Row:
     name: str
     compiler: str
     refused: str = ""
+    failed: bool = False
     macs: int = 0
     host_macs: int = 0
     host: dict[str, int] = field(default_factory=dict)
     found: str = ""
     met: bool = False
     cosine: float | None = None
+    worst_output: str = ""
     compile_seconds: float | None = None
     image_bytes: int | None = None
     float_seconds: float | None = None
@@ -106,6 +111,7 @@ def measure(network: Network, seconds: float = _SECONDS) -> Row:
     if network.quantised:
         answers = network.read(network.outputs(float_run(float32), cases))
         beside = f"; without quantisers: {network.judge(wanted, answers).found}"
+    worst, output = cosine(theirs, ours)
     float_seconds, device_seconds, emulator_seconds = _timed(float32, device, cases, seconds)
     report = compiled.report
     return Row(
@@ -116,7 +122,8 @@ def measure(network: Network, seconds: float = _SECONDS) -> Row:
         host=dict(Counter(row.op for row in report.host).most_common()),
         found=judged.found + beside,
         met=judged.met,
-        cosine=cosine(theirs, ours)[0],
+        cosine=worst,
+        worst_output=output,
         compile_seconds=spent,
         image_bytes=len(compiled.program),
         float_seconds=float_seconds,

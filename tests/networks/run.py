@@ -14,14 +14,16 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from evidence import Aim, cell, versions, write_evidence, write_page
 from networks.measure import Row
 from networks.network import Network
 from networks.table import NETWORKS
+
+from edged.compiler import COMPILER_VERSION
 
 COMMAND = "make networks"
 PACKAGES = ("onnx", "onnxruntime", "numpy")
@@ -38,30 +40,42 @@ def main() -> int:
     names = [network.name for network in NETWORKS]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="try these anew")
     options = parser.parse_args()
+    return run(options.page, options.evidence, options.only or ())
+
+
+def run(
+    page: Path, evidence: Path, only: Sequence[str], tried: Callable[[str], Row] | None = None
+) -> int:
+    """Try the networks that are named in *only*, or else all that are not up to date.
+
+    Args:
+        tried: tries the one that it is given; in a process of its own, where nothing is said.
+
+    Returns:
+        0, or 1 where a network could not be tried; it will be again next time.
+    """
     code = digest()
-    rows, made_with = _kept(options.evidence)
-    todo = options.only or [name for name in names if made_with.get(name) != code]
-    failed = False
+    rows, made_with = _kept(evidence)
+    names = [network.name for network in NETWORKS]
+    todo = only or [name for name in names if made_with.get(name) != code]
     for place, name in enumerate(todo, 1):
         _say(f"{place} of {len(todo)}: {name} …")
-        row = _tried(name)
-        if row is None:
-            failed = True
-            continue
-        rows[name], made_with[name] = row, code
-        _say(f"{place} of {len(todo)}: {name}: {_words(row)}")
-        write(options.page, options.evidence, rows, made_with)
-    return int(failed)
+        rows[name] = (tried or in_a_process)(name)
+        made_with[name] = "" if rows[name].failed else code
+        _say(f"{place} of {len(todo)}: {name}: {_words(rows[name])}")
+        write(page, evidence, rows, made_with)
+    return int(any(rows[name].failed for name in todo))
 
 
-def _tried(name: str) -> Row | None:
-    """None where the process failed, which has said why."""
+def in_a_process(name: str) -> Row:
+    """What was found of the network; where its process fails, that it did."""
     command = [sys.executable, "-m", "networks.measure", name]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    if done.returncode:
-        _say(f"{name} failed with status {done.returncode}")
-        return None
-    return Row(**json.loads(done.stdout))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not done.returncode:
+        return Row(**json.loads(done.stdout))
+    said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    refused = f"its process ended with status {done.returncode}: {said}"
+    return Row(name, COMPILER_VERSION, refused=refused, failed=True)
 
 
 def _say(text: str) -> None:
@@ -86,7 +100,10 @@ def _kept(evidence: Path) -> tuple[dict[str, Row], dict[str, str]]:
         return {}, {}
     facts = json.loads(evidence.read_text(encoding="utf-8"))
     known = {network.name for network in NETWORKS}
-    rows = [Row(**row) for row in facts["networks"] if row["name"] in known]
+    columns = {column.name for column in fields(Row)}
+    rows = [
+        Row(**row) for row in facts["networks"] if row["name"] in known and row.keys() == columns
+    ]
     return {row.name: row for row in rows}, facts["made_with"]
 
 
@@ -212,7 +229,7 @@ def _answered(network: Network, row: Row | None) -> str:
 
 
 def _why_not(row: Row | None) -> str:
-    return "not tried here" if row is None else cell(f"not compiled: {row.refused}")
+    return "not tried here" if row is None else cell(row.refused)
 
 
 def _words(row: Row) -> str:

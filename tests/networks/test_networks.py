@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evidence import END, begin
 from networks import judges
 from networks.measure import Row, measure
 from networks.network import Network, float_run
-from networks.run import aims, tables
+from networks.run import COMMAND, aims, in_a_process, run, tables
 from networks.table import NETWORKS
 
 DATA = Path(__file__).parents[1] / "data"
@@ -65,9 +66,12 @@ def test_calibration_is_none_of_what_is_judged() -> None:
         if "judged" in network.calibrated_with:
             continue
         samples = network.calibration()
-        for name, inputs in network.cases().items():
-            for key, value in inputs.items():
-                assert not (samples[key] == value).all(axis=tuple(range(1, value.ndim))).any(), name
+        used = {name: {each.tobytes() for each in values} for name, values in samples.items()}
+        for case, inputs in network.cases().items():
+            for name, value in inputs.items():
+                assert value.dtype == samples[name].dtype, network.name
+                assert value.shape[1:] == samples[name].shape[1:], network.name
+                assert value.tobytes() not in used[name], f"{network.name}: {case}"
 
 
 def test_a_network_from_end_to_end() -> None:
@@ -118,6 +122,7 @@ def test_classes_are_the_first_label_and_how_likely_it_is() -> None:
     assert judges.classes(0.12)(float_, {"a": [["dog", 0.8]]}).met
     assert not judges.classes(0.12)(float_, {"a": [["dog", 0.7]]}).met
     assert not judges.classes(0.12)(float_, {"a": [["cat", 0.9]]}).met
+    assert not judges.classes(0.12, mean=0.05)(float_, {"a": [["dog", 0.8]]}).met
 
 
 def test_the_cosine_is_that_of_the_worst_output() -> None:
@@ -126,6 +131,40 @@ def test_the_cosine_is_that_of_the_worst_output() -> None:
     assert judges.cosine(float_, device) == (0.0, "y")
     assert judges.alike(0.9)(float_, float_).met
     assert not judges.alike(0.9)(float_, device).met
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    page, evidence = tmp_path / "networks.md", tmp_path / "networks.json"
+    page.write_text(f"{begin(COMMAND)}\n{END}\n")
+    seen: list[str] = []
+
+    def interrupted(name: str) -> Row:
+        seen.append(name)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        if len(seen) == 2:
+            return Row(name, "9", refused="its process ended", failed=True)
+        return row(name, 1.0, 1.3)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(page, evidence, (), interrupted)
+    names = [network.name for network in NETWORKS]
+    assert seen == names[:4]
+    assert "| its process ended |" in page.read_text()
+    seen = [""] * 10
+    assert run(page, evidence, (), interrupted) == 0
+    # What failed is tried again, what was found stays.
+    assert seen[10:] == [names[1], *names[3:]]
+    assert all(each["met"] for each in json.loads(evidence.read_text())["aims"])
+    assert run(page, evidence, ["yunet"], interrupted) == 0
+    assert seen[-1] == "yunet"
+
+
+def test_a_network_whose_process_fails_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(DATA.parent))
+    found = in_a_process("unheard-of")
+    assert found.failed
+    assert found.refused.startswith("its process ended with status 1: ValueError")
 
 
 def row(name: str, share: float, speed: float) -> Row:
