@@ -15,7 +15,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edged.compiler._forms import with_convolutions_for_interpolation, with_slices_for_splits
+from edged.compiler._forms import (
+    with_convolutions_for_interpolation,
+    with_convolutions_for_matrices,
+    with_pools_of_what_is_there,
+    with_slices_for_splits,
+)
 from edged.compiler._functions import with_functions, with_sums_for_differences
 from edged.compiler._graph import Graph, Names, Node, Value
 from edged.compiler._one_dimensional import with_elements_before_views, with_two_dimensions
@@ -43,9 +48,11 @@ def rewrites() -> list[str]:
 
 def _steps() -> tuple[Callable[[Graph], Graph], ...]:
     return (
+        with_pools_of_what_is_there,
         _without_identities,
         with_slices_for_splits,
         with_convolutions_for_interpolation,
+        with_convolutions_for_matrices,
         with_two_dimensions,
         with_elements_before_views,
         _with_plain_gemm,

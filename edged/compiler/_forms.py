@@ -3,41 +3,128 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from edged.compiler._graph import Graph, Names, Node, Value
 
-__all__ = ["with_convolutions_for_interpolation", "with_slices_for_splits"]
+__all__ = [
+    "with_convolutions_for_interpolation",
+    "with_convolutions_for_matrices",
+    "with_pools_of_what_is_there",
+    "with_slices_for_splits",
+]
 
 _MULTIPLIERS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_MAX_WINDOWS: Final = 9
+_FLOAT32: Final = np.dtype(np.float32)
+
+Shape = tuple[int, ...]
+
+
+class _Rewriting:
+    """A graph while some of its operators are replaced by others.
+
+    Attributes:
+        nodes: what is there so far.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.nodes: list[Node] = []
+        self._graph = graph
+        self._names = Names((*graph.values, *graph.constants))
+        self._constants = dict(graph.constants)
+        self._values = dict(graph.values)
+
+    def constant(self, stem: str, array: npt.NDArray[Any]) -> str:
+        name = self._names.fresh(stem)
+        self._constants[name] = array
+        return name
+
+    def add(
+        self, op: str, stem: str, inputs: Sequence[str], shape: Shape, **attributes: Any
+    ) -> str:
+        """An operator that gives a new float value of *shape*."""
+        output = self._names.fresh(f"{stem}/{op}")
+        self._values[output] = Value(_FLOAT32, shape)
+        self.nodes.append(Node(op, output, tuple(inputs), (output,), attributes))
+        return output
+
+    def slice(self, stem: str, source: str, axis: int, begin: int, end: int) -> tuple[str, ...]:
+        """The inputs of a Slice."""
+        bounds = {"starts": begin, "ends": end, "axes": axis}
+        arrays = {kind: np.array([value], np.int64) for kind, value in bounds.items()}
+        return source, *(self.constant(f"{stem}/{kind}", array) for kind, array in arrays.items())
+
+    def last(self, node: Node, op: str, inputs: Sequence[str], **attributes: Any) -> None:
+        """The operator that gives what *node* did."""
+        self.nodes.append(Node(op, node.name, tuple(inputs), node.outputs, attributes))
+
+    def done(self) -> Graph:
+        return replace(
+            self._graph, nodes=tuple(self.nodes), constants=self._constants, values=self._values
+        )
 
 
 def with_slices_for_splits(graph: Graph) -> Graph:
     """Write Split as a Slice for each part."""
-    names = Names((*graph.values, *graph.constants))
-    constants = dict(graph.constants)
-    nodes: list[Node] = []
+    made = _Rewriting(graph)
     for node in graph.nodes:
         shapes = [graph.values[name].shape for name in node.outputs if name]
         source = graph.values.get(node.operand(0))
         if node.op != "Split" or source is None or source.shape is None or None in shapes:
-            nodes.append(node)
+            made.nodes.append(node)
             continue
         axis, begin = int(node.attributes.get("axis", 0)) % len(source.shape), 0
         for output, shape in zip(filter(None, node.outputs), shapes, strict=True):
             assert shape is not None
-            bounds = {"starts": begin, "ends": begin + shape[axis], "axes": axis}
-            inputs = [node.inputs[0]]
-            for kind, value in bounds.items():
-                inputs.append(names.fresh(f"{output}/{kind}"))
-                constants[inputs[-1]] = np.array([value], np.int64)
-            nodes.append(Node("Slice", output, tuple(inputs), (output,), {}))
+            inputs = made.slice(output, node.inputs[0], axis, begin, begin + shape[axis])
+            made.nodes.append(Node("Slice", output, inputs, (output,), {}))
             begin += shape[axis]
-    return replace(graph, nodes=tuple(nodes), constants=constants)
+    return made.done()
+
+
+def with_convolutions_for_matrices(graph: Graph) -> Graph:
+    """Write MatMul of many rows with a constant, a layer on every pixel, as a Conv of 1 × 1."""
+    made = _Rewriting(graph)
+    for node in graph.nodes:
+        matrix, source = graph.constants.get(node.operand(1)), graph.values.get(node.operand(0))
+        if (
+            node.op != "MatMul"
+            or source is None
+            or not source.placeable
+            or len(graph.shape(node.inputs[0])) not in (3, 4)
+            or matrix is None
+            or matrix.ndim != 2
+            or matrix.dtype != np.float32
+        ):
+            made.nodes.append(node)
+            continue
+        shape, stem = graph.shape(node.inputs[0]), node.output
+        depth, count = matrix.shape
+        # [1, N, K] is an image of N rows with one pixel each.
+        rows, columns = (*shape[1:-1], 1)[:2]
+        image = node.inputs[0]
+        if len(shape) == 3:
+            size = made.constant(f"{stem}/image", np.array((1, rows, columns, depth), np.int64))
+            image = made.add("Reshape", stem, (image, size), (1, rows, columns, depth))
+        weights = made.constant(f"{stem}/weights", np.ascontiguousarray(matrix.T)[:, :, None, None])
+        first = made.add("Transpose", stem, (image,), (1, depth, rows, columns), perm=[0, 3, 1, 2])
+        each = (1, count, rows, columns)
+        done = made.add("Conv", stem, (first, weights), each, kernel_shape=[1, 1])
+        if len(shape) == 3:
+            done = made.add(
+                "Transpose", stem, (done,), (1, rows, columns, count), perm=[0, 2, 3, 1]
+            )
+            size = made.constant(f"{stem}/rows", np.array((1, rows, count), np.int64))
+            made.last(node, "Reshape", (done, size))
+        else:
+            made.last(node, "Transpose", (done,), perm=[0, 2, 3, 1])
+    return made.done()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,39 +148,35 @@ def with_convolutions_for_interpolation(graph: Graph) -> Graph:
 
     Elements beyond the edges are those at the edges: a Pad repeats them.
     """
-    names = Names((*graph.values, *graph.constants))
-    constants, values = dict(graph.constants), dict(graph.values)
+    made = _Rewriting(graph)
     multiplied = _multiplied(graph)
-    nodes: list[Node] = []
     for node in graph.nodes:
         axes = _interpolations(graph, node) if node.output in multiplied else None
         if axes is None:
-            nodes.append(node)
+            made.nodes.append(node)
             continue
-        source = node.inputs[0]
+        source, stem = node.inputs[0], node.output
         n, count, height, width = graph.shape(source)
         rows, columns = axes
         if any((*rows.edges, *columns.edges)):
-            padded, pads = names.fresh(f"{node.output}/edges"), names.fresh(f"{node.output}/pads")
             (top, bottom), (left, right) = rows.edges, columns.edges
-            constants[pads] = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+            amounts = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+            pads = made.constant(f"{stem}/edges", amounts)
             shape = (n, count, height + top + bottom, width + left + right)
-            values[padded] = Value(np.dtype(np.float32), shape)
-            nodes.append(Node("Pad", padded, (source, pads), (padded,), {"mode": b"edge"}))
-            source = padded
-        weights = names.fresh(f"{node.output}/weights")
+            source = made.add("Pad", stem, (source, pads), shape, mode=b"edge")
         kernel = np.outer(rows.weights, columns.weights)
-        constants[weights] = np.broadcast_to(kernel, (count, 1, *kernel.shape)).copy()
+        full = np.broadcast_to(kernel, (count, 1, *kernel.shape)).copy()
         (begin, end), (first, last) = rows.pads, columns.pads
-        attributes = {
-            "group": count,
-            "kernel_shape": list(kernel.shape),
-            "strides": [rows.stride, columns.stride],
-            "pads": [begin, first, end, last],
-        }
-        inputs = (source, weights)
-        nodes.append(Node("ConvTranspose", node.name, inputs, node.outputs, attributes))
-    return replace(graph, nodes=tuple(nodes), constants=constants, values=values)
+        made.last(
+            node,
+            "ConvTranspose",
+            (source, made.constant(f"{stem}/weights", full)),
+            group=count,
+            kernel_shape=list(kernel.shape),
+            strides=[rows.stride, columns.stride],
+            pads=[begin, first, end, last],
+        )
+    return made.done()
 
 
 def _multiplied(graph: Graph) -> set[str]:
@@ -150,3 +233,84 @@ def _interpolation(
     end = stride * (before + sum(edges) - 1) + size - begin - after
     weights = (1 - np.abs(distances)).astype(np.float32)
     return _Interpolation(stride, edges, weights, (begin, end))
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """Windows of one size along one dimension: those that are whole, or one that is cut off."""
+
+    begin: int
+    end: int
+    kernel: int
+    stride: int
+    count: int
+
+
+def with_pools_of_what_is_there(graph: Graph) -> Graph:
+    """Write AveragePool that does not count its padding as pools of rows and of columns.
+
+    A window that reaches beyond the edge is one of its own, of what is there of it. The mean of
+    rows' means is the mean, since all of them have as many elements.
+    """
+    made = _Rewriting(graph)
+    multiplied = _multiplied(graph)
+    for node in graph.nodes:
+        axes = _window_axes(graph, node) if node.output in multiplied else None
+        if axes is None:
+            made.nodes.append(node)
+            continue
+        source, shape = node.inputs[0], list(graph.shape(node.inputs[0]))
+        for axis, windows in enumerate(axes, 2):
+            parts: list[str] = []
+            for each in windows:
+                part, size = source, shape.copy()
+                if each.end - each.begin < shape[axis]:
+                    size[axis] = each.end - each.begin
+                    inputs = made.slice(node.output, source, axis, each.begin, each.end)
+                    part = made.add("Slice", node.output, inputs, tuple(size))
+                size[axis] = each.count
+                kernel, strides = [1, 1], [1, 1]
+                kernel[axis - 2], strides[axis - 2] = each.kernel, each.stride
+                window = {"kernel_shape": kernel, "strides": strides}
+                parts.append(made.add("AveragePool", node.output, (part,), tuple(size), **window))
+            shape[axis] = sum(each.count for each in windows)
+            source = parts[0]
+            if len(parts) > 1:
+                source = made.add("Concat", node.output, parts, tuple(shape), axis=axis)
+        made.last(node, "Identity", (source,))
+    return made.done()
+
+
+def _window_axes(graph: Graph, node: Node) -> tuple[list[_Windows], list[_Windows]] | None:
+    """Along height and width, if *node* pads and does not count it."""
+    attributes, value = node.attributes, graph.values[node.output]
+    known = value.placeable and graph.values[node.operand(0)].placeable
+    if node.op != "AveragePool" or attributes.get("count_include_pad") or not known:
+        return None
+    before, after = graph.shape(node.inputs[0]), graph.shape(node.output)
+    kernel, auto = attributes["kernel_shape"], attributes.get("auto_pad", b"NOTSET")
+    if len(before) != 4 or any(n != 1 for n in attributes.get("dilations", ())):
+        return None
+    strides, pads = attributes.get("strides", (1, 1)), attributes.get("pads", (0, 0, 0, 0))
+    found = []
+    for axis in range(2):
+        size, count, stride = before[2 + axis], after[2 + axis], strides[axis]
+        begin = int(pads[axis]) if auto == b"NOTSET" else 0
+        if auto in (b"SAME_UPPER", b"SAME_LOWER"):
+            whole = max((count - 1) * stride + kernel[axis] - size, 0)
+            begin = (whole + (auto == b"SAME_LOWER")) // 2
+        windows: list[_Windows] = []
+        for number in range(count):
+            first = number * stride - begin
+            low, high = max(first, 0), min(first + kernel[axis], size)
+            last = windows[-1] if windows else None
+            if last and high - low == kernel[axis] == last.kernel:
+                windows[-1] = replace(last, end=high, count=last.count + 1)
+            else:
+                windows.append(_Windows(low, high, high - low, stride, 1))
+        found.append(windows)
+    rows, columns = found
+    cut = any(each.kernel < kernel[axis] for axis in range(2) for each in found[axis])
+    few = max(len(rows), len(columns)) <= _MAX_WINDOWS
+    empty = any(each.kernel < 1 for each in (*rows, *columns))
+    return (rows, columns) if cut and few and not empty else None

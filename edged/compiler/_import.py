@@ -318,8 +318,9 @@ def _folded(graph: Graph) -> Graph:
         if not set(node.outputs).isdisjoint(graph.outputs):
             continue
         shape = graph.values[node.inputs[0]].shape if node.op == "Shape" else None
-        if shape is not None and not node.attributes:
-            shapes[node.output] = np.array(shape, np.int64)
+        if shape is not None:
+            part = slice(node.attributes.get("start"), node.attributes.get("end"))
+            shapes[node.output] = np.array(shape[part], np.int64)
             constant.add(node.output)
         elif _foldable(graph, node) and all(not name or name in constant for name in node.inputs):
             chosen.append(node)

@@ -10,6 +10,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from edged.compiler import _place_movement, _place_transposed
 from edged.compiler._functions import ELEMENTWISE
@@ -78,7 +79,7 @@ _FITTING_WINDOW: Final = Limit(
     "its window does not give {height}×{width} pixels",
 )
 _ONE_ROW: Final = Limit(
-    "It multiplies one row [1, K]; several rows, and products of two computed matrices, stay on the"
+    "It multiplies one row [1, K], or as a Conv many; products of two computed matrices stay on the"
     " host.",
     "it multiplies two computed matrices, or more than one row",
 )
@@ -155,24 +156,52 @@ def view(graph: Graph, node: Node, operand: Layout) -> Layout:
 
 
 def _conv(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
-    source = image(operands)
     weights, bias = parameters(graph, node)
     if weights.ndim != 4:
         raise _FLAT_KERNEL(count=weights.ndim - 2)
-    window = _window(graph, node, weights.shape[2:], source)
-    bias = np.zeros(weights.shape[0], np.float32) if bias is None else bias.reshape(-1)
+    count, groups = weights.shape[0], int(node.attributes.get("group", 1))
+    pixels, channels = _order(operands, node) if groups == 1 else (None, None)
+    source = image(operands) if channels is None else operands[0]
+    window = _window(graph, node, weights.shape[2:], source) if pixels is None else Window()
+    if channels is not None:
+        weights = weights[:, np.argsort(channels)]
     kernel = Kernel(
         Op.CONV,
         node.name,
         (source.base,),
         node.output,
-        (*window.over(*source.plane[:2]), weights.shape[0]),
+        (*window.over(*source.plane[:2]), count),
         window,
-        int(node.attributes.get("group", 1)),
+        groups,
         weights.transpose(0, 2, 3, 1),  # A view: they may be large.
-        bias,
+        np.zeros(count, np.float32) if bias is None else bias.reshape(-1),
     )
-    return kernel, Layout(node.output, kernel.plane, graph.shape(node.output))
+    if pixels is None:
+        return kernel, Layout(node.output, kernel.plane, graph.shape(node.output))
+    order = pixels * count + np.arange(count)[:, None, None]
+    return kernel, make(node.output, kernel.plane, order[None])
+
+
+def _order(
+    operands: list[Layout], node: Node
+) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
+    """Where the pixels and the channels of a Conv's input lie, [H, W] and [C], if it may be so.
+
+    Weights take any order of the channels. The pixels are None where they lie as in an image, which
+    they have to unless the window is one of them.
+    """
+    (source,) = operands[:1]
+    if source.order is None or len(source.shape) != 4 or source.shape[1] != source.plane[2]:
+        return None, None
+    pixels, channels = np.divmod(source.order[0], source.plane[2])
+    if (pixels != pixels[:1]).any() or (channels != channels[:, :1, :1]).any():
+        return None, None
+    as_image = np.arange(pixels[0].size).reshape(source.plane[:2])
+    if np.array_equal(pixels[0], as_image):
+        return None, channels[:, 0, 0]
+    window = [*node.attributes.get("strides", ()), *node.attributes.get("kernel_shape", (1, 1))]
+    single = set(window) == {1} and not any(node.attributes.get("pads", ()))
+    return (pixels[0], channels[:, 0, 0]) if single else (None, None)
 
 
 def _gemm(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:

@@ -22,7 +22,6 @@ CONSTANTS = {
             "w": (4, 4, 1, 1),
             "v": (4, 4, 3, 3),
             "k": (64, 3),
-            "square": (4, 4),
             "scale": (4, 1, 1),
         }.items()
     )
@@ -250,7 +249,7 @@ def test_a_model_without_a_device_segment_is_refused_with_its_operators() -> Non
     ("nodes", "reason"),
     [
         ([node("Conv", "x x", "y")], "weights are computed"),
-        ([node("MatMul", "x square", "y")], "multiplies"),
+        ([node("MatMul", "x x", "y")], "multiplies"),
         (
             [
                 node("Conv", "x w", "c"),
