@@ -68,7 +68,7 @@ fuzz: $(INSTALLED) ## lie to driver and emulator, an hour each or EDGED_FUZZ_SEC
 		$(BIN)/pytest tests/fuzz -s --timeout 0
 
 operators: $(INSTALLED) ## how much of known networks runs on the device: docs/operators.md; EDGED_NETWORKS are folders of .onnx files
-	$(BIN)/python bench/operators.py --write docs/evidence/operators.json tests/data/models $(EDGED_NETWORKS)
+	$(BIN)/python bench/operators.py --write docs/evidence/operators.json tests/data/models tests/data/networks tests/data/quantised $(EDGED_NETWORKS)
 	$(BIN)/python packaging/operators.py docs/operators.md
 
 conformance: $(INSTALLED) ## run the clients of others, and write what came of it: docs/conformance.md
@@ -77,7 +77,7 @@ conformance: $(INSTALLED) ## run the clients of others, and write what came of i
 dropped: $(INSTALLED) ## what people drop, and what becomes of it: docs/dropped.md; 20 minutes
 	PYTHONPATH=tests $(BIN)/python -m dropped.run docs/dropped.md docs/evidence/dropped.json
 
-networks: $(INSTALLED) ## what networks of today do on the device, beside float: docs/networks.md; ONLY="NAME …" tries these anew
+networks: $(INSTALLED) ## what networks of today do on the device, beside float: docs/networks.md; 10 minutes, or ONLY="NAME …"
 	PYTHONPATH=tests $(BIN)/python -m networks.run docs/networks.md docs/evidence/networks.json $(if $(ONLY),--only $(ONLY))
 
 campaign: $(INSTALLED) ## make everything fail, everywhere, and write what came of it: docs/faults.md

@@ -78,8 +78,9 @@ def test_a_network_from_end_to_end() -> None:
     row = measure(BY_NAME["yunet"], seconds=0.1)
     assert row.refused == ""
     assert row.macs > 0
-    assert "5 of 5" in row.found or "no face" in row.found
-    assert row.cosine is not None and 0.5 < row.cosine < 1
+    assert row.met, row.found
+    assert row.found == "5 of 5, 0 false"
+    assert row.cosine is not None and 0.9 < row.cosine < 1
     assert row.image_bytes is not None and row.image_bytes > 10_000
     assert row.speed is not None and row.speed > 0
 
