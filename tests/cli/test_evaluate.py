@@ -302,4 +302,4 @@ def test_a_model_with_a_state_is_run_through_a_sequence(tmp_path: Path) -> None:
         probability, h, c = run.run(None, {"input": chunk[None], "h": h, "c": c})
         assert floats == pytest.approx(float(probability[0]), abs=1e-6)
     assert (first[1:, 1] != second[1:, 1]).mean() > 0.9
-    assert 0.9 < found["outputs"]["speech_probs"]["cosine"] < 1
+    assert 0.5 < found["outputs"]["speech_probs"]["cosine"] < 1

@@ -58,7 +58,7 @@ def main(argv: Sequence[str], began: float) -> int:
         loaded = time.monotonic()
         device = Device(model.image, lambda error: _tell_lost(sock, error))
         stages, recall = Stages(), Recall()
-        regions, order = Regions(), Order()
+        regions, order = Regions(), Order(matters=model.manifest.state is not None)
         service = ModelService(model, device, stages, recall, regions, order)
         service.warm_up()
         server = Server(

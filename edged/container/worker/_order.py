@@ -11,17 +11,23 @@ __all__ = ["Order", "left"]
 
 
 class Order:
-    """The order in which calls were begun, for those to whom it matters."""
+    """The order in which calls were begun, for those to whom it matters.
 
-    def __init__(self) -> None:
+    Args:
+        matters: whether it does to anyone; else it is not kept, and nobody waits.
+    """
+
+    def __init__(self, *, matters: bool = True) -> None:
+        self._matters = matters
         self._changed = threading.Condition()
         self._before: set[int] = set()
         self._threads = threading.local()
 
     def begin(self, number: int) -> None:
         """The call *number* is about to be worked on. Numbers grow from one to the next."""
-        with self._changed:
-            self._before.add(number)
+        if self._matters:
+            with self._changed:
+                self._before.add(number)
 
     def work_on(self, number: int) -> None:
         """This thread works on the call *number* from now on."""
@@ -45,6 +51,8 @@ class Order:
 
     def passed(self) -> None:
         """Those behind this thread's call need not wait for it any more."""
+        if not self._matters:
+            return
         number: int = getattr(self._threads, "number", 0)
         with self._changed:
             if number in self._before:

@@ -52,18 +52,18 @@ class ModelService:
         device: Device,
         stages: Stages,
         recall: Recall,
-        regions: Regions,
-        order: Order,
+        regions: Regions | None = None,
+        order: Order | None = None,
     ) -> None:
         self._model = model
-        self._order = order
+        self._order = order = order or Order()
         self._runner = Runner(model, device, stages, recall)
         self._signature = Signature(model.manifest, takes_nan=model.takes_nan)
         statistics = Statistics()
         parts = (model, self._signature, self._runner, statistics)
         sequences = Sequences(model.manifest, order)
         tensorflow, tensorflow_rest = TensorFlowServing(*parts), TensorFlowRest(*parts)
-        oip = OpenInference(*parts, regions, sequences)
+        oip = OpenInference(*parts, regions or Regions(), sequences)
         oip_rest = OpenInferenceRest(model, statistics, oip)
         self._methods: dict[str, _Method] = {
             wire.PREDICT: tensorflow.predict,
