@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,18 +51,19 @@ async def test_a_greedy_client_is_refused_and_a_modest_one_has_its_turns(
     async with Crowd(f"unix:{crowded.socket}", PHOTO, 4 * QUEUED) as greedy:
         await greedy.until(lambda crowd: crowd.codes["RESOURCE_EXHAUSTED"] > 2 * QUEUED)
         async with Crowd(f"127.0.0.1:{port}", PHOTO, 1) as modest:
-            await modest.until(lambda crowd: len(crowd.replies) >= 10)
+            await modest.until(lambda crowd: len(crowd.replies) >= 21)
     assert set(modest.codes) == {"OK"}
     refused = [reply for reply in greedy.replies if reply.code != "OK"]
     assert not {reply.details for reply in refused if reply.code != "RESOURCE_EXHAUSTED"}
     assert all(reply.hint for reply in refused)
     assert f"serving.max_queued_calls is {QUEUED}" in refused[0].details
-    # It waits for what is being answered and for one more of the other's; never for the line.
-    began, ended = modest.replies[0].asked, modest.replies[-1].ended
+    # It waits for what is being answered and for one more of the other's; never for the line. Where
+    # clients have no processor for a while, they see the answers to a whole line at once.
+    answered = [reply.ended for reply in greedy.replies if reply.code == "OK"]
     meanwhile = [
-        reply for reply in greedy.replies if reply.code == "OK" and began <= reply.ended <= ended
+        sum(reply.asked <= ended <= reply.ended for ended in answered) for reply in modest.replies
     ]
-    assert len(meanwhile) <= (AT_ONCE + 2) * len(modest.replies) + AT_ONCE
+    assert statistics.median(meanwhile) <= AT_ONCE + 2
 
     # Those that gave up left no trace.
     options = (("grpc.use_local_subchannel_pool", 1),)
