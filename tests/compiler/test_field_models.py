@@ -1,4 +1,4 @@
-"""MobileNetV2 and keyword spotting: real models on real inputs, against float."""
+"""MobileNets and keyword spotting: real models on real inputs, against float."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from edged.compiler import CompiledModel, compile_model
 
 MOBILENET = DATA / "models" / "mobilenet_v2_imagenet.onnx"
 KEYWORDS = DATA / "models" / "kws_dscnn.onnx"
+LINES = DATA / "networks" / "ppocr_cls.onnx"
 
 
 def photograph(name: str) -> npt.NDArray[np.uint8]:
@@ -122,3 +123,33 @@ def test_keyword_spotting_is_right_as_often_as_float(samples: int) -> None:
     run = Pipeline(compile_model(KEYWORDS.read_bytes(), calibration=given), fast=True)
     found = [int(run({"input_1": one[None]})["Identity"].argmax()) for one in x]
     assert np.mean(np.equal(found, labels)) >= (0.903 if samples else 0.89)
+
+
+def line_of_text(name: str) -> npt.NDArray[np.float32]:
+    """A picture as the model has it: BGR from -1 to 1, 48 pixels high, zeros to the right."""
+    with Image.open(DATA / "networks" / name) as image:
+        width = min(192, 48 * image.width // image.height)
+        small = image.convert("RGB").resize((width, 48), Image.Resampling.BILINEAR)
+    result = np.zeros((1, 3, 48, 192), np.float32)
+    result[0, :, :, :width] = (np.asarray(small)[..., ::-1] / 127.5 - 1).transpose(2, 0, 1)
+    return result
+
+
+def test_hard_swish_and_squeezes_tell_which_way_up_a_line_is() -> None:
+    """A MobileNetV3 whose hard-swishes are Add, Clip, Mul and Div, and whose gates HardSigmoid."""
+    lines = {
+        f"text_line_{number}{turned}.png": int(bool(turned))
+        for number in range(4)
+        for turned in ("", "_rot180")
+    }
+    seen = np.concatenate([line_of_text(name) for name in list(lines)[:4]])
+    compiled = compile_model(LINES.read_bytes(), calibration={"x": seen})
+    assert compiled.report.host_macs == 0
+    kinds = [row.op for row in compiled.report.layers]
+    assert {op: kinds.count(op) for op in kinds} == {
+        "CONV": 54, "TABLE": 27, "AVGPOOL": 10, "MUL": 9, "ADD": 7, "MAXPOOL": 1,
+    }  # fmt: skip
+    run = Pipeline(compiled, fast=True)
+    for name, way in lines.items():
+        (probabilities,) = run({"x": line_of_text(name)}).values()
+        assert probabilities[0, way] > 0.9, name
