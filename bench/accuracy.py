@@ -46,7 +46,7 @@ class Accelerated:
     """A compiled model as a container runs it: prologue, device, epilogue."""
 
     def __init__(self, compiled: CompiledModel) -> None:
-        self._pipeline = Pipeline(compiled.image, compiled.prologue, compiled.epilogue)
+        self._pipeline = Pipeline(compiled.image, compiled.host)
         self._device = in_process(compiled.image)
 
     def __call__(self, name: str, sample: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

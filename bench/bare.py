@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edged import wire
+from edged._compiledfiles import host_file
 from edged._onnxruntime import InferenceSession, SessionOptions
 from edged._pipeline import Pipeline
 from edged.emulator import in_process
@@ -44,13 +45,10 @@ class Int8:
     """Host's part, the emulator's executor, host's part: what edged does for a call."""
 
     def __init__(self, compiled: Path) -> None:
-        image, *parts = (
-            (compiled / name).read_bytes()
-            for name in ("program.img", "prologue.onnx", "epilogue.onnx")
-        )
-        parsed = parse_image(image)
-        self._pipeline = Pipeline(parsed, *parts)
-        self._device = in_process(parsed)
+        image = parse_image((compiled / "program.img").read_bytes())
+        files = [compiled / host_file(number) for number in range(len(image.entries) + 1)]
+        self._pipeline = Pipeline(image, [file.read_bytes() for file in files])
+        self._device = in_process(image)
 
     def tensor(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         (name,) = self._pipeline.inputs

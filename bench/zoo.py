@@ -100,7 +100,7 @@ def measure(name: str, calls: int) -> Row:
         seconds, peak = compiled(job, output)
         report = json.loads((output / "report.json").read_text())
         image = parse_image((output / "program.img").read_bytes())
-        prologue = session(output / "prologue.onnx")
+        prologue = session(output / "host-0.onnx")
         names = [value.name for value in prologue.get_outputs()]
         feeds = {key: array[:1] for key, array in samples.items()}
         given = dict(zip(names, prologue.run(names, feeds), strict=True))

@@ -1,4 +1,4 @@
-"""A compiled model as it runs: the host's sessions around the device's program, in one place."""
+"""A compiled model as it runs: the host's sessions around entries of the program, in one place."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edged._compiledfiles import host_file
 from edged._onnxruntime import session
 from edged.errors import ModelError
 from edged.npu import ProgramImage
@@ -16,54 +17,71 @@ __all__ = ["Arrays", "Pipeline", "RunDevice", "check_there"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-RunDevice = Callable[[Sequence[npt.NDArray[Any]]], list[npt.NDArray[Any]]]
-"""Runs the program: from its inputs to its outputs, u8 or s8 [1, H, W, C], in the image's order."""
+RunDevice = Callable[[int, Sequence[npt.NDArray[Any]]], list[npt.NDArray[Any]]]
+"""Runs the entry of this number: from its inputs to its outputs, u8 or s8 [1, H, W, C], in the
+image's order."""
 
 
 class Pipeline:
-    """From a sample to the model's outputs: prologue, device, epilogue. For many threads.
+    """From a sample to the model's outputs: a part of the host, an entry of the device, and so on.
+
+    The first part and the last are the host's. What each gives is there, by its name, for all that
+    come behind it: a tensor of the device may go from entry to entry, and the host only hands it
+    on. For many threads.
 
     Args:
-        image: the device's program. Only its inputs and outputs are of interest here.
-        prologue: ONNX, from the model's inputs to the device's.
-        epilogue: ONNX, from the device's outputs to the model's.
+        image: the device's program. Only the inputs and outputs of its entries are of interest.
+        host: ONNX, the parts of the host; one more than there are entries.
 
     Raises:
-        ModelError: a part wants a tensor that none before it gives.
+        ModelError: the number of parts is wrong, or one wants a tensor that none before it gives.
         Exception: ONNX Runtime does not take one of them; its classes share no other base.
     """
 
-    def __init__(self, image: ProgramImage, prologue: bytes, epilogue: bytes) -> None:
-        # The work is small and the calls are many: a thread each, none for the operators.
-        self._prologue = session(prologue)
-        self._epilogue = session(epilogue)
+    def __init__(self, image: ProgramImage, host: Sequence[bytes]) -> None:
+        if len(host) != len(image.entries) + 1:
+            raise ModelError(
+                f"cannot load the model: it has {len(host)} parts for the host, wanted"
+                f" {len(image.entries) + 1} around the {len(image.entries)} entries of its program"
+            )
         self._image = image
-        self.inputs = tuple(tensor.name for tensor in self._prologue.get_inputs())
-        self._between = [tensor.name for tensor in self._prologue.get_outputs()]
-        self._entering = [tensor.name for tensor in image.input_tensors]
-        self._leaving = [tensor.name for tensor in image.output_tensors]
-        self._joined = [tensor.name for tensor in self._epilogue.get_inputs()]
-        self.outputs = tuple(tensor.name for tensor in self._epilogue.get_outputs())
-        given = {*self._between}
-        check_there(self._entering, given, "the program", "prologue.onnx")
-        given |= {*self._leaving}
-        check_there(self._joined, given, "epilogue.onnx", "what comes before")
+        # The work is small and the calls are many: a thread each, none for the operators.
+        self._host = [session(part) for part in host]
+        self._wanted = [[tensor.name for tensor in part.get_inputs()] for part in self._host]
+        self._given = [[tensor.name for tensor in part.get_outputs()] for part in self._host]
+        self._entering = [_names(image, entry.inputs) for entry in image.entries]
+        self._leaving = [_names(image, entry.outputs) for entry in image.entries]
+        self.inputs, self.outputs = tuple(self._wanted[0]), tuple(self._given[-1])
+        there = {*self.inputs}
+        for number, (wanted, given) in enumerate(zip(self._wanted, self._given, strict=True)):
+            check_there(wanted, there, host_file(number), "what comes before")
+            there |= {*given}
+            if number < len(image.entries):
+                what = f"entry {number} of the program"
+                check_there(self._entering[number], there, what, "what comes before")
+                there |= {*self._leaving[number]}
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]], device: RunDevice) -> Arrays:
         """One sample: the model's inputs and outputs by name, batch 1."""
-        wanted = {name: inputs[name] for name in self.inputs}
-        values = dict(zip(self._between, self._prologue.run(None, wanted), strict=True))
-        given = device([values[name] for name in self._entering])
-        values |= zip(self._leaving, given, strict=True)
-        results = self._epilogue.run(None, {name: values[name] for name in self._joined})
-        return dict(zip(self.outputs, results, strict=True))
+        values = {name: inputs[name] for name in self.inputs}
+        for number, part in enumerate(self._host):
+            feeds = {name: values[name] for name in self._wanted[number]}
+            values |= zip(self._given[number], part.run(None, feeds), strict=True)
+            if number < len(self._entering):
+                given = device(number, [values[name] for name in self._entering[number]])
+                values |= zip(self._leaving[number], given, strict=True)
+        return {name: values[name] for name in self.outputs}
 
-    def blank(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def blank(self, entry: int, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """What a device would answer that computes nothing but zeros."""
         return [
             np.zeros((1, *tensor.shape), tensor.dtype.numpy)
-            for tensor in self._image.output_tensors
+            for tensor in self._image.chosen(self._image.entries[entry].outputs)
         ]
+
+
+def _names(image: ProgramImage, indices: Sequence[int]) -> list[str]:
+    return [tensor.name for tensor in image.chosen(indices)]
 
 
 def check_there(wanted: Sequence[str], given: set[str], who: str, where: str) -> None:

@@ -30,6 +30,7 @@ class Code(enum.StrEnum):
     FEW_SAMPLES = "few-samples"
     COARSE_OUTPUT = "coarse-output"
     HOST_SHARE = "host-share"
+    ROUND_TRIPS = "round-trips"
 
 
 class Remark(Struct, frozen=True, omit_defaults=True):
@@ -40,6 +41,7 @@ class Remark(Struct, frozen=True, omit_defaults=True):
         text: one printable line.
         warning: it may cost accuracy or speed; otherwise it is for information.
         value: `HOST_SHARE`: the share of the multiply-accumulates that the host computes, 0 … 1;
+            `ROUND_TRIPS`: how often the host takes a turn between runs of the device;
             `COARSE_OUTPUT`: the step of the output over its standard deviation;
             `FEW_SAMPLES`: how many there are. None where there is no number.
     """

@@ -143,11 +143,13 @@ def _json(made: CompiledModel, report: bool) -> dict[str, object]:
 
 
 def _tables(report: Report) -> None:
-    rows = [
-        *(_host_row(row) for row in report.host if row.where == "prologue"),
-        *(_layer_row(row) for row in report.layers),
-        *(_host_row(row) for row in report.host if row.where != "prologue"),
+    several = any(row.entry for row in report.layers)
+    # Each part of the host, and the entry of the program behind it.
+    placed = [
+        *((row.part, 0, _host_row(row)) for row in report.host),
+        *((row.entry, 1, _layer_row(row, several)) for row in report.layers),
     ]
+    rows = [row for _, _, row in sorted(placed, key=lambda each: each[:2])]
     print_table(
         (
             *("LAYER", "OPERATOR", "WHERE", "OUTPUT", "MMACS", "WEIGHTS", "ACTIVATIONS"),
@@ -158,7 +160,7 @@ def _tables(report: Report) -> None:
     stdout().print()
 
 
-def _layer_row(row: LayerRow) -> tuple[str, ...]:
+def _layer_row(row: LayerRow, several: bool) -> tuple[str, ...]:
     exponents = f"{row.exponent}"
     if row.weight_exponents is not None:
         low, high = row.weight_exponents
@@ -169,7 +171,7 @@ def _layer_row(row: LayerRow) -> tuple[str, ...]:
     return (
         _abridged(row.name),
         row.op.lower(),
-        "device",
+        f"device ({row.entry})" if several else "device",
         f"{row.dtype.lower()} {'x'.join(map(str, row.shape))}",
         _millions(row.macs),
         _bytes(row.weight_bytes),

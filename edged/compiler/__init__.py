@@ -1,15 +1,16 @@
 """The compiler: from an ONNX file to a program for the device and the host's parts around it.
 
-A compiled model is a folder that the container runs as
-``epilogue(device(prologue(inputs)))``, one sample at a time:
+A compiled model is a folder. The container runs the host's first part, the first entry of the
+program, the host's second part, and so on to the host's last one, a sample at a time
+(:mod:`edged._pipeline`):
 
 ``program.img``
     the program image (:mod:`edged.npu`);
-``prologue.onnx``
-    from the model's inputs, by their names, to the device's inputs: one output for each, named as
-    the image names the tensor, u8 or s8 [1, H, W, C]; and what the epilogue needs besides;
-``epilogue.onnx``
-    from the device's outputs, likewise, to the model's outputs by their names;
+``host-0.onnx``, ``host-1.onnx``, …
+    the first from the model's inputs, by their names, the others from what came before, to the
+    inputs of the entry behind it: one output for each, named as the image names the tensor, u8 or
+    s8 [1, H, W, C]; and what later parts need besides. The last gives the model's outputs by their
+    names. The first one is called the prologue, and the last one the epilogue;
 ``report.json``
     every layer, every operator of the host with the reason, and remarks
     (:class:`Report` says what the keys are);

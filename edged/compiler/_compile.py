@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edged._compiledfiles import PROGRAM_FILE, host_file
 from edged.compiler._calibrate import (
     Samples,
     calibrate,
@@ -36,31 +37,39 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledModel:
-    """A model in the three parts that a container runs one after the other.
+    """A model in the parts that a container runs one after the other.
 
     Attributes:
         image: the device's part, its digest set.
         program: the same, serialised.
-        prologue: ONNX, from the model's inputs to the device's.
-        epilogue: ONNX, from the device's outputs to the model's.
+        host: ONNX, what runs before each entry of the image and behind the last one.
     """
 
     image: ProgramImage
     program: bytes
-    prologue: bytes
-    epilogue: bytes
+    host: tuple[bytes, ...]
     report: Report
 
+    @property
+    def prologue(self) -> bytes:
+        """From the model's inputs to those of the first entry."""
+        return self.host[0]
+
+    @property
+    def epilogue(self) -> bytes:
+        """From the outputs of the last entry to the model's."""
+        return self.host[-1]
+
     def write(self, folder: Path) -> None:
-        """Write ``program.img``, ``prologue.onnx``, ``epilogue.onnx``, ``report.json``,
+        """Write ``program.img``, ``host-0.onnx``, ``host-1.onnx``, …, ``report.json``,
         ``remarks.json``.
 
         Raises:
             OSError: *folder* does not exist or cannot be written.
         """
-        (folder / "program.img").write_bytes(self.program)
-        (folder / "prologue.onnx").write_bytes(self.prologue)
-        (folder / "epilogue.onnx").write_bytes(self.epilogue)
+        (folder / PROGRAM_FILE).write_bytes(self.program)
+        for number, part in enumerate(self.host):
+            (folder / host_file(number)).write_bytes(part)
         (folder / "report.json").write_text(self.report.json(), encoding="utf-8")
         (folder / FILE_NAME).write_bytes(serialize(self.report.remarks))
 
@@ -133,9 +142,7 @@ def compile_model(
     errors: Mapping[str, float] = {}
     if measured:
         progress(0.95, "measuring errors")
-        errors = layer_errors(
-            graph, cut, quantised.columns, image, host.prologue, samples, measured
-        )
+        errors = layer_errors(graph, cut, quantised.columns, image, host, samples, measured)
     made = report(
         compiler=COMPILER_VERSION,
         graph=graph,
@@ -149,4 +156,4 @@ def compile_model(
         errors=errors,
     )
     progress(1.0, "compiled")
-    return CompiledModel(image, program, host.prologue, host.epilogue, made)
+    return CompiledModel(image, program, host, made)

@@ -1,15 +1,14 @@
 """The host's parts as ONNX files that begin and end where the device does.
 
-Layouts and scales stay in here: the prologue ends in device tensors [1, H, W, C], quantised, and
-the epilogue begins with them. Reshapes and transposes between the two orders work on bytes, not on
-floats: they take a third of the time there.
+Layouts and scales stay in here: a part of the host ends in device tensors [1, H, W, C], quantised,
+and the next one begins with them. Reshapes and transposes between the two orders work on bytes, not
+on floats: they take a third of the time there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,24 +20,16 @@ from edged.compiler._partition import Partition
 from edged.compiler._session import FloatSession
 from edged.npu import ProgramImage, Tensor
 
-__all__ = ["HostParts", "emit"]
+__all__ = ["emit"]
 
 
 _Float32 = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class HostParts:
-    """Two ONNX files; see the package's docstring for what goes in and out."""
-
-    prologue: bytes
-    epilogue: bytes
-
-
 def emit(
     graph: Graph, cut: Partition, image: ProgramImage, columns: Mapping[str, Columns]
-) -> HostParts:
-    """Write both, and make sure that ONNX Runtime takes them.
+) -> tuple[bytes, ...]:
+    """Write the host's parts, in order, and make sure that ONNX Runtime takes them.
 
     Args:
         columns: of what leaves the device with a step for each column.
@@ -47,18 +38,20 @@ def emit(
         ModelError: ONNX Runtime lacks one of the host's operators.
     """
     names = Names((*graph.values, *graph.constants, *(tensor.name for tensor in image.tensors)))
-    passing = {name: names.fresh(f"{name}/passed") for name in cut.passing}
-    parts = HostParts(
-        _prologue(graph, cut, image, passing, names),
-        _epilogue(graph, cut, image, passing, names, columns),
+    passed = {name: names.fresh(f"{name}/passed") for part in cut.parts for name in part.given}
+    tensors = dict(zip(cut.tensors, image.tensors, strict=True))
+    files = tuple(
+        _written(graph, cut, number, tensors, passed, names, columns)
+        for number in range(len(cut.parts))
     )
-    FloatSession(parts.prologue, "take the part of the model in front of the device")
-    FloatSession(parts.epilogue, "take the part of the model behind the device")
-    return parts
+    for number, file in enumerate(files):
+        what = "behind" if number == len(cut.segments) else "in front of"
+        FloatSession(file, f"take the part of the model {what} the device")
+    return files
 
 
 class _Part:
-    """One of the two graphs while it grows."""
+    """One of the graphs while it grows."""
 
     def __init__(self, graph: Graph, names: Names) -> None:
         self._graph = graph
@@ -104,21 +97,65 @@ class _Part:
         )
 
 
-def _prologue(
-    graph: Graph, cut: Partition, image: ProgramImage, passing: Mapping[str, str], names: Names
+def _written(
+    graph: Graph,
+    cut: Partition,
+    number: int,
+    tensors: Mapping[str, Tensor],
+    passed: Mapping[str, str],
+    names: Names,
+    columns: Mapping[str, Columns],
 ) -> bytes:
+    """A part of the host.
+
+    Args:
+        tensors: of the device, by the value that each stands for.
+        passed: what a value is called on its way from a part of the host to another.
+    """
+    host = cut.parts[number]
     part = _Part(graph, names)
-    part.nodes.extend(cut.prologue)
+    inputs = {name: graph.values[name] for name in graph.inputs} if number == 0 else {}
     outputs: dict[str, Value] = {}
-    producers = {name: node for node in cut.prologue for name in node.outputs}
-    for name, tensor in zip(cut.entering, image.input_tensors, strict=True):
-        scale = part.scale(tensor, 1 / cut.scales.get(name, 1.0))
-        _to_plane_order(part, name, tensor, cut.layouts[name], scale, producers.get(name))
-        outputs[tensor.name] = _tensor_value(tensor)
-    for name, passed in passing.items():
-        part.node("Identity", (name,), passed)
-        outputs[passed] = graph.values[name]
-    return part.finish({name: graph.values[name] for name in graph.inputs}, outputs)
+    spared: set[int] = set()
+    for name in host.leaving:
+        inputs[tensors[name].name] = _tensor_value(tensors[name])
+        spared |= _from_device(part, cut, name, tensors[name], host.nodes, columns.get(name))
+    for name in host.taken:
+        inputs[passed[name]] = graph.values[name]
+        part.node("Identity", (passed[name],), name)
+    part.nodes.extend(node for node in host.nodes if id(node) not in spared)
+    producers = {name: node for node in host.nodes for name in node.outputs}
+    for name in host.entering:
+        scale = part.scale(tensors[name], 1 / cut.scales.get(name, 1.0))
+        _to_plane_order(part, name, tensors[name], cut.layouts[name], scale, producers.get(name))
+        outputs[tensors[name].name] = _tensor_value(tensors[name])
+    for name in host.given:
+        part.node("Identity", (name,), passed[name])
+        outputs[passed[name]] = graph.values[name]
+    if number == len(cut.segments):
+        outputs |= {name: graph.values[name] for name in graph.outputs}
+    return part.finish(inputs, outputs)
+
+
+def _from_device(
+    part: _Part,
+    cut: Partition,
+    name: str,
+    tensor: Tensor,
+    nodes: Sequence[Node],
+    columns: Columns | None,
+) -> set[int]:
+    """The float value *name* out of *tensor*; which of *nodes* need not be run for that."""
+    layout = cut.layouts[name]
+    steps = _from_plane_order(part, name, tensor, layout)
+    _to_real(part, steps, name, tensor, columns, layout.indices())
+    if layout.order is not None or len(layout.shape) != 4:
+        return set()
+    spared = [node for node in nodes if _gives_plane_order(node, name)]
+    for node in spared:  # It is in this order as it comes.
+        places = np.arange(math.prod(tensor.shape)).reshape(1, *tensor.shape)
+        _to_real(part, tensor.name, node.output, tensor, columns, places)
+    return {id(node) for node in spared}
 
 
 def _to_plane_order(
@@ -141,37 +178,6 @@ def _to_plane_order(
         part.node("Reshape", (steps, shape), tensor.name)
     else:
         part.node("Transpose", (steps,), tensor.name, perm=[0, 2, 3, 1])
-
-
-def _epilogue(
-    graph: Graph,
-    cut: Partition,
-    image: ProgramImage,
-    passing: Mapping[str, str],
-    names: Names,
-    columns: Mapping[str, Columns],
-) -> bytes:
-    part = _Part(graph, names)
-    to_plane_order = {
-        name: [node for node in cut.epilogue if _gives_plane_order(node, name)]
-        for name in cut.leaving
-        if cut.layouts[name].order is None and len(cut.layouts[name].shape) == 4
-    }
-    inputs: dict[str, Value] = {}
-    for name, tensor in zip(cut.leaving, image.output_tensors, strict=True):
-        inputs[tensor.name] = _tensor_value(tensor)
-        steps = _from_plane_order(part, name, tensor, cut.layouts[name])
-        places = cut.layouts[name].indices()
-        _to_real(part, steps, name, tensor, columns.get(name), places)
-        for node in to_plane_order.get(name, ()):  # It is in this order as it comes.
-            places = np.arange(math.prod(tensor.shape)).reshape(1, *tensor.shape)
-            _to_real(part, tensor.name, node.output, tensor, columns.get(name), places)
-    for name, passed in passing.items():
-        inputs[passed] = graph.values[name]
-        part.node("Identity", (passed,), name)
-    spared = {id(node) for nodes in to_plane_order.values() for node in nodes}
-    part.nodes.extend(node for node in cut.epilogue if id(node) not in spared)
-    return part.finish(inputs, {name: graph.values[name] for name in graph.outputs})
 
 
 def _to_real(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edged.compiler._allocate import Lifetime, allocate
 from edged.compiler._graph import Names
 from edged.compiler._kernel import Kernel, Move
-from edged.compiler._partition import Partition
+from edged.compiler._partition import Partition, Segment
 from edged.compiler._quantise import MAX_LEFT, Format, Quantised
 from edged.npu import (
     ACCUMULATOR_BOUND,
@@ -35,15 +35,13 @@ _MAX_POOL_SHIFT = 47
 
 
 def lower(cut: Partition, quantised: Quantised, array: Array) -> ProgramImage:
-    """The program for the device; its inputs and outputs stand in the order of *cut*'s."""
-    names = [*cut.entering, *(kernel.output for kernel in cut.kernels)]
+    """The program for the device: an entry for each segment, a tensor for each of *cut*'s."""
+    names = cut.tensors
     index = {name: position for position, name in enumerate(names)}
-    layers = tuple(
-        layer for kernel in cut.kernels for layer in _layers(kernel, cut, quantised, index)
-    )
+    entries = tuple(_entry(segment, cut, quantised, index) for segment in cut.segments)
     planes = [cut.layouts[name].plane for name in cut.entering]
     planes += [kernel.plane for kernel in cut.kernels]
-    addresses, arena = allocate(_lifetimes(cut, layers, planes))
+    addresses, arena = allocate(_lifetimes(entries, planes))
     unique = Names(())
     tensors = tuple(
         Tensor(
@@ -58,14 +56,8 @@ def lower(cut: Partition, quantised: Quantised, array: Array) -> ProgramImage:
     return ProgramImage(
         array,
         tensors,
-        (
-            Entry(
-                layers,
-                tuple(index[name] for name in cut.entering),
-                tuple(index[name] for name in cut.leaving),
-            ),
-        ),
-        dram_bytes=arena + weights_bytes(layers),
+        entries,
+        dram_bytes=arena + weights_bytes(layer for entry in entries for layer in entry.layers),
     )
 
 
@@ -83,23 +75,34 @@ def _short(name: str) -> str:
     return f"{data[:_MAX_NAME].decode(errors='ignore')}…{digest}"
 
 
-def _lifetimes(
-    cut: Partition, layers: Sequence[Layer], planes: Sequence[tuple[int, int, int]]
-) -> list[Lifetime]:
-    """Steps count from 0, the host's writing of the inputs, to beyond the last layer."""
-    first = [0] * len(planes)
-    last = [0] * len(planes)
-    for step, layer in enumerate(layers, 1):
-        first[layer.output] = first[layer.output] or step  # It may be written in parts.
-        last[layer.output] = step
-        for source in layer.inputs:
-            last[source] = step
-    for position, kernel in enumerate(cut.kernels, len(cut.entering)):
-        if kernel.output in cut.leaving:
-            last[position] = len(layers) + 1
+def _entry(
+    segment: Segment, cut: Partition, quantised: Quantised, index: Mapping[str, int]
+) -> Entry:
+    return Entry(
+        tuple(
+            layer for kernel in segment.kernels for layer in _layers(kernel, cut, quantised, index)
+        ),
+        tuple(index[name] for name in segment.inputs),
+        tuple(index[name] for name in segment.outputs),
+    )
+
+
+def _lifetimes(entries: Sequence[Entry], planes: Sequence[tuple[int, int, int]]) -> list[Lifetime]:
+    """Each entry has a step for every layer, and one before for the host to write, and one behind.
+
+    A tensor that several entries use lives from the first of them to the last.
+    """
+    steps: list[list[int]] = [[] for _ in planes]
+    now = 0
+    for entry in entries:
+        touched = [entry.inputs, *((*x.inputs, x.output) for x in entry.layers), entry.outputs]
+        for indices in touched:
+            for index in indices:
+                steps[index].append(now)
+            now += 1
     return [
-        Lifetime(h * w * c, begin, end)
-        for (h, w, c), begin, end in zip(planes, first, last, strict=True)
+        Lifetime(h * w * c, min(used, default=0), max(used, default=0))
+        for (h, w, c), used in zip(planes, steps, strict=True)
     ]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from edged._pipeline import Pipeline
 from edged.compiler._calibrate import Samples
 from edged.compiler._columns import Columns
 from edged.compiler._graph import Graph
@@ -21,7 +24,7 @@ def layer_errors(
     cut: Partition,
     columns: Mapping[str, Columns],
     image: ProgramImage,
-    prologue: bytes,
+    host: Sequence[bytes],
     samples: Samples,
     count: int,
 ) -> dict[str, float]:
@@ -31,7 +34,7 @@ def layer_errors(
 
     Args:
         columns: of tensors that leave with a step for each column.
-        prologue: the ONNX file that makes the device's inputs.
+        host: the ONNX files around the entries of *image*.
         count: how many samples to take, evenly spaced.
 
     Raises:
@@ -40,15 +43,19 @@ def layer_errors(
     names = [kernel.output for kernel in cut.kernels]
     large = graph.large()
     floats = FloatSession(graph.onnx(names, large), "run the float model to measure errors")
-    # The device's inputs come first in it, in the order of the image's.
-    before = FloatSession(prologue, "run the part of the model in front of the device")
+    pipeline = Pipeline(image, host)
+    tensors: dict[int, npt.NDArray[Any]] = {}
+
+    def device(entry: int, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        tensors.update(numerics.run_all(image, [array[0] for array in inputs], entry))
+        return [tensors[index][None] for index in image.entries[entry].outputs]
+
     total = len(next(iter(samples.values())))
     noise = np.zeros(len(names))
     signal = np.zeros(len(names))
     for number in sorted({int(i) for i in np.linspace(0, total - 1, min(count, total))}):
         feeds = {name: array[number : number + 1] for name, array in samples.items()}
-        entering = before.run(feeds)[: len(image.inputs)]
-        tensors = numerics.run_all(image, [array[0] for array in entering])
+        pipeline.run(feeds, device)
         wanted = floats.run({**feeds, **large})
         for position, name in enumerate(names):
             index = len(cut.entering) + position

@@ -1,10 +1,13 @@
-"""Which part of the model runs on the device: one segment, the host before and after it.
+"""Which parts of the model run on the device: segments, with the host before, between and after.
 
-Every operator gets a level: how often data that reaches it has come back from the device to the
-host. Along any path levels only grow, so what the device could do at one level, with all its inputs
-from there or from lower levels, is a segment that runs in one go. The level with the most
-multiply-accumulates becomes the segment; what is below it, or on the host at that level, is the
-prologue, and the rest the epilogue.
+What the device could run (:mod:`edged.compiler._candidates`) and is worth it
+(:mod:`edged.compiler._choose`) has a level: how often data that reaches it has come back from the
+device to the host. Along any path levels only grow, so what is on the device at one level, with all
+its inputs from the host or from lower levels, is a segment that runs in one go. An operator of the
+host runs in the first of the host's parts in which all its inputs are there.
+
+A value may go from one segment to a later one with no operator of the host between: it is the same
+tensor of the device in both, and the host only keeps its bytes.
 
 A model may name the tensor at which the device's part ends (``edged.features`` in its metadata):
 what depends on it stays on the host. So the same featurizer compiles to the same program whatever
@@ -14,94 +17,166 @@ the classifier behind it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from edged.compiler._graph import Graph, Node, Range, abridged
-from edged.compiler._kernel import Kernel, NotOnDevice
-from edged.compiler._layout import Layout, entering
-from edged.compiler._macs import macs
-from edged.compiler._place import FLOAT_INPUT, OPERATORS, VIEWS, place, view
-from edged.compiler._place_movement import straightened
+from edged.compiler._candidates import Candidate, arriving, candidates
+from edged.compiler._choose import chosen
+from edged.compiler._graph import Graph, Node, Range
+from edged.compiler._kernel import Kernel
+from edged.compiler._layout import Layout
+from edged.compiler._place import OPERATORS, VIEWS
 from edged.errors import ModelError
 from edged.npu import Op
+from edged.npu.regmap import MAX_ENTRIES
 
-__all__ = ["HostNode", "Partition", "kinds_in_the_way", "partition", "segment_macs"]
+__all__ = [
+    "HostNode",
+    "HostPart",
+    "Partition",
+    "Segment",
+    "kinds_in_the_way",
+    "partition",
+    "segment_macs",
+]
 
 _MULTIPLIERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-_MOVING = frozenset({Op.CONCAT, Op.COPY, Op.RESCALE})
 _LISTED = 12
+_NOT_WORTH_IT = "its work on the device is not worth the way there and back"
+_RESHAPES = "it reshapes what the host works on"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HostNode:
-    """An operator that stays on the host, and why."""
+    """An operator that stays on the host, and why.
+
+    Attributes:
+        part: number of the host's part that it is in.
+        where: the same in words: prologue, epilogue, or between which entries.
+    """
 
     node: Node
+    part: int
     where: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Partition:
-    """The model in three parts.
+class HostPart:
+    """What the host runs before a segment, or behind the last one.
 
     Attributes:
-        prologue, epilogue: operators of the host, in order.
-        kernels: layers of the device, in order.
-        entering: values that the prologue hands to the device.
-        leaving: values that the device hands to the epilogue.
-        passing: values that the prologue hands to the epilogue.
-        layouts: of every value that enters or that a kernel gives.
+        nodes: in order.
+        leaving: values of the device that it reads as floats.
+        entering: values that it hands to the device, to the segment behind it or a later one.
+        taken: values of the host's earlier parts that it reads.
+        given: values that later ones of the host's parts read.
+    """
+
+    nodes: tuple[Node, ...]
+    leaving: tuple[str, ...]
+    entering: tuple[str, ...]
+    taken: tuple[str, ...]
+    given: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """What the device runs in one go.
+
+    Attributes:
+        kernels: its layers, in order.
+        inputs: values that it has from the host, or that earlier segments gave.
+        outputs: values that the host reads, or later segments do.
+    """
+
+    kernels: tuple[Kernel, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Partition:
+    """The model in parts.
+
+    Attributes:
+        segments: of the device, in order; each becomes an entry of the program.
+        parts: of the host, in order: one before each segment, and one behind the last.
+        layouts: of every value that enters the device or that a kernel gives.
         host: each operator of the host with its reason.
         ranges: of values that enter, as far as they are known.
         scales: by what the device's tensors are multiplied, where it is not 1.
     """
 
-    prologue: tuple[Node, ...]
-    kernels: tuple[Kernel, ...]
-    epilogue: tuple[Node, ...]
-    entering: tuple[str, ...]
-    leaving: tuple[str, ...]
-    passing: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    parts: tuple[HostPart, ...]
     layouts: dict[str, Layout]
     host: tuple[HostNode, ...]
     ranges: Mapping[str, Range] = field(default_factory=dict)
     scales: Mapping[str, float] = field(default_factory=dict)
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Placed:
-    """A node with its level: on the device (with its kernel, or as a mere view) or on the host.
-
-    Attributes:
-        supposed: it is on the device because the question is what would follow from that.
-    """
-
-    node: Node
-    level: int
-    kernel: Kernel | None = None
-    layout: Layout | None = None
-    reason: str = ""
-    supposed: bool = False
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The layers of all segments."""
+        return tuple(kernel for segment in self.segments for kernel in segment.kernels)
 
     @property
-    def on_device(self) -> bool:
-        return self.supposed or self.layout is not None
+    def entering(self) -> tuple[str, ...]:
+        """Values that the host hands to the device."""
+        return tuple(name for part in self.parts for name in part.entering)
+
+    @property
+    def leaving(self) -> tuple[str, ...]:
+        """Values of the device that the host reads as floats."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.leaving))
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Values that are tensors of the device: those that enter, and what each kernel gives."""
+        return (*self.entering, *(kernel.output for kernel in self.kernels))
+
+    def with_kernels(self, kernels: Iterable[Kernel], scales: Mapping[str, float]) -> Partition:
+        """The same with other *kernels*, one for each, and *scales*."""
+        new = iter(kernels)
+        segments = tuple(
+            replace(segment, kernels=tuple(next(new) for _ in segment.kernels))
+            for segment in self.segments
+        )
+        return replace(self, segments=segments, scales=scales)
 
 
 def partition(graph: Graph) -> Partition:
-    """Cut *graph* in three.
+    """Cut *graph* in parts.
 
     Raises:
         ModelError: nothing worth the device; lists the operators and where they stand.
     """
-    placed = _placed(graph)
-    work = _work(graph, placed)
-    multiplies = any(p.node.op in _MULTIPLIERS for p in placed)
-    if not work or (multiplies and not any(work.values())):
-        raise ModelError(_refusal(placed))
-    return _cut(graph, placed, max(work, key=lambda level: (work[level], -level)))
+    found = candidates(graph)
+    device = chosen(graph, found)
+    work = sum(c.macs(graph) for c in found if c.node.output in device)
+    multiplies = any(c.node.op in _MULTIPLIERS for c in found)
+    if not any(c.kernel and c.node.output in device for c in found) or (multiplies and not work):
+        raise ModelError(_refusal(found))
+    refused = {
+        c.node.output: _NOT_WORTH_IT if c.kernel is not None else _RESHAPES
+        for c in found
+        if c.on_device and c.node.output not in device
+    }
+    # Those that stay on the host for the order they give keep that as their reason.
+    refused |= {c.node.output: c.reason for c in found if c.reason}
+    while True:
+        placed = candidates(graph, refused=refused)
+        levels = sorted({c.level for c in placed if c.kernel is not None})
+        if len(levels) <= MAX_ENTRIES:
+            return _Cutting(graph, placed).partition()
+        refused |= _least(placed, levels)
+
+
+def _least(placed: Sequence[Candidate], levels: Iterable[int]) -> dict[str, str]:
+    """The kernels of the level with the fewest multiply-accumulates, to be left to the host."""
+    at = {level: [c for c in placed if c.kernel and c.level == level] for level in levels}
+    least = min(at, key=lambda level: sum(c.kernel.macs for c in at[level] if c.kernel))
+    return dict.fromkeys((c.node.output for c in at[least]), "the program has no entry left for it")
 
 
 def kinds_in_the_way(graph: Graph) -> Counter[str]:
@@ -111,10 +186,10 @@ def kinds_in_the_way(graph: Graph) -> Counter[str]:
     values lie, then those that it has in other forms.
     """
     counts: Counter[str] = Counter()
-    for p in _placed(graph):
-        reordered = p.layout is not None and p.layout.order is not None and p.kernel is None
-        if reordered or (p.reason and p.node.op not in VIEWS):
-            counts.update(node.op for node in p.node.steps)
+    for c in candidates(graph):
+        reordered = c.layout is not None and c.layout.order is not None and c.kernel is None
+        if reordered or (c.reason and c.node.op not in VIEWS):
+            counts.update(step.op for step in c.node.steps)
 
     def rank(op: str) -> tuple[object, ...]:
         return op in OPERATORS - VIEWS, op in VIEWS, op != "Transpose", -counts[op], op
@@ -123,239 +198,168 @@ def kinds_in_the_way(graph: Graph) -> Counter[str]:
 
 
 def segment_macs(graph: Graph, supposed: Collection[str] = ()) -> int:
-    """Multiply-accumulates of the segment if operators of the kinds *supposed* were the device's.
+    """Multiply-accumulates of the device if operators of the kinds *supposed* were the device's.
 
     One that changes the order of values would then give them in their natural order.
     """
-    work = _work(graph, _placed(graph, supposed))
-    return max(work.values(), default=0)
+    found = candidates(graph, supposed)
+    device = chosen(graph, found)
+    return sum(c.macs(graph) for c in found if c.node.output in device)
 
 
-def _work(graph: Graph, placed: Iterable[_Placed]) -> dict[int, int]:
-    """Multiply-accumulates of the device by level; levels without a layer are not there."""
-    work: dict[int, int] = {}
-    for p in placed:
-        if p.kernel is not None or p.supposed:
-            own = p.kernel.macs if p.kernel is not None else macs(graph, p.node) or 0
-            work[p.level] = work.get(p.level, 0) + own
-    return work
+class _Cutting:
+    """Making a partition of what is placed."""
 
+    def __init__(self, graph: Graph, placed: Sequence[Candidate]) -> None:
+        self._graph = graph
+        self._placed = placed
+        self._by_output = {name: c for c in placed for name in c.node.outputs}
+        self._read: set[str] = set()  # values that the host reads as floats, or gives as outputs
+        self._host: set[int] = set()  # nodes that the host runs
+        self._device: set[int] = set()  # nodes that the device runs
+        self._find_needed()
+        levels = sorted({c.level for c in placed if id(c) in self._device})
+        self._last = len(levels)
+        self._segment_of_level = {level: number for number, level in enumerate(levels)}
+        self._part_of_level = {
+            level: sum(other < level for other in levels)
+            for level in range(max(c.level for c in placed) + 2)
+        }
 
-def _placed(graph: Graph, supposed: Collection[str] = ()) -> list[_Placed]:
-    """Every node with its level, as far on the device as the rules let it.
-
-    Args:
-        supposed: kinds of operators that are taken for the device's, whatever their operands.
-    """
-    producers: dict[str, _Placed] = {}
-    result: list[_Placed] = []
-    behind = {graph.features} if graph.features else set()
-    for node in graph.nodes:
-        sources = [(name, producers.get(name)) for name in graph.operands(node)]
-        level = max((source.level for _, source in sources if source), default=0)
-        layouts = [
-            source.layout
-            if source is not None
-            and source.level == level
-            and source.layout is not None
-            and not source.supposed  # It may have several outputs.
-            else _arriving(graph, name)
-            for name, source in sources
-        ]
-        try:
-            if not behind.isdisjoint(node.inputs):
-                behind.update(node.outputs)
-                raise NotOnDevice(
-                    f"it is behind the features {abridged(graph.features, 40)!r}, where the model's"
-                    " metadata end the device's part"
-                )
-            follows = node.op in VIEWS and any(
-                s is not None and s.supposed and s.layout is None for _, s in sources
+    def partition(self) -> Partition:
+        graph = self._graph
+        kernels = [self._kernels(level) for level in self._segment_of_level]
+        segments: list[Segment] = []
+        made = [{kernel.output for kernel in each} for each in kernels]
+        everywhere = set().union(*made)
+        entering: dict[str, int] = {}  # the first segment that takes each
+        for number, each in enumerate(kernels):
+            taken = dict.fromkeys(
+                name for kernel in each for name in kernel.inputs if name not in made[number]
             )
-            if node.op in supposed or follows:
-                done = _Placed(node, level, layout=_arriving(graph, node.output), supposed=True)
-            else:
-                try:
-                    done = _on_device(graph, node, level, layouts, [s for _, s in sources])
-                except NotOnDevice:
-                    copies = _straightened(s for _, s in sources if s and s.level == level)
-                    layouts = [
-                        copies[name].layout if name in copies else layout
-                        for (name, _), layout in zip(sources, layouts, strict=True)
-                    ]
-                    if not copies:
-                        raise
-                    done = _on_device(graph, node, level, layouts, [s for _, s in sources])
-                    result = [copies.get(p.node.output, p) for p in result]
-                    producers |= copies
-        except NotOnDevice as answer:
-            # Below this the data came back from the device to the host once more.
-            crossed = [s.level + s.on_device for _, s in sources if s is not None]
-            done = _Placed(node, max(crossed, default=0), reason=str(answer))
-        result.append(done)
-        producers |= dict.fromkeys(node.outputs, done)
-    return _between_layers(result)
-
-
-def _between_layers(placed: list[_Placed]) -> list[_Placed]:
-    """*placed* with what has to stand between layers on the host, where no layer reads it.
-
-    What moves elements is no such layer: if it only hands on to the host what the host has to
-    compute, it is the host's as well.
-    """
-    read: set[tuple[str, int]] = set()
-    for p in reversed(placed):
-        if p.supposed:
-            read |= {(name, p.level) for name in p.node.inputs}
-        elif p.kernel is not None:
-            passes = p.kernel.between or p.kernel.op in _MOVING
-            if not passes or (p.kernel.output, p.level) in read:
-                read |= {(name, p.level) for name in p.kernel.inputs}
-    moved: set[tuple[str, int]] = set()
-    result: list[_Placed] = []
-    for p in placed:
-        kernel = p.kernel
-        if kernel is not None and (kernel.output, p.level) not in read:
-            reason = kernel.between() if kernel.between else "it moves what the host computes"
-            if kernel.between or not moved.isdisjoint((name, p.level) for name in kernel.inputs):
-                moved.add((kernel.output, p.level))
-                # It reads what the device gives at this level, so that it is one level further.
-                p = _Placed(p.node, p.level + 1, reason=str(reason))
-        result.append(p)
-    return result
-
-
-def _straightened(sources: Iterable[_Placed]) -> dict[str, _Placed]:
-    """Views among *sources* as copies in natural order, where there is such a copy."""
-    copies: dict[str, _Placed] = {}
-    for source in sources:
-        if source.kernel is None and source.layout is not None and not source.supposed:
-            name = source.node.output
-            copy = straightened(source.node.name or name, name, source.layout)
-            if copy is not None:
-                copies[name] = replace(source, kernel=copy[0], layout=copy[1])
-    return copies
-
-
-def _arriving(graph: Graph, name: str) -> Layout | None:
-    value = graph.values[name]
-    return entering(name, value.shape or ()) if value.placeable else None
-
-
-def _on_device(
-    graph: Graph,
-    node: Node,
-    level: int,
-    layouts: list[Layout | None],
-    sources: list[_Placed | None],
-) -> _Placed:
-    if node.op in VIEWS:
-        (source,) = sources[:1] or [None]
-        if source is None or source.layout is None or len(sources) != 1:
-            raise NotOnDevice("it reshapes what the host works on")
-        return _Placed(node, level, layout=view(graph, node, source.layout))
-    operands = [layout for layout in layouts if layout is not None]
-    if len(operands) < len(layouts):
-        name = graph.operands(node)[layouts.index(None)]
-        value = graph.values[name]
-        shape = list(value.shape) if value.shape is not None else "?"
-        raise FLOAT_INPUT(name=abridged(name, 40), found=f"{value.dtype or '?'} {shape}")
-    kernel, layout = place(graph, node, operands)
-    given = any(s is not None and s.on_device and s.level == level for s in sources)
-    if kernel.between and not given:
-        raise kernel.between()
-    return _Placed(node, level, replace(kernel, name=node.name or node.output), layout)
-
-
-def _cut(graph: Graph, placed: list[_Placed], level: int) -> Partition:
-    device = [p for p in placed if p.on_device and p.level == level]
-    before = [p for p in placed if p.level < level or (p.level == level and not p.on_device)]
-    by_output = {name: p for p in placed for name in p.node.outputs}
-    early = {name for p in before for name in p.node.outputs} | set(graph.inputs)
-
-    computing = {id(p) for p in _computing(device)}
-    epilogue: set[int] = set()
-    leaving: dict[str, None] = {}
-    passing: dict[str, None] = {}
-    open_names = list(graph.outputs)
-    while open_names:
-        name = open_names.pop()
-        source = by_output.get(name)
-        if not name or name in graph.constants:
-            continue
-        if name in early:
-            passing[name] = None
-        elif source is not None and source.kernel is not None and id(source) in computing:
-            leaving[name] = None
-        elif source is not None and id(source) not in epilogue:
-            epilogue.add(id(source))
-            open_names.extend(source.node.inputs)
-
-    kernels = [p.kernel for p in device if p.kernel is not None and id(p) in computing]
-    fused = _useful(_fused(kernels, leaving), leaving)
-    made = {kernel.output for kernel in fused}
-    entered = dict.fromkeys(n for kernel in fused for n in kernel.inputs if n not in made)
-    layouts = {p.node.output: p.layout for p in device if p.layout is not None and p.kernel}
-    layouts |= {name: layout for name in entered if (layout := _arriving(graph, name)) is not None}
-    prologue = _needed(before, (*entered, *passing))
-    return Partition(
-        prologue=tuple(p.node for p in prologue),
-        kernels=tuple(fused),
-        epilogue=tuple(p.node for p in placed if id(p) in epilogue),
-        entering=tuple(entered),
-        leaving=tuple(kernel.output for kernel in fused if kernel.output in leaving),
-        passing=tuple(name for name in _in_order(graph) if name in passing),
-        layouts=layouts,
-        host=(
-            *(HostNode(n, "prologue", _reason(p)) for p in prologue for n in p.node.steps),
-            *(
-                HostNode(n, "epilogue", _reason(p))
-                for p in placed
-                if id(p) in epilogue
-                for n in p.node.steps
+            for name in taken:
+                if name not in everywhere:
+                    entering.setdefault(name, number)
+            later = {name for other in kernels[number + 1 :] for k in other for name in k.inputs}
+            outputs = [k.output for k in each if k.output in later or k.output in self._read]
+            segments.append(Segment(tuple(each), tuple(taken), tuple(outputs)))
+        layouts = {
+            name: c.layout
+            for c in self._placed
+            if id(c) in self._device and c.layout is not None
+            for name in c.node.outputs[:1]
+        }
+        layouts |= {n: layout for n in entering if (layout := arriving(graph, n)) is not None}
+        host = [c for c in self._placed if id(c) in self._host]
+        return Partition(
+            tuple(segments),
+            self._parts(host, entering, everywhere),
+            layouts,
+            tuple(
+                HostNode(step, self._part(c), self._where(self._part(c)), _reason(c))
+                for c in sorted(host, key=self._part)
+                for step in c.node.steps
             ),
-        ),
-        ranges={name: graph.ranges[name] for name in entered if name in graph.ranges},
-    )
+            ranges={name: graph.ranges[name] for name in entering if name in graph.ranges},
+        )
+
+    def _find_needed(self) -> None:
+        """Which nodes the host runs, and which the device, for the sake of the model's outputs.
+
+        A view is none of the device's: the host does it over where it reads what it gives.
+        """
+        computing = {id(c) for c in _computing(self._placed)}
+        open_names = [(name, True) for name in self._graph.outputs]
+        seen: set[tuple[str, bool]] = set()
+        while open_names:
+            name, by_host = entry = open_names.pop()
+            if not name or name in self._graph.constants or entry in seen:
+                continue
+            seen.add(entry)
+            source = self._by_output.get(name)
+            if by_host:
+                self._read.add(name)
+            if source is not None and id(source) in computing:
+                if id(source) not in self._device:
+                    self._device.add(id(source))
+                    assert source.kernel is not None
+                    open_names += [(each, False) for each in source.kernel.inputs]
+            elif source is not None and id(source) not in self._host:
+                self._host.add(id(source))
+                open_names += [(each, True) for each in source.node.inputs]
+
+    def _kernels(self, level: int) -> list[Kernel]:
+        """The layers of a segment, with bounds in the layers before them where they can be."""
+        needed = [c for c in self._placed if id(c) in self._device]
+        inside = [c.kernel for c in needed if c.kernel and c.level == level]
+        outside = {n for c in needed if c.kernel and c.level != level for n in c.kernel.inputs}
+        return _fused(inside, [k.output for k in inside if k.output in self._read | outside])
+
+    def _part(self, candidate: Candidate) -> int:
+        """The host's part that runs a node."""
+        return self._part_of_level[candidate.level + candidate.on_device]
+
+    def _where(self, part: int) -> str:
+        if part == 0:
+            return "prologue"
+        return "epilogue" if part == self._last else f"between {part - 1} and {part}"
+
+    def _parts(
+        self, host: Sequence[Candidate], entering: Mapping[str, int], device: Collection[str]
+    ) -> tuple[HostPart, ...]:
+        graph = self._graph
+        given_in = dict.fromkeys(graph.inputs, 0)
+        given_in |= {name: self._part(c) for c in host for name in c.node.outputs}
+        count = self._last + 1
+        nodes = [[c.node for c in host if self._part(c) == number] for number in range(count)]
+        enters: list[list[str]] = [[] for _ in range(count)]
+        for name, number in entering.items():
+            enters[number].append(name)
+        reads = [
+            dict.fromkeys(
+                (
+                    *(name for node in nodes[number] for name in graph.operands(node)),
+                    *enters[number],
+                    *(graph.outputs if number == self._last else ()),
+                )
+            )
+            for number in range(count)
+        ]
+        taken = [
+            [n for n in reads[number] if given_in.get(n, number) < number]
+            for number in range(count)
+        ]
+        return tuple(
+            HostPart(
+                tuple(nodes[number]),
+                tuple(name for name in reads[number] if name in device),
+                tuple(enters[number]),
+                tuple(taken[number]),
+                tuple(
+                    dict.fromkeys(
+                        name
+                        for later in taken[number + 1 :]
+                        for name in later
+                        if given_in[name] == number
+                    )
+                ),
+            )
+            for number in range(count)
+        )
 
 
-def _computing(device: list[_Placed]) -> list[_Placed]:
-    """The operators of *device* without copies that nothing there reads: the host's are free.
+def _computing(placed: Sequence[Candidate]) -> list[Candidate]:
+    """The layers of the device without copies that none of them reads: the host's are free.
 
     What leaves has steps of its own that way, instead of those of what it is copied beside.
     """
     read: set[str] = set()
-    kept: list[_Placed] = []
-    for p in reversed(device):
-        if p.kernel is not None and (p.kernel.op is not Op.COPY or p.kernel.output in read):
-            read.update(p.kernel.inputs)
-            kept.append(p)
-    return kept[::-1] or device
-
-
-def _in_order(graph: Graph) -> list[str]:
-    return [*graph.inputs, *(name for node in graph.nodes for name in node.outputs)]
-
-
-def _needed(placed: list[_Placed], names: Iterable[str]) -> list[_Placed]:
-    needed = set(names)
-    kept: list[_Placed] = []
-    for p in reversed(placed):
-        if not needed.isdisjoint(p.node.outputs):
-            kept.append(p)
-            needed.update(p.node.inputs)
-    return kept[::-1]
-
-
-def _useful(kernels: list[Kernel], leaving: Iterable[str]) -> list[Kernel]:
-    """Without kernels whose results nobody takes (a lower level may have wanted them)."""
-    needed = set(leaving)
-    kept: list[Kernel] = []
-    for kernel in reversed(kernels):
-        if kernel.output in needed:
-            kept.append(kernel)
-            needed.update(kernel.inputs)
-    return kept[::-1]
+    kept: list[Candidate] = []
+    for c in reversed(placed):
+        if c.kernel is not None and (c.kernel.op is not Op.COPY or c.kernel.output in read):
+            read.update(c.kernel.inputs)
+            kept.append(c)
+    return kept[::-1] or [c for c in placed if c.kernel is not None]
 
 
 def _fused(kernels: list[Kernel], leaving: Iterable[str]) -> list[Kernel]:
@@ -381,23 +385,23 @@ def _fused(kernels: list[Kernel], leaving: Iterable[str]) -> list[Kernel]:
     return result
 
 
-def _reason(placed: _Placed) -> str:
-    if placed.reason:
-        return placed.reason
-    if placed.kernel is None:
-        return "it reshapes what the host works on"
-    if placed.kernel.op is Op.COPY:
+def _reason(candidate: Candidate) -> str:
+    if candidate.reason:
+        return candidate.reason
+    if candidate.kernel is None:
+        return _RESHAPES
+    if candidate.kernel.op is Op.COPY:
         return "no layer of the device reads what it moves"
-    return "it is cut off from the segment by operators of the host"
+    return _NOT_WORTH_IT
 
 
-def _refusal(placed: list[_Placed]) -> str:
+def _refusal(found: Sequence[Candidate]) -> str:
     """Every kind of operator that stays on the host, where it stands and why."""
-    host = [p for p in placed if p.kernel is None]
+    host = [c for c in found if c.kernel is None]
     lines = [
-        f"{p.node.place} (operator {position} of {len(placed)}): {_reason(p)}"
-        for position, p in enumerate(placed, 1)
-        if p.kernel is None
+        f"{c.node.place} (operator {position} of {len(found)}): {_reason(c)}"
+        for position, c in enumerate(found, 1)
+        if c.kernel is None
     ]
     more = f"; and {len(host) - _LISTED} more" if len(host) > _LISTED else ""
     return (

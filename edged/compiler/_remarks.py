@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from edged.compiler._graph import Graph
-from edged.compiler._partition import kinds_in_the_way, segment_macs
+from edged.compiler._partition import Partition, kinds_in_the_way, segment_macs
+from edged.compiler._place import VIEWS
 from edged.remarks import Code, Remark, remark
 
 if TYPE_CHECKING:
     from edged.compiler._report import HostRow, OutputRow
 
-__all__ = ["calibration_remarks", "output_remarks", "share_remark"]
+__all__ = ["calibration_remarks", "output_remarks", "share_remark", "trips_remark"]
 
 _FEW_SAMPLES: Final = 8
 _MUCH: Final = 0.05
@@ -84,6 +85,24 @@ def share_remark(graph: Graph, device: int, host: Sequence[HostRow]) -> Iterator
         warning=share > _MUCH or bool(unknown),
         value=round(share, 4),
     )
+
+
+def trips_remark(cut: Partition) -> Iterator[Remark]:
+    """How often the host takes a turn between runs of the device, and which operators are why."""
+    trips = len(cut.segments) - 1
+    if trips:
+        between = Counter(
+            each.node.op
+            for each in cut.host
+            if 0 < each.part < trips + 1 and each.node.op not in VIEWS
+        )
+        because = f": of {_counted(dict(between.most_common()), '')}" if between else ""
+        yield remark(
+            Code.ROUND_TRIPS,
+            f"the host takes {trips} {'turns' if trips > 1 else 'turn'} between runs of the"
+            f" device{because}; each is a round trip in every call",
+            value=trips,
+        )
 
 
 def _cause(graph: Graph, device: int, total: int) -> str:

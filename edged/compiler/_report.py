@@ -16,7 +16,7 @@ from edged.compiler._graph import Graph, abridged
 from edged.compiler._macs import macs
 from edged.compiler._partition import HostNode, Partition
 from edged.compiler._quantise import Quantised
-from edged.compiler._remarks import calibration_remarks, output_remarks, share_remark
+from edged.compiler._remarks import calibration_remarks, output_remarks, share_remark, trips_remark
 from edged.npu import ProgramImage, Tensor, weights_bytes
 from edged.remarks import Remark
 
@@ -43,6 +43,7 @@ class LayerRow:
         weight_bytes: of weights, biases, shifts and tables.
         activation_bytes: of its output.
         address: of its output in the bank; tensors that never live together share theirs.
+        entry: number of the program's entry that it is in.
         error: of its output against the float model, what came before included: the root mean
             square of the difference over that of the float values. None when it was not measured.
     """
@@ -62,14 +63,17 @@ class LayerRow:
     weight_bytes: int = 0
     activation_bytes: int = 0
     address: int = 0
+    entry: int = 0
     error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HostRow:
-    """An operator that the host runs: in the prologue or epilogue, and why.
+    """An operator that the host runs, and why.
 
     Attributes:
+        where: in the prologue, in the epilogue, or between which entries of the program.
+        part: the same as a number: 0 runs in front of entry 0.
         shape: of its output, as ONNX has it; None where it is not known.
         macs: multiply-accumulates of one run; None where they are not known.
         weight_bytes: of its float constants.
@@ -79,6 +83,7 @@ class HostRow:
     op: str
     where: str
     reason: str
+    part: int
     shape: tuple[int, ...] | None = None
     macs: int | None = 0
     weight_bytes: int = 0
@@ -167,6 +172,7 @@ def report(
         errors: of kernels' outputs by their names, where they were measured.
     """
     rows = []
+    entries = [number for number, each in enumerate(cut.segments) for _ in each.kernels]
     for number, kernel in enumerate(cut.kernels, len(cut.entering)):
         parts = [layer for layer in image.layers if layer.output == number]
         layer, tensor = parts[0], image.tensors[number]
@@ -184,6 +190,7 @@ def report(
             weight_bytes=weights_bytes(parts),
             activation_bytes=tensor.nbytes,
             address=tensor.address,
+            entry=entries[number - len(cut.entering)],
             error=errors.get(kernel.output),
         )
         if convolution is not None:
@@ -196,9 +203,10 @@ def report(
             )
         rows.append(row)
     host = host_rows(graph, cut)
+    tensors = dict(zip(cut.tensors, image.tensors, strict=True))
     outputs = tuple(
-        _output_row(graph, cut, seen, name, _steps(quantised, name, tensor), calibration)
-        for name, tensor in zip(cut.leaving, image.output_tensors, strict=True)
+        _output_row(graph, cut, seen, name, _steps(quantised, name, tensors[name]), calibration)
+        for name in cut.leaving
     )
     return Report(
         compiler=compiler,
@@ -217,6 +225,7 @@ def report(
         remarks=(
             *calibration_remarks(calibration, samples),
             *share_remark(graph, image.macs(), host),
+            *trips_remark(cut),
             *output_remarks(outputs),
         ),
     )
@@ -250,7 +259,7 @@ def _steps(quantised: Quantised, name: str, tensor: Tensor) -> _Float:
 def _fed(graph: Graph, cut: Partition, name: str) -> tuple[str, ...]:
     """The model's outputs that the host computes from *name*."""
     reached = {name}
-    for node in cut.epilogue:
+    for node in (node for part in cut.parts for node in part.nodes):
         if not reached.isdisjoint(node.inputs):
             reached.update(node.outputs)
     return tuple(output for output in graph.outputs if output in reached)
@@ -270,6 +279,7 @@ def _host_row(graph: Graph, entry: HostNode) -> HostRow:
         node.op,
         entry.where,
         entry.reason,
+        entry.part,
         shape,
         macs(graph, node),
         sum(int(array.nbytes) for array in constants if array.dtype.kind == "f"),

@@ -30,7 +30,7 @@ def stretch(cut: Partition) -> Partition:
     """
     scales = _scales(cut)
     kernels = tuple(_scaled(kernel, scales) for kernel in cut.kernels)
-    return replace(cut, kernels=kernels, scales=scales)
+    return cut.with_kernels(kernels, scales)
 
 
 def _scales(cut: Partition) -> dict[str, float]:

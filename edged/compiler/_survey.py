@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edged.compiler._fold import fold
 from edged.compiler._import import load_graph
 from edged.compiler._partition import partition
-from edged.compiler._remarks import calibration_remarks, share_remark
+from edged.compiler._remarks import calibration_remarks, share_remark, trips_remark
 from edged.compiler._report import host_rows
 from edged.remarks import Remark
 
@@ -61,6 +61,7 @@ def survey(
         (
             *(() if samples is None else calibration_remarks(_kind(samples), samples)),
             *share_remark(graph, device, host),
+            *trips_remark(cut),
         ),
     )
 

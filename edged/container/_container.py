@@ -185,7 +185,7 @@ class Container:
         self._channel.call_back()
 
     async def self_test(self, at_most: float = math.inf) -> None:
-        """Run the bundle's vectors through prologue, device and epilogue.
+        """Run the bundle's vectors through all parts of host and device.
 
         Args:
             at_most: seconds after which no further vector is begun. One is run in any case.

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from edged._compiledfiles import MAX_HOST_FILES, PROGRAM_FILE, host_file
+
 __all__ = ["NAMES", "Files"]
 
 NAMES: Final = (
     *("manifest.json", "labels.txt", "selftest.npz"),
-    *("program.img", "prologue.onnx", "epilogue.onnx", "remarks.json"),
+    *(PROGRAM_FILE, "remarks.json"),
+    *map(host_file, range(MAX_HOST_FILES)),
 )
-"""Those that a container reads; what else is in the folder is of no use to it."""
+"""Those that a container reads, as far as there are any; what else is in the folder is of no use to
+it."""
 
 
 @dataclass(frozen=True, slots=True)

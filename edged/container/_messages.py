@@ -66,7 +66,8 @@ NO_EXTRAS: Final[Mapping[str, str]] = {}
 
 class Stage(enum.StrEnum):
     """What a worker does for a call. Reading the request and the host's part before the device
-    are one, since they overlap with other calls' runs; `DEVICE` is with what waits there."""
+    are one, since they overlap with other calls' runs; `DEVICE` is with what waits there, and
+    `EPILOGUE` is the host's part between runs as well."""
 
     QUEUE = "queue"
     DECODE = "decode"

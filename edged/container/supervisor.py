@@ -34,7 +34,7 @@ _CONNECTION = 3
 """The first descriptor that systemd passes: sd_listen_fds(3)."""
 
 _MESSAGE_BYTES = 64 << 10
-_DESCRIPTORS = 32
+_DESCRIPTORS = 128
 _FIXED = 4
 _PATIENCE_SECONDS = 10.0
 # None of these makes the interpreter or the loader run something else.
@@ -42,7 +42,7 @@ _NAME = re.compile(
     "PATH|HOME|LANG|TZ|PYTHONDONTWRITEBYTECODE|PYTHONUNBUFFERED|ORT_DISABLE_TELEMETRY"
     "|OPENBLAS_NUM_THREADS|OMP_NUM_THREADS|MALLOC_[A-Z_]{1,40}|EDGED_SYSCALL_FILTER"
 )
-_FILE = re.compile(r"[a-z][a-z.]{0,63}")
+_FILE = re.compile(r"[a-z][a-z0-9.-]{0,63}")
 
 
 def main() -> int:

@@ -16,15 +16,18 @@ __all__ = ["in_process"]
 _Arrays = Sequence[npt.NDArray[Any]]
 
 
-def in_process(image: ProgramImage) -> Callable[[_Arrays], list[npt.NDArray[Any]]]:
-    """What runs *image*, from its inputs to its outputs, [1, H, W, C], to the bit as a device does.
+def in_process(image: ProgramImage) -> Callable[[int, _Arrays], list[npt.NDArray[Any]]]:
+    """What runs an entry of *image*, from its inputs to its outputs, to the bit as a device does.
+
+    Arrays are [1, H, W, C].
 
     Raises:
         DeviceError: no convolution of ONNX Runtime is exact on this processor.
     """
-    executor = Executor(image, weights=exact_weight_encodings())
+    weights = exact_weight_encodings()
+    executors = [Executor(image, entry, weights=weights) for entry in range(len(image.entries))]
 
-    def run(inputs: _Arrays) -> list[npt.NDArray[Any]]:
-        return [found[None] for found in executor.run([each[0] for each in inputs])]
+    def run(entry: int, inputs: _Arrays) -> list[npt.NDArray[Any]]:
+        return [found[None] for found in executors[entry].run([each[0] for each in inputs])]
 
     return run

@@ -65,7 +65,7 @@ class Evaluator:
             progress=progress,
         )
         parts = self.compiled
-        self._pipeline = Pipeline(parts.image, parts.prologue, parts.epilogue)
+        self._pipeline = Pipeline(parts.image, parts.host)
         self._device = in_process(parts.image)
         try:
             self._floats = session(model)

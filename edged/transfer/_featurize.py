@@ -44,7 +44,7 @@ class Featurizer:
         self.program = compiled.image.digest.hex()
         self._spec = spec
         self._device = in_process(compiled.image)
-        self._pipeline = Pipeline(compiled.image, compiled.prologue, compiled.epilogue)
+        self._pipeline = Pipeline(compiled.image, compiled.host)
 
     @classmethod
     def of(

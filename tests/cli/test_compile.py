@@ -84,7 +84,7 @@ def test_json_has_the_same_and_the_files_are_written(samples: Path, tmp_path: Pa
     assert max(ends) <= found["activations_bytes"]
     assert found["peak_memory_bytes"] > 50e6 and found["seconds"] > 0
     assert {path.name for path in out.iterdir()} == {
-        *("program.img", "prologue.onnx", "epilogue.onnx", "report.json", "remarks.json")
+        *("program.img", "host-0.onnx", "host-1.onnx", "report.json", "remarks.json")
     }
     brief = json.loads(edgectl("compile", KEYWORDS, "--json", cwd=tmp_path).stdout)
     assert "layers" not in brief and brief["calibration"] == "synthetic"

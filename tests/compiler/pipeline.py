@@ -65,12 +65,12 @@ class Pipeline:
     """
 
     def __init__(self, compiled: CompiledModel, *, fast: bool = False) -> None:
-        self._pipeline = _pipeline.Pipeline(compiled.image, compiled.prologue, compiled.epilogue)
+        self._pipeline = _pipeline.Pipeline(compiled.image, compiled.host)
         self._image = compiled.image
         self._run = in_process(compiled.image) if fast else self._reference
 
     def __call__(self, inputs: Arrays) -> Arrays:
         return self._pipeline.run(inputs, self._run)
 
-    def _reference(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        return [out[None] for out in numerics.run(self._image, [each[0] for each in inputs])]
+    def _reference(self, entry: int, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        return [out[None] for out in numerics.run(self._image, [each[0] for each in inputs], entry)]

@@ -13,7 +13,6 @@ from onnx import TensorProto
 
 from edged.compiler import CompiledModel, compile_model
 from edged.errors import ModelError
-from edged.remarks import Code
 
 CONSTANTS = {
     name: np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
@@ -87,34 +86,64 @@ def test_a_norm_on_the_host_keeps_its_scale_and_nothing_is_transposed_twice() ->
         ["y", "z"],
         limit=0.15,
     )
-    assert [row.op for row in compiled.report.layers] == ["CONV", "CONV"]
-    assert len(compiled.image.outputs) == 2
-    names = [row.op for row in compiled.report.host]
-    assert names == ["Transpose", "LpNormalization", "Mul", "Conv", "Transpose"]
+    assert [(row.op, row.entry) for row in compiled.report.layers] == [
+        ("CONV", 0),
+        ("CONV", 0),
+        ("CONV", 1),
+    ]
+    assert [len(entry.outputs) for entry in compiled.image.entries] == [2, 1]
+    assert host(compiled) == [
+        ("Transpose", "between 0 and 1"),
+        ("LpNormalization", "between 0 and 1"),
+        ("Mul", "between 0 and 1"),
+        ("Transpose", "epilogue"),
+    ]
     assert "the device has no such operator" in compiled.report.host[1].reason
-    epilogue = onnx.load_model_from_string(compiled.epilogue)
-    # One brings conv4_3 back to the host's order, and one is of the light head's own.
-    assert [n.op_type for n in epilogue.graph.node].count("Transpose") == 2
+    between, epilogue = (onnx.load_model_from_string(part) for part in compiled.host[1:])
+    # conv4_3 comes into the host's order and back; what the heads give is as it is wanted.
+    assert [n.op_type for n in between.graph.node].count("Transpose") == 2
+    assert "Transpose" not in [n.op_type for n in epilogue.graph.node]
 
 
-def test_a_sandwiched_operator_ends_the_segment_and_the_larger_side_wins() -> None:
-    light_first = [
-        node("Conv", "x w", "a"),
-        node("Softmax", "a", "t"),
-        node("Conv", "t v", "b"),
-        node("Relu", "b", "y"),
-    ]
-    compiled = compiled_and_checked(light_first, IMAGE, ["y"])
-    assert host(compiled) == [("Conv", "prologue"), ("Softmax", "prologue")]
-    assert "cut off" in compiled.report.host[0].reason
-    (remark,) = (r for r in compiled.report.remarks if r.code == Code.HOST_SHARE)
-    assert "(Softmax ×1: 31 % would move if the device could run it)" in remark.text
+def test_an_operator_of_the_host_in_the_middle_costs_a_round_trip() -> None:
+    compiled = compiled_and_checked(
+        [
+            node("Conv", "x w", "a"),
+            node("Softmax", "a", "t", axis=1),
+            node("Conv", "t v", "b"),
+            node("Relu", "b", "y"),
+        ],
+        IMAGE,
+        ["y"],
+    )
+    assert host(compiled) == [("Softmax", "between 0 and 1")]
+    assert [len(entry.layers) for entry in compiled.image.entries] == [1, 1]
+    assert compiled.report.host_macs == 0
 
-    heavy_first = [node("Conv", "x v", "a"), node("Softmax", "a", "t"), node("Conv", "t w", "y")]
-    assert host(compiled_and_checked(heavy_first, IMAGE, ["y"])) == [
-        ("Softmax", "epilogue"),
-        ("Conv", "epilogue"),
-    ]
+
+def test_a_value_goes_from_entry_to_entry_as_the_device_gave_it() -> None:
+    """Around the operator of the host, as in a residual block."""
+    compiled = compiled_and_checked(
+        [
+            node("Conv", "x w", "a"),
+            node("Softmax", "a", "t", axis=1),
+            node("Conv", "t w", "b"),
+            node("Softmax", "b", "u", axis=1),
+            node("Conv", "u w", "c"),
+            node("Add", "c a", "y"),
+        ],
+        IMAGE,
+        ["y"],
+        limit=0.2,
+    )
+    first, second, third = compiled.image.entries
+    (shared,) = set(first.outputs) & set(third.inputs)
+    assert shared not in second.inputs
+    assert len(third.inputs) == 2
+    name = compiled.image.tensors[shared].name
+    last_part_before = onnx.load_model_from_string(compiled.host[2])
+    assert name not in {value.name for value in last_part_before.graph.input}
+    assert compiled.report.host_macs == 0
 
 
 def test_a_bypass_around_the_device_is_handed_through() -> None:
@@ -138,7 +167,8 @@ def test_several_inputs_and_outputs_with_a_value_inside_that_is_also_an_output()
             node("Conv", "a w", "p"),
             node("Conv", "b w", "q"),
             node("Add", "p q", "s"),
-            node("Relu", "s", "y"),
+            node("Conv", "s w", "t"),
+            node("Relu", "t", "y"),
             node("Sigmoid", "q", "z"),
         ],
         {"a": ["N", 4, 4, 4], "b": ["N", 4, 4, 4]},

@@ -176,7 +176,7 @@ def test_without_calibration_data_synthetic_ones_are_used_and_it_is_said() -> No
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
-    names = ("program.img", "prologue.onnx", "epilogue.onnx", "report.json", "remarks.json")
+    names = ("program.img", "host-0.onnx", "host-1.onnx", "report.json", "remarks.json")
     written = []
     for attempt in ("first", "second"):
         folder = tmp_path / attempt

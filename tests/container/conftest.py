@@ -21,6 +21,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from edged._compiledfiles import host_file
 from edged._pipeline import Pipeline
 from edged.bundle import pack, verify_bundle
 from edged.compiler import compile_model
@@ -38,14 +39,16 @@ class Sample:
     folder: Path
 
     def reference(self, pixels: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
-        """Prologue, reference and epilogue, in this process; *pixels* is [1, 16, 16, 3]."""
+        """The host's parts and the reference, in this process; *pixels* is [1, 16, 16, 3]."""
         image = parse_image((self.folder / "program.img").read_bytes())
-        parts = [(self.folder / name).read_bytes() for name in ("prologue.onnx", "epilogue.onnx")]
+        names = map(host_file, range(len(image.entries) + 1))
+        host = [(self.folder / name).read_bytes() for name in names]
 
-        def device(inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-            return [out[np.newaxis] for out in numerics.run(image, [each[0] for each in inputs])]
+        def device(entry: int, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+            given = [each[0] for each in inputs]
+            return [out[np.newaxis] for out in numerics.run(image, given, entry)]
 
-        return Pipeline(image, *parts).run({"input": pixels}, device)
+        return Pipeline(image, host).run({"input": pixels}, device)
 
 
 @dataclass(frozen=True)

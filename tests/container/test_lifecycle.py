@@ -216,8 +216,8 @@ async def test_labels_and_masks_are_judged_by_how_many_differ(
     ("name", "content", "said"),
     [
         ("program.img", b"EDGEIMG", "program image"),
-        ("prologue.onnx", b"\x08\x07junk", "cannot load the model"),
-        ("epilogue.onnx", None, r"epilogue\.onnx: No such file"),
+        ("host-0.onnx", b"\x08\x07junk", "cannot load the model"),
+        ("host-1.onnx", None, r"host-1\.onnx: No such file"),
         ("manifest.json", b"{}", r"cannot read manifest\.json"),
         ("selftest.npz", b"PK", r"selftest\.npz"),
     ],
@@ -237,7 +237,7 @@ async def test_a_model_that_cannot_be_loaded_says_why(
 async def test_parts_that_do_not_fit_are_refused(sample: Any, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     shutil.copytree(sample.folder, folder)
-    (folder / "prologue.onnx").write_bytes((folder / "epilogue.onnx").read_bytes())
+    (folder / "host-0.onnx").write_bytes((folder / "host-1.onnx").read_bytes())
     with pytest.raises(EdgedError, match="wants tensor"):
         await ProcessLauncher().start(folder)
 

@@ -32,7 +32,7 @@ GOOD: dict[str, Any] = {
         ({"environment": {"PATH": 7}}, 4, "environment is not a worker's"),
         ({"program": "/bin/sh"}, 4, "does not have the fields"),
         ({"environment": {"PATH": "x" * (64 << 10)}}, 4, "more than 65536 bytes"),
-        ({}, 33, "too many descriptors"),
+        ({}, 129, "too many descriptors"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -70,9 +70,9 @@ class Device:
                 each.close()
 
     def run(
-        self, inputs: Sequence[npt.NDArray[Any]], on_turn: Callable[[], None]
+        self, entry: int, inputs: Sequence[npt.NDArray[Any]], on_turn: Callable[[], None]
     ) -> list[npt.NDArray[Any]]:
-        """One run: u8 or s8 [1, H, W, C] in the image's order, in and out.
+        """One run of an entry: u8 or s8 [1, H, W, C] in the image's order, in and out.
 
         Args:
             on_turn: see :meth:`InferenceQueue.run`.
@@ -88,7 +88,7 @@ class Device:
                 "cannot answer: the model has no device at this moment; try again in a second"
             )
         try:
-            return queue.run(inputs, on_turn=on_turn)
+            return queue.run(inputs, entry=entry, on_turn=on_turn)
         except DeviceLostError as error:
             if self._forget(queue):
                 queue.close()

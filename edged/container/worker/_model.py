@@ -1,4 +1,4 @@
-"""The model as it was compiled: prologue, device program, epilogue."""
+"""The model as it was compiled: the device's program, and the host's parts around its entries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy.typing as npt
 
+from edged._compiledfiles import PROGRAM_FILE, host_file
 from edged._pipeline import Arrays, Pipeline, check_there
 from edged.bundle import MANIFEST_NAME, FileName, Manifest, read_arrays
 from edged.container._files import Files
@@ -30,11 +31,12 @@ class Model:
 
     Attributes:
         manifest: what the bundle says of it.
-        image: the device's program. Only its inputs and outputs are of interest here.
+        image: the device's program.
         vectors: for the self-test: ``in:NAME`` and ``out:NAME``, empty when the bundle has none.
         pipeline: runs it, with a device.
         labels: of the classes, in the order of the output; empty when the bundle has none.
-        takes_nan: whether the prologue looks for NaN or infinity, and so is made to be given them.
+        takes_nan: whether the host's first part looks for NaN or infinity, and so is made to be
+            given them.
         remarks: of the compiler; empty where it wrote none.
     """
 
@@ -54,18 +56,18 @@ class Model:
             BundleError, ImageError, ModelError: what is wrong with which file.
         """
         manifest = Manifest.parse(_read(files, MANIFEST_NAME, _MAX_MANIFEST))
-        image = parse_image(_read(files, "program.img", MAX_IMAGE_BYTES))
+        image = parse_image(_read(files, PROGRAM_FILE, MAX_IMAGE_BYTES))
         vectors = _vectors(files, "selftest.npz") if manifest.self_test else {}
-        prologue = _read(files, "prologue.onnx", MAX_IMAGE_BYTES)
-        epilogue = _read(files, "epilogue.onnx", MAX_IMAGE_BYTES)
+        names = map(host_file, range(len(image.entries) + 1))
+        host = [_read(files, name, MAX_IMAGE_BYTES) for name in names]
         model = cls(
             manifest,
             image,
             vectors,
-            Pipeline(image, prologue, epilogue),
+            Pipeline(image, host),
             _labels(files, FileName.LABELS) if manifest.labels else (),
             # An operator's name is in the file as it is written here.
-            takes_nan=any(operator in prologue for operator in _LOOK_FOR_NAN),
+            takes_nan=any(operator in host[0] for operator in _LOOK_FOR_NAN),
             remarks=_remarks(files),
         )
         model._check()
@@ -74,9 +76,9 @@ class Model:
     def _check(self) -> None:
         """Whether the pipeline fits the manifest, by the names of tensors."""
         declared = [tensor.name for tensor in self.manifest.outputs]
-        check_there(declared, {*self.pipeline.outputs}, "the manifest", "epilogue.onnx")
+        check_there(declared, {*self.pipeline.outputs}, "the manifest", "the last part of the host")
         given = {tensor.name for tensor in self.manifest.inputs}
-        check_there(self.pipeline.inputs, given, "prologue.onnx", "the manifest")
+        check_there(self.pipeline.inputs, given, host_file(0), "the manifest")
 
 
 def _vectors(files: Files, name: str) -> Arrays:

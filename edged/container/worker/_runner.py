@@ -1,4 +1,4 @@
-"""From samples to outputs: prologue, device and epilogue, one sample after the other."""
+"""From samples to outputs: the parts of host and device, one sample after the other."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Runner:
         self._stages.lap(Stage.EPILOGUE)
         return outputs
 
-    def _run_device(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        # Whatever was done before it, from the call's bytes on, made its inputs.
-        self._stages.lap(Stage.DECODE)
-        outputs = self._device.run(inputs, self._recall.check)
+    def _run_device(self, entry: int, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        # Whatever was done before the first run, from the call's bytes on, made its inputs.
+        self._stages.lap(Stage.EPILOGUE if entry else Stage.DECODE)
+        outputs = self._device.run(entry, inputs, self._recall.check)
         self._stages.lap(Stage.DEVICE)
         return outputs
 
