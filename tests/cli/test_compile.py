@@ -76,7 +76,8 @@ def test_json_has_the_same_and_the_files_are_written(samples: Path, tmp_path: Pa
     assert sum(layer["macs"] for layer in layers) == found["macs"] > 1e6
     assert all(0 < layer["error"] < 0.2 for layer in layers)
     assert all(h * w * c == r["activation_bytes"] for r in layers for h, w, c in [r["shape"]])
-    assert sum(layer["weight_bytes"] for layer in layers) == found["weights_bytes"]
+    together = sum(layer["weight_bytes"] for layer in layers)  # Each begins at a multiple of 64.
+    assert together <= found["weights_bytes"] < together + 64 * len(layers)
     # Buffers are used again, yet two that live together never overlap.
     assert found["activations_bytes"] < found["activations_total_bytes"] / 2
     assert found["dram_bytes"] == found["activations_bytes"] + found["weights_bytes"]
