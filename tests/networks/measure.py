@@ -136,7 +136,7 @@ class _Device:
     """Runs a compiled model, and knows what each run took of the emulator's time in seconds."""
 
     def __init__(self, compiled: CompiledModel) -> None:
-        self._pipeline = Pipeline(compiled.image, compiled.prologue, compiled.epilogue)
+        self._pipeline = Pipeline(compiled.image, compiled.host)
         self._emulator = in_process(compiled.image)
         self.seconds: list[float] = []
 
@@ -144,9 +144,9 @@ class _Device:
         self.seconds.append(0.0)
         return self._pipeline.run(inputs, self._timed)
 
-    def _timed(self, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def _timed(self, entry: int, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         begin = time.thread_time()
-        found = self._emulator(inputs)
+        found = self._emulator(entry, inputs)
         self.seconds[-1] += time.thread_time() - begin
         return found
 
