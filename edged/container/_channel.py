@@ -35,6 +35,7 @@ from edged.container._messages import (
     Detach,
     DeviceLost,
     Failure,
+    Forget,
     Free,
     FromFront,
     Prepare,
@@ -220,6 +221,9 @@ class Channel:
 
     async def unshare(self, name: str, seconds: float) -> None:
         await self._do(lambda number: Unshare(number, name), seconds)
+
+    async def forget(self, seconds: float) -> None:
+        await self._do(Forget, seconds)
 
     def say(self, message: FromFront) -> None:
         """Send what has no answer; nothing if the worker is gone."""

@@ -148,6 +148,14 @@ class Container:
         """
         await self._done(self._channel.detach(_ATTACH_SECONDS))
 
+    async def forget(self) -> None:
+        """Have the process drop the states of sequences: another model has served meanwhile.
+
+        Raises:
+            ContainerError: the process is gone, or does not answer and is ended.
+        """
+        await self._done(self._channel.forget(_ATTACH_SECONDS))
+
     async def call(
         self,
         method: str,

@@ -28,6 +28,7 @@ __all__ = [
     "Detach",
     "DeviceLost",
     "Failure",
+    "Forget",
     "Free",
     "FromFront",
     "FromWorker",
@@ -167,6 +168,12 @@ class Unshare(_Message, frozen=True, array_like=True, tag=True):
     name: _Text
 
 
+class Forget(_Message, frozen=True, array_like=True, tag=True):
+    """Front: drop the states of all sequences."""
+
+    id: _Count
+
+
 class Stop(_Message, frozen=True, array_like=True, tag=True):
     """Front: end."""
 
@@ -201,7 +208,18 @@ class DeviceLost(_Message, frozen=True, array_like=True, tag=True):
 
 
 FromFront: TypeAlias = (
-    Call | Cancel | CallBack | Free | Prepare | Attach | Detach | SelfTest | Share | Unshare | Stop
+    Call
+    | Cancel
+    | CallBack
+    | Free
+    | Prepare
+    | Attach
+    | Detach
+    | SelfTest
+    | Share
+    | Unshare
+    | Forget
+    | Stop
 )
 FromWorker: TypeAlias = Ready | Answer | Failure | DeviceLost
 

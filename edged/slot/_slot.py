@@ -742,6 +742,9 @@ class Slot:
             _log.warning("cannot detach %s, which is ended in any case: %s", new.record, second)
         finally:
             self._loaded = old
+        if old is not None:
+            with contextlib.suppress(EdgedError):  # It is gone, which is found next.
+                await old.container.forget()
         if self._state is State.SWAPPING:
             await self._roll_back(device, old, error)
 

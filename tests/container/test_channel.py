@@ -99,6 +99,9 @@ class Service:
     def self_test(self, seconds: float) -> None:
         raise DeviceLostError(f"cannot test for {seconds:g} s: no device")
 
+    def forget(self) -> None:
+        raise DeviceLostError("cannot forget")
+
     def prepare(self, fd: int) -> None:
         with socket.socket(fileno=fd) as device:
             self.attached.append(device.recv(16).decode())

@@ -127,6 +127,14 @@ def test_one_too_many_is_refused_until_there_is_room(world: World) -> None:
     assert world.add("d", start=True) == 1
 
 
+def test_nothing_is_kept_over_another_model(world: World) -> None:
+    world.add("a", start=True)
+    world.sequences.forget()
+    with pytest.raises(NotFoundError, match="another model served meanwhile"):
+        world.add("a")
+    assert world.add("a", start=True) == 1
+
+
 def test_a_failure_leaves_the_state_as_it_was(world: World) -> None:
     world.add("a", start=True)
     with pytest.raises(DeviceError):

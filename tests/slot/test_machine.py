@@ -11,6 +11,7 @@ sequences are the same every time. For other ones, and more of them::
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ from slot.instant import MOMENT, InstantLoop
 from slot.world import (
     GOOD,
     HANG,
+    UNEVEN,
     UNSOUND,
     FakeCompiler,
     FakeLauncher,
@@ -465,6 +467,25 @@ def test_a_deployment_is_interrupted_at_each_moment(
             machine.settle()
         finally:
             machine.teardown()
+
+
+def test_who_serves_again_after_another_has_answered_remembers_no_sequence() -> None:
+    """It would go on with states that are older than the client's."""
+    machine, tasks = SlotMachine(), []
+    try:
+        machine.begin(on_demand=False, first="a")
+        for moment in range(_MOMENTS):
+            if moment == 1:
+                machine.deploy(UNEVEN)
+            machine.call("", PATIENT, False, "ann", Priority.NORMAL)
+            tasks.append(machine.calls[-1].task)
+            machine.time_passes(1)
+        machine.settle()
+        answers = [task.result() for task in tasks]
+        changes = [name for name, _ in itertools.groupby(answers)]
+        assert changes == [b"a", UNEVEN.encode(), b"a"]
+    finally:
+        machine.teardown()
 
 
 def test_a_call_is_let_in_at_the_moment_at_which_the_device_is_reset() -> None:

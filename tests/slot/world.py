@@ -110,6 +110,7 @@ class World:
         demanded: models that calls asked for, where that has them loaded.
         launches: containers started, by model.
         live: containers that run.
+        answered_last: the container that answered a call last.
         unnoted: models that this process could not set aside, because the disk was full.
         uncleared: models whose attempts the store failed to forget.
     """
@@ -124,6 +125,7 @@ class World:
     demanded: set[str] = field(default_factory=set)
     launches: Counter[str] = field(default_factory=Counter)
     live: set[FakeContainer] = field(default_factory=set)
+    answered_last: FakeContainer | None = None
     unnoted: set[str] = field(default_factory=set)
     uncleared: set[str] = field(default_factory=set)
 
@@ -347,6 +349,7 @@ class FakeContainer:
         self._closed: asyncio.Future[Ending] = loop.create_future()
         self._pending: dict[asyncio.Future[bytes], None] = {}  # in order
         self._tested = False
+        self._remembers = False
         self._prepared: int | None = None
         self.was_reset = False
         self.lost = False
@@ -387,6 +390,10 @@ class FakeContainer:
             self._world.hardware.release(UnavailableError("cannot answer: detached"))
         self.was_reset = False
         await _pause(self._loop, MOMENT)
+
+    async def forget(self) -> None:
+        await self._operate(Part.CONTAINER)
+        self._remembers = False
 
     async def self_test(self, at_most: float = math.inf) -> None:
         await self._operate(Part.CONTAINER)
@@ -463,6 +470,9 @@ class FakeContainer:
             world.violated(f"a call was answered by {self} before its self-test")
         if self.name not in world.may_answer():
             world.violated(f"a call was answered by {self}; right were {world.may_answer()}")
+        if self._remembers and world.answered_last is not self:
+            world.violated(f"{self} went on with its sequences after another had answered")
+        self._remembers, world.answered_last = True, self
         self._loop.call_later(MOMENT, self._answer, answer)
 
     def _answer(self, answer: asyncio.Future[bytes]) -> None:

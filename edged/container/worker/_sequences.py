@@ -139,6 +139,13 @@ class Sequences:
         """Input of the state → the output that becomes it."""
         return {} if self._manifest.state is None else self._manifest.state.outputs
 
+    def forget(self) -> None:
+        """Drop all that nobody is at, because another model has answered meanwhile."""
+        with self._changed:
+            for name, sequence in list(self._kept.items()):
+                if not sequence.line:
+                    self._drop(name, "another model served meanwhile, and states end with that")
+
     @contextmanager
     def step(self, step: Step | None, deadline: float) -> Iterator[Arrays | None]:
         """The state for a call: what is put into it is kept, unless the block raises.

@@ -27,6 +27,7 @@ from edged.container._messages import (
     Cancel,
     Detach,
     Failure,
+    Forget,
     Free,
     FromFront,
     Prepare,
@@ -62,6 +63,8 @@ class Service(Protocol):
     ) -> bytes: ...
 
     def self_test(self, seconds: float) -> None: ...
+
+    def forget(self) -> None: ...
 
 
 class Attachable(Protocol):
@@ -203,6 +206,8 @@ class Server:
                 self._control.submit(self._do, number, self._device.detach)
             case SelfTest(number, seconds):
                 self._control.submit(self._do, number, partial(self._service.self_test, seconds))
+            case Forget(number):
+                self._control.submit(self._do, number, self._service.forget)
             case Share(number, name, offset, length):
                 add = partial(self._regions.add, name, offset, length, *descriptors)
                 self._control.submit(self._do, number, add)

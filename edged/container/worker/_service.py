@@ -61,9 +61,9 @@ class ModelService:
         self._signature = Signature(model.manifest, takes_nan=model.takes_nan)
         statistics = Statistics()
         parts = (model, self._signature, self._runner, statistics)
-        sequences = Sequences(model.manifest, order)
+        self._sequences = Sequences(model.manifest, order)
         tensorflow, tensorflow_rest = TensorFlowServing(*parts), TensorFlowRest(*parts)
-        oip = OpenInference(*parts, regions or Regions(), sequences)
+        oip = OpenInference(*parts, regions or Regions(), self._sequences)
         oip_rest = OpenInferenceRest(model, statistics, oip)
         self._methods: dict[str, _Method] = {
             wire.PREDICT: tensorflow.predict,
@@ -101,6 +101,10 @@ class ModelService:
         if method not in _OF_SEQUENCES:
             self._order.passed()
         return self._methods[method](request, deadline, extras)
+
+    def forget(self) -> None:
+        """Drop the states of all sequences."""
+        self._sequences.forget()
 
     def warm_up(self) -> None:
         """Run a sample of zeros without a device, so that the first call finds memory and caches.
