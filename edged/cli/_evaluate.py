@@ -25,6 +25,7 @@ EVALUATE_EXAMPLES = (
     "edgectl evaluate kws-1.0.0.edgemodel inputs.npz --json"
 )
 _SHOWN: Final = 20
+_FARTHEST: Final = 5
 
 
 def evaluate(
@@ -49,6 +50,16 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help="Which output, or its alias, has the classes, if there are several.",
+        ),
+    ] = None,
+    agree: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT",
+            min=0,
+            max=100,
+            help="End with status 65 where the device gives less than so many per cent of float's "
+            "answers: the same class first, the same boxes.",
         ),
     ] = None,
     html: Annotated[
@@ -100,8 +111,25 @@ def evaluate(
             "source": str(examples),
         }
         print_json(about | result.json())
-        return
-    _show(result, labels, words.facts(evaluator, chosen), found)
+    else:
+        _show(result, labels, words.facts(evaluator, chosen), found)
+    if agree is not None:
+        _check(result, agree, found)
+
+
+def _check(result: Result, agree: float, found: VerifiedBundle) -> None:
+    agreement = result.agreement()
+    if agreement is None:
+        raise InputError(
+            f"cannot check that the answers of {found.manifest} agree: it gives neither classes nor"
+            " boxes; leave --agree out, or name the output that has the classes with --output"
+        )
+    if 100 * agreement < agree:
+        raise InputError(
+            f"cannot accept {found.manifest}: {words.percent(agreement)} of the device's answers"
+            f" are float's, wanted {agree:g} %; calibrate with more typical inputs, or see which"
+            " differ with --html"
+        )
 
 
 def _title(found: VerifiedBundle) -> str:
@@ -117,12 +145,20 @@ def _show(
     if rows := words.accuracies(result):
         console.print()
         print_table(("", "FLOAT", "DEVICE"), rows)
+    if same := words.agreements(result):
+        console.print()
+        _print_facts(same)
     console.print()
-    _print_facts(words.agreements(result))
     print_table(words.OUTPUT_TITLES, words.output_rows(result))
     if result.classifies and result.labelled and (wrong := words.confusions(result, labels)):
         console.print()
         print_table(("LABEL", "TAKEN FOR", "FLOAT", "DEVICE"), wrong)
+    if not (result.classifies or result.detects) and len(result.compared) > 1:
+        console.print()
+        print_table(
+            ("FARTHEST", "RMS ERROR"),
+            [(each.name, words.percent(each.distance)) for each in result.farthest()[:_FARTHEST]],
+        )
     if differing := result.differing:
         console.print()
         print_table(

@@ -132,14 +132,13 @@ def _examples(result: Result, examples: Examples, labels: Sequence[str]) -> list
     """Those that differ, and where these are few, others that are far apart."""
     differing = result.differing
     chosen = list(differing[:_MOST_SHOWN])
-    rest = [each for each in result.compared if not each.differs]
-    rest.sort(key=lambda each: -each.distance)
+    rest = [each for each in result.farthest() if not each.differs]
     others = rest[: max(0, _FEWEST_SHOWN - len(chosen))]
     entries = {entry.name: entry for entry in examples.entries}
     found = []
     for heading, group in (
-        (f"{len(differing)} examples that differ", chosen),
-        ("Others, the farthest apart first", others),
+        (f"Answered differently: {len(differing)}", chosen),
+        ("Answered alike, the farthest apart first" if chosen else "The farthest apart", others),
     ):
         if group:
             figures = "".join(_figure(each, entries[each.name], labels) for each in group)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from edged import detection
+from edged._onnxfile import with_lower_versions
 from edged._onnxruntime import session
 from edged._pipeline import Arrays, Pipeline
 from edged.bundle import FileName, Manifest, VerifiedBundle, read_arrays
@@ -68,7 +72,7 @@ class Evaluator:
         self._pipeline = Pipeline(parts.image, parts.host)
         self._device = in_process(parts.image)
         try:
-            self._floats = session(model)
+            self._floats = session(with_lower_versions(model, FileName.MODEL))
         except Exception as error:  # ONNX Runtime has a class of its own for each of its reasons
             raise _not_run(self._manifest, error) from error
 
@@ -83,29 +87,50 @@ class Evaluator:
             ModelError: a model does not run on an example.
         """
         compared = []
-        state = self._manifest.state
-        # Each of the two hands on its own. What an example brings is not touched.
-        before: list[Arrays] = (
-            [{}, {}] if state is None else [state.zeros(self._manifest.inputs)] * 2
-        )
-        for index in range(len(examples)):
-            inputs = examples.inputs(index)
-            floats = self._float_outputs(before[0] | inputs)
-            device = self._device_outputs(before[1] | inputs)
-            if state is not None:
-                before = [state.after(floats), state.after(device)]
-            entry = examples.entries[index]
-            compared.append(
-                Comparison(
-                    entry.name,
-                    entry.label,
-                    {name: compare_values(floats[name], device[name]) for name in floats},
-                    self._classes(floats, device, examples.labelled),
-                    self._boxes(floats, device),
-                )
-            )
+        for each in self._each(examples):
+            compared.append(each)
             advance()
         return Result(tuple(compared), examples.labelled)
+
+    def _each(self, examples: Examples) -> Iterator[Comparison]:
+        count = len(examples)
+        state = self._manifest.state
+        if examples.in_sequence and state is not None:
+            # Each of the two hands on its own.
+            floats = device = state.zeros(self._manifest.inputs)
+            for index in range(count):
+                inputs = examples.inputs(index)
+                answers = self._answers(floats | inputs, device | inputs)
+                floats, device = map(state.after, answers)
+                yield self._compared(examples, index, *answers)
+            return
+        # The first settles which output has the classes; the others run on all processors.
+        yield self._of(examples, 0)
+        pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+        try:
+            yield from pool.map(partial(self._of, examples), range(1, count))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _of(self, examples: Examples, index: int) -> Comparison:
+        inputs = examples.inputs(index)
+        return self._compared(examples, index, *self._answers(inputs, inputs))
+
+    def _answers(self, floats: Arrays, device: Arrays) -> tuple[Arrays, Arrays]:
+        """What both models make of their inputs."""
+        return self._float_outputs(floats), self._device_outputs(device)
+
+    def _compared(
+        self, examples: Examples, index: int, floats: Arrays, device: Arrays
+    ) -> Comparison:
+        entry = examples.entries[index]
+        return Comparison(
+            entry.name,
+            entry.label,
+            {name: compare_values(floats[name], device[name]) for name in floats},
+            self._classes(floats, device, examples.labelled),
+            self._boxes(floats, device),
+        )
 
     def _float_outputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         names = [tensor.name for tensor in self._manifest.outputs]

@@ -49,10 +49,16 @@ class Example:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """Examples in order; what each feeds to the model is made when it is asked for."""
+    """Examples in order; what each feeds to the model is made when it is asked for.
+
+    Attributes:
+        source: the folder or file.
+        in_sequence: whether they are steps of one sequence, and lack the model's state.
+    """
 
     source: Path
     entries: tuple[Example, ...]
+    in_sequence: bool
     _spec: Preprocess | None
     _arrays: Mapping[str, npt.NDArray[Any]]
 
@@ -131,7 +137,7 @@ def load_examples(
         Example(str(file.relative_to(source)), label, file)
         for file, label in zip(files, classes, strict=True)
     ]
-    return Examples(source, tuple(entries), manifest.preprocess, {})
+    return Examples(source, tuple(entries), False, manifest.preprocess, {})
 
 
 def _from_arrays(
@@ -163,9 +169,8 @@ def _from_arrays(
     # Of a sequence no step can be left out.
     chosen = np.arange(wanted) if in_sequence else evenly_spaced(count, wanted)
     entries = [Example(str(index), classes[index], None) for index in chosen.tolist()]
-    return Examples(
-        source, tuple(entries), None, {name: array[chosen] for name, array in arrays.items()}
-    )
+    samples = {name: array[chosen] for name, array in arrays.items()}
+    return Examples(source, tuple(entries), in_sequence, None, samples)
 
 
 class _Labels:

@@ -56,9 +56,22 @@ class Result:
     def detects(self) -> bool:
         return self.compared[0].boxes is not None
 
-    def agreement(self) -> float:
-        """The share of examples whose most likely class is the same, 0 … 1."""
-        return 1 - len(self.differing) / len(self.compared)
+    def agreement(self) -> float | None:
+        """How far the two answer the same, 0 … 1; None where that is no question of yes and no.
+
+        Of a classifier the share of examples whose most likely class is the same, of a detector
+        that of the boxes of either which both have.
+        """
+        if self.classifies:
+            return 1 - len(self.differing) / len(self.compared)
+        if self.detects:
+            both, lost, extra = self.box_counts()
+            return both / (both + lost + extra) if both + lost + extra else 1.0
+        return None
+
+    def farthest(self) -> tuple[Comparison, ...]:
+        """All examples, those first whose answers are the farthest apart."""
+        return tuple(sorted(self.compared, key=lambda each: -each.distance))
 
     def accuracy(self) -> tuple[Accuracy, Accuracy]:
         """Float's and the device's, of a classifier whose examples have labels."""
@@ -104,6 +117,7 @@ class Result:
         found: dict[str, Any] = {
             "examples": len(self.compared),
             "labelled": self.labelled,
+            "agreement": self.agreement(),
             "differing": len(self.differing) if self.classifies or self.detects else None,
             "outputs": self.outputs(),
         }
@@ -115,7 +129,7 @@ class Result:
         return found
 
     def _classification(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"agreement": self.agreement()}
+        found: dict[str, Any] = {}
         if self.labelled:
             for name, accuracy in zip(("float", "device"), self.accuracy(), strict=True):
                 found[name] = {

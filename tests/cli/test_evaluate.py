@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from integration.test_detection import detector, photo
+from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from edged._onnxruntime import session
@@ -86,7 +87,7 @@ def test_both_models_are_measured_on_a_data_set(
     device = np.array([each["device"][0]["class"] for each in examples])
     assert [each["float"][0]["class"] for each in examples] == best[:, 0].tolist()
     assert counted["device"]["top1"] == pytest.approx((device == labels).mean())
-    assert counted["agreement"] == pytest.approx((device == best[:, 0]).mean())
+    assert found["agreement"] == pytest.approx((device == best[:, 0]).mean())
     assert found["differing"] == sum(each["differs"] for each in examples) > 0
     lost = ((best[:, 0] == labels) & (device != labels)).sum()
     gained = ((best[:, 0] != labels) & (device == labels)).sum()
@@ -107,6 +108,58 @@ def test_the_table_says_it_to_people(keywords: Path) -> None:
         *(keywords / "kws.edgemodel", keywords / "all.npz", "--limit", "9", "--no-labels")
     )
     assert "without labels" in unlabelled and "right" not in unlabelled
+
+
+def test_a_script_may_ask_how_much_agrees(keywords: Path) -> None:
+    words = (keywords / "kws.edgemodel", keywords / "all.npz", "--limit", "250")
+    assert 0.9 < measured(*words)["agreement"] < 0.999
+    evaluate(*words, "--agree", "90")
+    with pytest.raises(
+        EdgedError, match=r"cannot accept kws 1\.0\.0: 9.* wanted 99\.9 %"
+    ) as refused:
+        evaluate(*words, "--agree", "99.9")
+    assert refused.value.exit_status == 65
+
+
+def test_a_mask_is_judged_by_its_area(tmp_path: Path) -> None:
+    """A picture's left half is bright, and so the mask of what is bright is its left half."""
+    kernel = np.full((1, 3, 1, 1), 4.0, np.float32)
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel", "bias"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["mask"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "mask",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["N", 1, 8, 8])],
+        [
+            numpy_helper.from_array(kernel, "kernel"),
+            numpy_helper.from_array(np.array([-6], np.float32), "bias"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "mask.onnx")
+    images = np.zeros((3, 3, 8, 8), np.float32)
+    images[..., :4] = 1
+    images[2, :, :, 4] = 0.48  # nearly
+    np.savez(tmp_path / "images.npz", image=images)
+    pack(
+        tmp_path / "mask.onnx",
+        name="mask",
+        version="1.0.0",
+        calibration=[tmp_path / "images.npz"],
+        output=tmp_path / "mask.edgemodel",
+    )
+    found = measured(tmp_path / "mask.edgemodel", tmp_path / "images.npz")
+    mask = found["outputs"]["mask"]["mask"]
+    assert (mask["float"], found["agreement"]) == (0.5, None)
+    assert mask["device"] == pytest.approx(0.5, abs=0.05)
+    assert 0.7 < mask["overlap_lowest"] <= mask["overlap"] <= 1
+    said = evaluate(tmp_path / "mask.edgemodel", tmp_path / "images.npz")
+    assert "area of mask" in said and "overlap of mask" in said and "FARTHEST" in said
+    with pytest.raises(EdgedError, match="it gives neither classes nor boxes"):
+        evaluate(tmp_path / "mask.edgemodel", tmp_path / "images.npz", "--agree", "9")
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +212,7 @@ def test_photographs_in_folders_have_labels_and_the_page_has_pictures(
 def test_a_folder_without_folders_is_compared_without_labels(mobilenet: Path) -> None:
     found = measured(mobilenet, DATA / "images", "--limit", "3")
     assert (found["examples"], found["labelled"], found["differing"]) == (3, False, 0)
-    assert found["classification"] == {"agreement": 1.0}
+    assert (found["agreement"], found["classification"]) == (1, {})
     (output,) = found["outputs"].values()
     assert 0.98 < output["cosine_lowest"] <= output["cosine"] <= 1.0001
 
