@@ -39,6 +39,7 @@ SHOWN = {
     "scaled_input": "synthetic inputs to scale",
     "supplemented": "synthetic beside few images",
     "columns": "steps for each column of an output",
+    "channels": "exponents for each channel",
 }
 
 

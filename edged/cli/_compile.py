@@ -161,7 +161,7 @@ def _tables(report: Report) -> None:
 
 
 def _layer_row(row: LayerRow, several: bool) -> tuple[str, ...]:
-    exponents = f"{row.exponent}"
+    exponents = f"{row.exponent}" if row.finest is None else f"{row.finest}…{row.exponent}"
     if row.weight_exponents is not None:
         low, high = row.weight_exponents
         exponents += f", weights {low}" + (f"…{high}" if high > low else "")

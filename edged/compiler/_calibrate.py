@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edged._madeup import Hint, Step, Wanted, hints, made_up, to_scale
 from edged.compiler._graph import Graph, abridged
+from edged.compiler._octaves import Octaves
 from edged.compiler._partition import Partition
 from edged.compiler._round import Correlations
 from edged.compiler._session import FloatSession
@@ -228,12 +229,16 @@ class Calibration:
     Attributes:
         statistics: of each tensor of the device, as scaled there.
         channels: of each tensor that leaves the device.
+        octaves: of each tensor, by channel.
+        invented: whether the samples are no user's.
         many: whether there are enough samples of the user's own to trust a mean.
         correlations: of the inputs of convolutions whose weights are rounded by them, by output.
     """
 
     statistics: Mapping[str, Statistics]
     channels: Mapping[str, Channels]
+    octaves: Mapping[str, Octaves]
+    invented: bool
     many: bool
     correlations: Mapping[str, Correlations]
 
@@ -346,6 +351,7 @@ def calibrate(
     large = graph.large()
     session = FloatSession(graph.onnx(computed, large), "run the float model for calibration")
     statistics = {name: Statistics() for name in names}
+    octaves = {name: Octaves(count) for name in names}
     channels = {name: Channels() for name in cut.leaving}
     compensated = [k for k in cut.kernels if techniques.compensated and Correlations.fits(k)]
     correlations = [Correlations(kernel, count) for kernel in compensated]
@@ -362,6 +368,7 @@ def calibrate(
             if name in cut.scales:
                 plane = plane * np.float32(cut.scales[name])
             statistics[name].add(plane)
+            octaves[name].add(plane)
             if name in channels:
                 channels[name].add(plane)
             for correlation in correlations:
@@ -371,6 +378,8 @@ def calibrate(
     return Calibration(
         statistics,
         channels,
+        octaves,
+        invented,
         not invented and count >= _MANY,
         {c.kernel.output: c for c in correlations},
     )

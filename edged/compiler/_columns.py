@@ -68,7 +68,9 @@ def suits(kernel: Kernel) -> bool:
     return plain and kernel.hi == math.inf and kernel.lo in (0.0, -math.inf)
 
 
-def columns_of(kernel: Kernel, given: Channels, levels: int, *, many: bool) -> Columns | None:
+def columns_of(
+    kernel: Kernel, given: Channels, finest: _Float, levels: int, *, many: bool
+) -> Columns | None:
     """Steps with which *levels* of them reach what each column of *kernel* may be.
 
     Calibration samples show the range of a column only if there are many: of a thousand classes
@@ -76,7 +78,10 @@ def columns_of(kernel: Kernel, given: Channels, levels: int, *, many: bool) -> C
     the most that any column is of that on the samples.
 
     Args:
+        kernel: with the exponents of its input taken into its weights: then what they multiply may
+            be equally large in all channels.
         given: of the kernel's output.
+        finest: the step of what each row of weights multiplies, [C].
         many: there are enough samples to trust the mean of a column; otherwise its offset is the
             bias, which is the same for all inputs.
 
@@ -88,7 +93,7 @@ def columns_of(kernel: Kernel, given: Channels, levels: int, *, many: bool) -> C
     bounded = kernel.lo == 0.0
     headroom = _HEADROOM * unseen(given.count)
     flat = kernel.weights.reshape(len(bias), -1)
-    sizes = np.sqrt(np.einsum("ck,ck->c", flat, flat, dtype=np.float64))
+    sizes = np.sqrt(np.einsum("ck,ck->c", flat, flat, dtype=np.float64)) * finest
     offset = given.means if many else bias
     reach = _reach(given, offset, sizes, bounded) * headroom
     if bounded or (np.abs(offset) <= _AWAY * reach).all():

@@ -138,11 +138,11 @@ def compile_model(
         image = replace(image, digest=parse_image(program).digest)
     except ImageError as error:
         raise ModelError(f"cannot compile model: it does not fit the device: {error}") from error
-    host = emit(graph, cut, image, quantised.columns)
+    host = emit(graph, cut, image, {name: quantised.real(name) for name in cut.leaving})
     errors: Mapping[str, float] = {}
     if measured:
         progress(0.95, "measuring errors")
-        errors = layer_errors(graph, cut, quantised.columns, image, host, samples, measured)
+        errors = layer_errors(graph, cut, quantised, image, host, samples, measured)
     made = report(
         compiler=COMPILER_VERSION,
         graph=graph,

@@ -27,12 +27,12 @@ _Float32 = npt.NDArray[np.float32]
 
 
 def emit(
-    graph: Graph, cut: Partition, image: ProgramImage, columns: Mapping[str, Columns]
+    graph: Graph, cut: Partition, image: ProgramImage, real: Mapping[str, Columns]
 ) -> tuple[bytes, ...]:
     """Write the host's parts, in order, and make sure that ONNX Runtime takes them.
 
     Args:
-        columns: of what leaves the device with a step for each column.
+        real: what the integers of all that leaves the device stand for.
 
     Raises:
         ModelError: ONNX Runtime lacks one of the host's operators.
@@ -41,7 +41,7 @@ def emit(
     passed = {name: names.fresh(f"{name}/passed") for part in cut.parts for name in part.given}
     tensors = dict(zip(cut.tensors, image.tensors, strict=True))
     files = tuple(
-        _written(graph, cut, number, tensors, passed, names, columns)
+        _written(graph, cut, number, tensors, passed, names, real)
         for number in range(len(cut.parts))
     )
     for number, file in enumerate(files):
@@ -71,12 +71,10 @@ class _Part:
     def fresh(self, stem: str) -> str:
         return self._names.fresh(stem)
 
-    def scale(self, tensor: Tensor, step: float = 1.0) -> tuple[str, str]:
-        """Scale and zero point of *tensor*, as constants; *step* multiplies its real values."""
+    def scale(self, tensor: Tensor, step: float) -> tuple[str, str]:
+        """Scale and zero point of *tensor*, as constants."""
         return (
-            self.constant(
-                f"{tensor.name}/scale", np.array(2.0**tensor.exponent * step, np.float32)
-            ),
+            self.constant(f"{tensor.name}/scale", np.array(step, np.float32)),
             self.constant(f"{tensor.name}/zero", np.array(0, tensor.dtype.numpy)),
         )
 
@@ -104,7 +102,7 @@ def _written(
     tensors: Mapping[str, Tensor],
     passed: Mapping[str, str],
     names: Names,
-    columns: Mapping[str, Columns],
+    real: Mapping[str, Columns],
 ) -> bytes:
     """A part of the host.
 
@@ -119,14 +117,14 @@ def _written(
     spared: set[int] = set()
     for name in host.leaving:
         inputs[tensors[name].name] = _tensor_value(tensors[name])
-        spared |= _from_device(part, cut, name, tensors[name], host.nodes, columns.get(name))
+        spared |= _from_device(part, cut, name, tensors[name], host.nodes, real[name])
     for name in host.taken:
         inputs[passed[name]] = graph.values[name]
         part.node("Identity", (passed[name],), name)
     part.nodes.extend(node for node in host.nodes if id(node) not in spared)
     producers = {name: node for node in host.nodes for name in node.outputs}
     for name in host.entering:
-        scale = part.scale(tensors[name], 1 / cut.scales.get(name, 1.0))
+        scale = part.scale(tensors[name], 2.0 ** tensors[name].exponent / cut.scales.get(name, 1.0))
         _to_plane_order(part, name, tensors[name], cut.layouts[name], scale, producers.get(name))
         outputs[tensors[name].name] = _tensor_value(tensors[name])
     for name in host.given:
@@ -143,7 +141,7 @@ def _from_device(
     name: str,
     tensor: Tensor,
     nodes: Sequence[Node],
-    columns: Columns | None,
+    columns: Columns,
 ) -> set[int]:
     """The float value *name* out of *tensor*; which of *nodes* need not be run for that."""
     layout = cut.layouts[name]
@@ -185,7 +183,7 @@ def _to_real(
     steps: str,
     output: str,
     tensor: Tensor,
-    columns: Columns | None,
+    columns: Columns,
     places: npt.NDArray[np.int64],
 ) -> None:
     """The float value *output* out of *steps*, *tensor* in some order.
@@ -193,12 +191,12 @@ def _to_real(
     Args:
         places: where each element stands in *tensor*.
     """
-    factor = columns.step[0] if columns is not None and columns.even else 1.0
+    factor = columns.step[0] if columns.even else 1.0
     operations: list[tuple[str, tuple[str, ...]]]
     operations = [("DequantizeLinear", part.scale(tensor, factor))]
-    if columns is not None and not columns.even:
+    if not columns.even:
         operations.append(("Mul", (part.constant(f"{output}/step", _each(columns.step, places)),)))
-    if columns is not None and columns.offset.any():
+    if columns.offset.any():
         offset = part.constant(f"{output}/offset", _each(columns.offset, places))
         operations.append(("Add", (offset,)))
     for op, constants in operations[:-1]:

@@ -6,16 +6,18 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from edged.compiler._allocate import Lifetime, allocate
+from edged.compiler._format import Format, arriving
 from edged.compiler._graph import Names
 from edged.compiler._kernel import Kernel, Move
 from edged.compiler._partition import Partition, Segment
-from edged.compiler._quantise import MAX_LEFT, Format, Quantised
+from edged.compiler._passing import Exponents, by_row, rows_of
+from edged.compiler._quantise import MAX_LEFT, Quantised
 from edged.npu import (
     ACCUMULATOR_BOUND,
     Array,
@@ -23,6 +25,7 @@ from edged.npu import (
     Layer,
     Op,
     ProgramImage,
+    Shift,
     Tensor,
     weights_bytes,
 )
@@ -38,10 +41,14 @@ def lower(cut: Partition, quantised: Quantised, array: Array) -> ProgramImage:
     """The program for the device: an entry for each segment, a tensor for each of *cut*'s."""
     names = cut.tensors
     index = {name: position for position, name in enumerate(names)}
-    entries = tuple(_entry(segment, cut, quantised, index) for segment in cut.segments)
+    entries = tuple(_entry(segment, quantised, index) for segment in cut.segments)
     planes = [cut.layouts[name].plane for name in cut.entering]
     planes += [kernel.plane for kernel in cut.kernels]
-    addresses, arena = allocate(_lifetimes(entries, planes))
+    sizes = [
+        math.prod(plane) * quantised.formats[name].dtype.numpy.itemsize
+        for name, plane in zip(names, planes, strict=True)
+    ]
+    addresses, arena = allocate(_lifetimes(entries, sizes))
     unique = Names(())
     tensors = tuple(
         Tensor(
@@ -75,24 +82,20 @@ def _short(name: str) -> str:
     return f"{data[:_MAX_NAME].decode(errors='ignore')}…{digest}"
 
 
-def _entry(
-    segment: Segment, cut: Partition, quantised: Quantised, index: Mapping[str, int]
-) -> Entry:
+def _entry(segment: Segment, quantised: Quantised, index: Mapping[str, int]) -> Entry:
     return Entry(
-        tuple(
-            layer for kernel in segment.kernels for layer in _layers(kernel, cut, quantised, index)
-        ),
+        tuple(layer for kernel in segment.kernels for layer in _layers(kernel, quantised, index)),
         tuple(index[name] for name in segment.inputs),
         tuple(index[name] for name in segment.outputs),
     )
 
 
-def _lifetimes(entries: Sequence[Entry], planes: Sequence[tuple[int, int, int]]) -> list[Lifetime]:
+def _lifetimes(entries: Sequence[Entry], sizes: Sequence[int]) -> list[Lifetime]:
     """Each entry has a step for every layer, and one before for the host to write, and one behind.
 
     A tensor that several entries use lives from the first of them to the last.
     """
-    steps: list[list[int]] = [[] for _ in planes]
+    steps: list[list[int]] = [[] for _ in sizes]
     now = 0
     for entry in entries:
         touched = [entry.inputs, *((*x.inputs, x.output) for x in entry.layers), entry.outputs]
@@ -101,18 +104,17 @@ def _lifetimes(entries: Sequence[Entry], planes: Sequence[tuple[int, int, int]])
                 steps[index].append(now)
             now += 1
     return [
-        Lifetime(h * w * c, min(used, default=0), max(used, default=0))
-        for (h, w, c), used in zip(planes, steps, strict=True)
+        Lifetime(size, min(used, default=0), max(used, default=0))
+        for size, used in zip(sizes, steps, strict=True)
     ]
 
 
-def _layers(
-    kernel: Kernel, cut: Partition, quantised: Quantised, index: Mapping[str, int]
-) -> list[Layer]:
+def _layers(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> list[Layer]:
     """*kernel* as one layer, or one for each part of its output."""
     if kernel.op is Op.COPY:
-        return [_copy(kernel, move, quantised, index) for move in kernel.moves]
-    layer = _layer(kernel, cut, quantised, index)
+        parts = zip(kernel.moves, arriving(kernel, quantised.formats), strict=True)
+        return [_copy(kernel, move, exponents, quantised, index) for move, exponents in parts]
+    layer = _layer(kernel, quantised, index)
     return [layer] if kernel.phases == (1, 1) else _phases(kernel, layer)
 
 
@@ -123,7 +125,10 @@ def _phases(kernel: Kernel, whole: Layer) -> list[Layer]:
     height, width, channels = kernel.plane
     shape = (kernel.groups, down * across, channels // kernel.groups)
     weights = whole.weights.reshape(*shape, *whole.weights.shape[1:])
-    bias, shifts = whole.bias.reshape(shape), np.reshape(whole.shift, shape)
+    bias, shifts = (
+        whole.bias.reshape(shape),
+        np.broadcast_to(whole.shift, len(whole.bias)).reshape(shape),
+    )
     layers: list[Layer] = []
     for phase in range(down * across):
         row, column = divmod(phase, across)
@@ -165,31 +170,58 @@ def _trimmed(
     return np.ascontiguousarray(weights.take(range(first, end), axis)), before, after
 
 
-def _copy(kernel: Kernel, move: Move, quantised: Quantised, index: Mapping[str, int]) -> Layer:
-    name = kernel.inputs[move.source or 0]
-    target, source = quantised.formats[kernel.output], quantised.formats[name]
-    common = min(source.exponent, target.exponent)
+def _copy(
+    kernel: Kernel,
+    move: Move,
+    exponents: Exponents,
+    quantised: Quantised,
+    index: Mapping[str, int],
+) -> Layer:
+    target = quantised.formats[kernel.output]
     lo, hi = _bounds(kernel, target)
     if move.source is None:  # Bounds make zeros of whatever is read.
         lo = hi = min(max(0, lo), hi)
     return Layer(
         Op.COPY,
         _short(kernel.name),
-        (index[name],),
+        (index[kernel.inputs[move.source or 0]],),
         index[kernel.output],
         lo=lo,
         hi=hi,
-        lefts=(source.exponent - common,),
-        shift=min(target.exponent - common, _MAX_SHIFT),
         source_start=move.source_start,
         target_start=move.target_start,
         loops=move.loops,
+        **_scaled([exponents], target),
     )
 
 
-def _layer(kernel: Kernel, cut: Partition, quantised: Quantised, index: Mapping[str, int]) -> Layer:
+class _Shifts(TypedDict):
+    lefts: tuple[Shift, ...]
+    shift: Shift
+
+
+def _scaled(sources: Sequence[Exponents], target: Format) -> _Shifts:
+    """The shifts that bring *sources* to one exponent, and their sum to *target*.
+
+    What is finer than the coarsest source by more than the left shift can tell is taken for a
+    little more than it is: all of it is less than 1/64 of a step of that.
+    """
+    common = np.minimum(np.min(sources, axis=0), target.exponents)
+    common = np.maximum(common, np.max(sources, axis=0) - MAX_LEFT)
+    return {
+        "lefts": tuple(_places(np.maximum(source - common, 0)) for source in sources),
+        "shift": _places(target.exponents - common),
+    }
+
+
+def _places(shifts: Exponents, most: int = _MAX_SHIFT) -> Shift:
+    """A number if all are the same. What is left after *most* places is 0 in any case."""
+    shifts = np.minimum(shifts, most)
+    return int(shifts[0]) if (shifts == shifts[0]).all() else shifts.astype(np.uint8)
+
+
+def _layer(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> Layer:
     target = quantised.formats[kernel.output]
-    sources = [quantised.formats[name].exponent for name in kernel.inputs]
     lo, hi = _bounds(kernel, target)
     layer = Layer(
         kernel.op,
@@ -204,60 +236,63 @@ def _layer(kernel: Kernel, cut: Partition, quantised: Quantised, index: Mapping[
         lo=lo,
         hi=hi,
     )
+    if kernel.op is Op.CONV:
+        parameters = quantised.convolutions[kernel.output]
+        reference = by_row(kernel, quantised.formats[kernel.inputs[0]].exponents)
+        wanted = target.exponents[rows_of(kernel)]
+        return replace(
+            layer,
+            weights=parameters.weights,
+            bias=parameters.bias,
+            shift=_places(wanted - reference - parameters.exponents),
+        )
+    sources = arriving(kernel, quantised.formats)
     match kernel.op:
-        case Op.CONV:
-            parameters = quantised.convolutions[kernel.output]
-            shifts = target.exponent - sources[0] - parameters.exponents
-            # What an accumulator below 2^24 is worth after 31 places is 0 in any case.
-            return replace(
-                layer,
-                weights=parameters.weights,
-                bias=parameters.bias,
-                shift=np.minimum(shifts, _MAX_SHIFT).astype(np.uint8),
-            )
-        case Op.ADD if max(sources) - min(sources) > MAX_LEFT:
-            # All 8 bits of the finer operand are less than 1/64 of a step of the coarser one.
-            coarser = sources.index(max(sources))
-            alone = replace(kernel, op=Op.RESCALE, inputs=(kernel.inputs[coarser],))
-            return _layer(alone, cut, quantised, index)
-        case Op.ADD | Op.RESCALE:
-            common = min(*sources, target.exponent)
-            return replace(
-                layer,
-                lefts=tuple(exponent - common for exponent in sources),
-                shift=min(target.exponent - common, _MAX_SHIFT),
-            )
+        case Op.ADD | Op.RESCALE | Op.CONCAT:
+            return replace(layer, **_scaled(sources, target))
         case Op.TABLE:
             return replace(layer, table=_table(kernel, quantised.formats[kernel.inputs[0]], target))
         case Op.MUL:
-            return replace(layer, shift=min(target.exponent - sum(sources), _MAX_SHIFT))
-        case Op.CONCAT:
-            channels = [cut.layouts[name].plane[2] for name in kernel.inputs]
-            left = np.repeat(sources, channels) - target.exponent
-            return replace(
-                layer,
-                lefts=(np.maximum(left, 0).astype(np.uint8),),
-                shift=np.clip(-left, 0, _MAX_SHIFT).astype(np.uint8),
-            )
+            return replace(layer, shift=_places(target.exponents - np.sum(sources, axis=0)))
         case Op.AVGPOOL:
             return replace(
                 layer,
                 multiplier=round(ACCUMULATOR_BOUND / math.prod(kernel.window.kernel)),
-                shift=min(target.exponent - sources[0] + 24, _MAX_POOL_SHIFT),
+                shift=_places(target.exponents - sources[0] + 24, _MAX_POOL_SHIFT),
             )
     return layer
 
 
 def _bounds(kernel: Kernel, target: Format) -> tuple[int, int]:
-    """The bounds of *kernel* in steps of its output, within the dtype."""
+    """The bounds of *kernel* in steps of its output, within the dtype: those of all channels."""
+    lo, hi = _bounds_by_channel(kernel, target)
+    return int(lo.min()), int(hi.max())
+
+
+def _bounds_by_channel(
+    kernel: Kernel, target: Format
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Likewise for each channel, [C]. In a TABLE alone they may differ."""
     lowest, highest = target.dtype.lowest, target.dtype.highest
-    steps = (math.ldexp(bound, -target.exponent) for bound in (kernel.lo, kernel.hi))
-    lo, hi = (round(min(max(step, lowest), highest)) for step in steps)
+    lo, hi = (
+        np.rint(np.clip(np.ldexp(bound, -target.exponents), lowest, highest))
+        for bound in (kernel.lo, kernel.hi)
+    )
     return lo, hi
 
 
 def _table(kernel: Kernel, source: Format, target: Format) -> npt.NDArray[Any]:
     """The function at each byte that its input can be, [1 or C, 256], in steps of its output."""
     assert kernel.function is not None
-    steps = np.rint(np.ldexp(kernel.function(source.numbers), -target.exponent))
-    return np.clip(steps, *_bounds(kernel, target)).astype(target.dtype.numpy)
+    values = kernel.function(source.numbers)
+    if not source.even:
+        values = np.broadcast_to(values, (len(source.exponents), 256)).copy()
+        for exponent in np.unique(source.exponents):
+            its = source.exponents == exponent
+            found = kernel.function(Format(source.dtype, source.exponents[its]).numbers)
+            values[its] = found if len(found) == 1 else found[its]
+    exponents, (lo, hi) = target.exponents, _bounds_by_channel(kernel, target)
+    if target.even:  # One for all, if the function is.
+        exponents, lo, hi = exponents[:1], lo[:1], hi[:1]
+    steps = np.rint(np.ldexp(values, -exponents[:, None]))
+    return np.clip(steps, lo[:, None], hi[:, None]).astype(target.dtype.numpy)

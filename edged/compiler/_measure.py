@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from edged._pipeline import Pipeline
 from edged.compiler._calibrate import Samples
-from edged.compiler._columns import Columns
 from edged.compiler._graph import Graph
 from edged.compiler._partition import Partition
+from edged.compiler._quantise import Quantised
 from edged.compiler._session import FloatSession
 from edged.npu import ProgramImage, numerics
 
@@ -22,7 +22,7 @@ __all__ = ["layer_errors"]
 def layer_errors(
     graph: Graph,
     cut: Partition,
-    columns: Mapping[str, Columns],
+    quantised: Quantised,
     image: ProgramImage,
     host: Sequence[bytes],
     samples: Samples,
@@ -33,7 +33,7 @@ def layer_errors(
     The program runs from its inputs, so a layer's error has those of all before it in it.
 
     Args:
-        columns: of tensors that leave with a step for each column.
+        quantised: says what the integers of the tensors stand for.
         host: the ONNX files around the entries of *image*.
         count: how many samples to take, evenly spaced.
 
@@ -60,10 +60,8 @@ def layer_errors(
         for position, name in enumerate(names):
             index = len(cut.entering) + position
             plane = cut.layouts[name].to_plane(wanted[position]).astype(np.float64)
-            scale = 2.0 ** image.tensors[index].exponent / cut.scales.get(name, 1.0)
-            found = tensors[index] * scale
-            if name in columns:
-                found = columns[name].real(found)
+            found = quantised.real(name).real(tensors[index].astype(np.float64))
+            found /= cut.scales.get(name, 1.0)
             noise[position] += ((found - plane) ** 2).sum()
             signal[position] += (plane**2).sum()
     ratios = np.sqrt(noise / np.maximum(signal, np.finfo(np.float64).tiny))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -17,16 +17,19 @@ import numpy.typing as npt
 
 from edged.compiler._calibrate import Calibration, Statistics, best_exponent, covering_exponent
 from edged.compiler._columns import Columns, columns_of, in_columns, suits
+from edged.compiler._exponents import Choice
+from edged.compiler._format import Format, arriving
 from edged.compiler._graph import Range, abridged
 from edged.compiler._kernel import Kernel
 from edged.compiler._partition import Partition
+from edged.compiler._passing import Exponents, absorbed, by_row, rows_of
 from edged.compiler._round import Correlations, compensated
 from edged.compiler._table_readers import TableReaders
 from edged.compiler._techniques import Techniques
 from edged.errors import ModelError
 from edged.npu import ACCUMULATOR_BOUND, DType, Op
 
-__all__ = ["MAX_LEFT", "Convolution", "Format", "Quantised", "quantise"]
+__all__ = ["MAX_LEFT", "Convolution", "Quantised", "quantise"]
 
 MAX_LEFT: Final = 14
 """By how many places the device can shift an operand to the left."""
@@ -39,25 +42,6 @@ _STRETCHED: Final = 1e-3
 
 _BLOCK: Final = 1 << 20
 _COPYING: Final = frozenset({Op.ADD, Op.CONCAT, Op.COPY, Op.MAXPOOL, Op.RESCALE})
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """How a tensor's values are written: ``q · 2**exponent``, q of *dtype*."""
-
-    dtype: DType
-    exponent: int
-
-    @property
-    def reach(self) -> int:
-        """The largest magnitude of q."""
-        return max(-self.dtype.lowest, self.dtype.highest)
-
-    @property
-    def numbers(self) -> npt.NDArray[np.float64]:
-        """The real value of each byte, [256]."""
-        steps = np.arange(256, dtype=np.uint8).view(self.dtype.numpy)
-        return np.asarray(np.ldexp(steps.astype(np.float64), self.exponent))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +75,15 @@ class Quantised:
     convolutions: Mapping[str, Convolution]
     columns: Mapping[str, Columns]
 
+    def real(self, name: str) -> Columns:
+        """What the integers of the tensor *name* stand for."""
+        form = self.formats[name]
+        columns = self.columns.get(name)
+        step = np.exp2(form.exponents.astype(np.float64))
+        if columns is None:
+            return Columns(step, np.zeros_like(step))
+        return Columns(step * columns.step, columns.offset)
+
 
 def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quantised:
     """Choose every format and quantise every weight.
@@ -106,10 +99,12 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
     tied = _tied(cut)
     formats: dict[str, Format] = {}
     convolutions: dict[str, Convolution] = {}
-    columns = _columns(cut, seen) if techniques.columns else {}
+    columns: dict[str, Columns] = {}
+    alone = _leaving_alone(cut) if techniques.columns else set()
 
     bounded = _bounded(cut)
     readers = TableReaders(cut, statistics)
+    choice = Choice(cut, seen)
 
     def chosen(name: str, dtype: DType, otherwise: int) -> Format:
         whole = [covered[member] for member in tied[name] if member in covered]
@@ -125,11 +120,20 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
             through,
         ]
         within = [bounded[member] for member in tied[name] if member in bounded]
-        if within and len(within) == len(tied[name]):
+        known = bool(within) and len(within) == len(tied[name])
+        if known:
             exponents = [max(within)]
-        exponent = max((e for e in exponents if e is not None), default=otherwise)
+        one = max((e for e in exponents if e is not None), default=otherwise)
+        if techniques.channels and not known:
+            least = one if through is not None else None
+            each = choice.exponents(name, tied[name], dtype.highest, one, covered, at_most=least)
+            return Format(dtype, np.clip(each, *_EXPONENTS))
+        return even(name, dtype, one)
+
+    def even(name: str, dtype: DType, exponent: int) -> Format:
         low, high = _EXPONENTS
-        return Format(dtype, min(max(exponent, low), high))
+        channels = cut.layouts[name].plane[2]
+        return Format(dtype, np.full(channels, min(max(exponent, low), high)))
 
     for name in cut.entering:
         lowest = cut.ranges[name].lo if name in cut.ranges else statistics[name].lowest
@@ -140,52 +144,81 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
             formats[kernel.output] = sources[0]
             continue
         if kernel.op is Op.COPY and len(set(kernel.inputs)) == 1:  # Other steps would tell no more.
-            formats[kernel.output] = Format(_dtype(kernel, sources), sources[0].exponent)
+            if choice.free(kernel.output):
+                exponents = np.max(arriving(kernel, formats), axis=0)
+                formats[kernel.output] = Format(_dtype(kernel, sources), exponents)
+            else:
+                exponent = sources[0].exponent
+                formats[kernel.output] = even(kernel.output, _dtype(kernel, sources), exponent)
             continue
         coarsest = max(source.exponent for source in sources)
-        if kernel.output in columns:
-            least = _finest_steps(kernel, sources[0])
-            columns[kernel.output] = columns[kernel.output].no_finer_than(least)
-            kernel = in_columns(kernel, columns[kernel.output])
-            wanted = Format(_dtype(kernel, sources), 0)
+        reference = sources[0].exponents
+        if kernel.op is Op.CONV:
+            kernel, reference = _taking(kernel, sources[0])
+        stepped = _columns(kernel, reference, seen) if kernel.output in alone else None
+        if stepped is not None:
+            columns[kernel.output] = stepped
+            kernel = in_columns(kernel, stepped)
+            wanted = even(kernel.output, _dtype(kernel, sources), 0)
         else:
             wanted = chosen(kernel.output, _dtype(kernel, sources), coarsest)
-        finest = coarsest - MAX_LEFT
         if kernel.op is Op.CONV:
             means = statistics[kernel.inputs[0]].means * techniques.expected_error
+            means = means / absorbed(kernel, sources[0].exponents).reshape(-1)
             correlations = seen.correlations.get(kernel.output)
-            parameters = _convolution(kernel, sources[0], wanted.exponent, means, correlations)
+            source = Format(sources[0].dtype, reference)
+            rows = rows_of(kernel)
+            parameters = _convolution(kernel, source, wanted.exponents[rows], means, correlations)
             convolutions[kernel.output] = parameters
-            finest = sources[0].exponent + int(parameters.exponents.max())
+            finest = np.full(kernel.plane[2], _EXPONENTS[0])
+            np.maximum.at(finest, rows, reference + parameters.exponents)
+            wanted = wanted.no_finer_than(finest)
         elif kernel.op is Op.AVGPOOL:
-            finest = sources[0].exponent - 24
+            wanted = wanted.no_finer_than(reference - 24)
         elif kernel.op is Op.MUL:
-            finest = sources[0].exponent + sources[1].exponent
-        elif kernel.op is Op.TABLE:
-            finest = _EXPONENTS[0]
-        formats[kernel.output] = Format(wanted.dtype, max(wanted.exponent, finest))
+            wanted = wanted.no_finer_than(np.sum(arriving(kernel, formats), axis=0))
+        elif kernel.op is not Op.TABLE:
+            wanted = wanted.no_finer_than(np.max(arriving(kernel, formats), axis=0) - MAX_LEFT)
+        formats[kernel.output] = wanted
     return Quantised(formats, convolutions, columns)
 
 
-def _columns(cut: Partition, seen: Calibration) -> dict[str, Columns]:
-    """Steps for the columns of what leaves the device and is read there by nobody."""
+def _taking(kernel: Kernel, source: Format) -> tuple[Kernel, Exponents]:
+    """*kernel* with the exponents of its input taken into its weights.
+
+    Returns:
+        the kernel, and the exponent of what its weights then multiply, for each row of them.
+    """
+    assert kernel.weights is not None
+    reference = by_row(kernel, source.exponents)
+    factors = absorbed(kernel, source.exponents)
+    if (factors == 1.0).all():
+        return kernel, reference
+    factors = np.repeat(factors, len(kernel.weights) // kernel.groups, axis=0)[:, None, None]
+    return replace(kernel, weights=(kernel.weights * factors).astype(np.float32)), reference
+
+
+def _leaving_alone(cut: Partition) -> set[str]:
+    """What may have steps for its columns: it leaves the device and is read there by nobody."""
     read = {name for kernel in cut.kernels for name in kernel.inputs}
-    result: dict[str, Columns] = {}
-    for kernel in cut.kernels:
-        if kernel.output in cut.leaving and kernel.output not in read and suits(kernel):
-            given, levels = seen.channels[kernel.output], _dtype(kernel, ()).highest
-            columns = columns_of(kernel, given, levels, many=seen.many)
-            if columns is not None:
-                result[kernel.output] = columns
-    return result
+    given = {kernel.output for kernel in cut.kernels if suits(kernel)}
+    return given & set(cut.leaving) - read
 
 
-def _finest_steps(kernel: Kernel, source: Format) -> npt.NDArray[np.float64]:
+def _columns(kernel: Kernel, reference: Exponents, seen: Calibration) -> Columns | None:
+    """Steps for the columns of what *kernel* gives, where they are worth it."""
+    given, levels = seen.channels[kernel.output], _dtype(kernel, ()).highest
+    finest = np.exp2(reference.astype(np.float64))
+    columns = columns_of(kernel, given, finest, levels, many=seen.many)
+    return columns and columns.no_finer_than(_finest_steps(kernel, finest))
+
+
+def _finest_steps(kernel: Kernel, finest: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Steps of the output below which accumulators could not be shifted right to it, [C]."""
     assert kernel.weights is not None
     highest = np.abs(kernel.weights).max(axis=(1, 2, 3)).astype(np.float64)
     # The largest weight times a step of the input is then at most 64 steps of the output.
-    return np.asarray(highest * 2.0**source.exponent / 64)
+    return np.asarray(highest * finest / 64)
 
 
 def _bounded(cut: Partition) -> dict[str, int]:
@@ -255,14 +288,15 @@ def _dtype(kernel: Kernel, sources: Sequence[Format]) -> DType:
 def _convolution(
     kernel: Kernel,
     source: Format,
-    target: int,
+    target: Exponents,
     means: npt.NDArray[np.float64],
     correlations: Correlations | None,
 ) -> Convolution:
     """Integer weights and biases with a proven bound on the accumulator.
 
     Args:
-        target: exponent of the output.
+        source: of what each row of weights multiplies.
+        target: exponents of the output, for each row.
         means: of each channel of the input; the bias makes up for the shift of the mean that
             rounding the weights brings (Nagel et al., "Data-Free Quantization", 2019, section 4.2).
         correlations: round the weights by them.
@@ -281,8 +315,8 @@ def _convolution(
             where,
             kernel.weights[first : first + count],
             kernel.bias[first : first + count],
-            source,
-            target,
+            Format(source.dtype, source.exponents[first : first + count]),
+            target[first : first + count],
             seen[groups[first : first + count]],
             None if by_channel is None else by_channel[first : first + count],
         )
@@ -302,13 +336,13 @@ def _channels(
     kernel: npt.NDArray[np.float32],
     offsets: npt.NDArray[np.float32],
     source: Format,
-    target: int,
+    target: Exponents,
     seen: npt.NDArray[np.float64],
     correlations: npt.NDArray[np.float64] | None,
 ) -> Convolution:
     """:func:`_convolution` for some of the output channels: their weights and biases."""
     flat = kernel.astype(np.float64).reshape(len(kernel), -1)
-    exponents = _weight_exponents(flat, target - source.exponent - _MAX_SHIFT)
+    exponents = _weight_exponents(flat, target - source.exponents - _MAX_SHIFT)
     first = exponents.copy()
     while True:
         scale = 2.0**exponents
@@ -318,8 +352,8 @@ def _channels(
         else:
             weights = compensated(steps, correlations, _WEIGHT_LEVELS)
         drift = ((weights * scale[:, None] - flat) * seen).sum(axis=1)
-        bias = np.rint((offsets - drift) / (scale * 2.0**source.exponent))
-        bound = source.reach * np.abs(weights).sum(axis=1) + np.abs(bias)
+        bias = np.rint((offsets - drift) / (scale * np.exp2(source.exponents.astype(np.float64))))
+        bound = source.dtype.reach * np.abs(weights).sum(axis=1) + np.abs(bias)
         above = bound >= ACCUMULATOR_BOUND
         if not above.any():
             break
@@ -335,8 +369,8 @@ def _channels(
     )
 
 
-def _weight_exponents(flat: npt.NDArray[np.float64], finest: int) -> npt.NDArray[np.int64]:
-    """For each row the exponent with the least squared error, at least *finest*."""
+def _weight_exponents(flat: npt.NDArray[np.float64], finest: Exponents) -> npt.NDArray[np.int64]:
+    """For each row the exponent with the least squared error, at least its *finest*."""
     highest = np.abs(flat).max(axis=1)
     covering = np.ceil(np.log2(np.maximum(highest, math.ldexp(1.0, -200)) / _WEIGHT_LEVELS))
     candidates = np.stack([covering, covering - 1])

@@ -17,7 +17,7 @@ from edged.compiler._macs import macs
 from edged.compiler._partition import HostNode, Partition
 from edged.compiler._quantise import Quantised
 from edged.compiler._remarks import calibration_remarks, output_remarks, share_remark, trips_remark
-from edged.npu import ProgramImage, Tensor, weights_bytes
+from edged.npu import ProgramImage, weights_bytes
 from edged.remarks import Remark
 
 __all__ = ["HostRow", "LayerRow", "OutputRow", "Report", "host_rows", "report"]
@@ -37,6 +37,8 @@ class LayerRow:
         shape: of its output, (H, W, C).
         dtype, exponent: of its output, whose real values are ``q · 2**exponent / scale``; of one
             that leaves with a step for each column, these are multiplied by the step.
+        finest: the lowest of its channels' exponents, where each has its own; *exponent* is the
+            highest then.
         weight_exponents: CONV: the lowest and the highest over the output channels.
         accumulator: CONV: the largest magnitude proven possible; the bound is 2^24.
         coarser_channels: CONV: channels with coarser weights than they would have without it.
@@ -57,6 +59,7 @@ class LayerRow:
     lo: int
     hi: int
     scale: float = 1.0
+    finest: int | None = None
     weight_exponents: tuple[int, int] | None = None
     accumulator: int | None = None
     coarser_channels: int | None = None
@@ -176,6 +179,7 @@ def report(
     for number, kernel in enumerate(cut.kernels, len(cut.entering)):
         parts = [layer for layer in image.layers if layer.output == number]
         layer, tensor = parts[0], image.tensors[number]
+        form = quantised.formats[kernel.output]
         convolution = quantised.convolutions.get(kernel.output)
         row = LayerRow(
             layer.name,
@@ -187,6 +191,7 @@ def report(
             layer.lo,
             layer.hi,
             scale=cut.scales.get(kernel.output, 1.0),
+            finest=None if form.even else int(form.exponents.min()),
             weight_bytes=weights_bytes(parts),
             activation_bytes=tensor.nbytes,
             address=tensor.address,
@@ -203,9 +208,8 @@ def report(
             )
         rows.append(row)
     host = host_rows(graph, cut)
-    tensors = dict(zip(cut.tensors, image.tensors, strict=True))
     outputs = tuple(
-        _output_row(graph, cut, seen, name, _steps(quantised, name, tensors[name]), calibration)
+        _output_row(graph, cut, seen, name, quantised.real(name).step, calibration)
         for name in cut.leaving
     )
     return Report(
@@ -247,13 +251,6 @@ def _output_row(
             f" {inputs} inputs it varies by only {spread:.3g} (standard deviation)"
         )
     return OutputRow(name, _fed(graph, cut, name), column, step, spread, coarse)
-
-
-def _steps(quantised: Quantised, name: str, tensor: Tensor) -> _Float:
-    """The distance between two real values that each channel of an output can have."""
-    step = np.full(tensor.shape[2], 2.0**tensor.exponent)
-    columns = quantised.columns.get(name)
-    return step if columns is None else step * columns.step
 
 
 def _fed(graph: Graph, cut: Partition, name: str) -> tuple[str, ...]:

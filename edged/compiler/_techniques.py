@@ -19,6 +19,7 @@ class Techniques:
         scaled_input: synthetic samples for float inputs are as large as the first layer expects.
         supplemented: made-up images stand beside calibration images that are fewer than 8.
         columns: outputs have a step and an offset for each column, undone on the host.
+        channels: tensors whose channels differ have an exponent for each, where that loses less.
     """
 
     least_error: bool = True
@@ -28,3 +29,4 @@ class Techniques:
     scaled_input: bool = True
     supplemented: bool = True
     columns: bool = True
+    channels: bool = True
