@@ -15,7 +15,7 @@ from edged.npu import Op
 
 __all__ = ["Candidate", "arriving", "candidates"]
 
-_MOVING = frozenset({Op.CONCAT, Op.COPY, Op.RESCALE})
+_MOVING = frozenset({Op.CONCAT, Op.COPY})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,15 +132,15 @@ def _pass(
 def _between_layers(found: list[Candidate]) -> list[Candidate]:
     """*found* with what has to stand between layers on the host, where no layer reads it.
 
-    What moves elements is no such layer: if it only hands on to the host what the host has to
-    compute, it is the host's as well.
+    What moves elements is the host's as well, if no layer reads it: what leaves has steps of its
+    own that way, instead of those of what it is copied beside. So are bounds behind any of these.
     """
     read: set[str] = set()
     for c in reversed(found):
         if c.supposed:
             read.update(c.node.inputs)
         elif c.kernel is not None:
-            passes = c.kernel.between or c.kernel.op in _MOVING
+            passes = c.kernel.between or c.kernel.op in _MOVING or c.kernel.op is Op.RESCALE
             if not passes or c.kernel.output in read:
                 read.update(c.kernel.inputs)
     moved: set[str] = set()
@@ -148,8 +148,8 @@ def _between_layers(found: list[Candidate]) -> list[Candidate]:
     for c in found:
         kernel = c.kernel
         if kernel is not None and kernel.output not in read:
-            reason = kernel.between() if kernel.between else "it moves what the host computes"
-            if kernel.between or not moved.isdisjoint(kernel.inputs):
+            reason = kernel.between() if kernel.between else "no layer of the device reads it"
+            if kernel.between or kernel.op in _MOVING or not moved.isdisjoint(kernel.inputs):
                 moved.add(kernel.output)
                 # It reads what the device gives at this level, so that it is one level further.
                 c = Candidate(c.node, c.level + 1, reason=str(reason))

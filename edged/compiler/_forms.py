@@ -21,6 +21,7 @@ __all__ = [
 
 _MULTIPLIERS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _MAX_WINDOWS: Final = 9
+_MAX_FACTOR: Final = 64
 _FLOAT32: Final = np.dtype(np.float32)
 
 Shape = tuple[int, ...]
@@ -205,7 +206,9 @@ def _interpolations(graph: Graph, node: Node) -> tuple[_Interpolation, _Interpol
         _interpolation(way, old[axis], new[axis], float(scales[axis]) if scales.size else None)
         for axis in (2, 3)
     )
-    return None if rows is None or columns is None else (rows, columns)
+    if rows is None or columns is None or rows.stride * columns.stride > _MAX_FACTOR:
+        return None
+    return rows, columns
 
 
 def _interpolation(
@@ -308,9 +311,10 @@ def _window_axes(graph: Graph, node: Node) -> tuple[list[_Windows], list[_Window
                 windows[-1] = replace(last, end=high, count=last.count + 1)
             else:
                 windows.append(_Windows(low, high, high - low, stride, 1))
+            if len(windows) > _MAX_WINDOWS:
+                return None
         found.append(windows)
     rows, columns = found
     cut = any(each.kernel < kernel[axis] for axis in range(2) for each in found[axis])
-    few = max(len(rows), len(columns)) <= _MAX_WINDOWS
     empty = any(each.kernel < 1 for each in (*rows, *columns))
-    return (rows, columns) if cut and few and not empty else None
+    return (rows, columns) if cut and not empty else None

@@ -268,7 +268,6 @@ class _Cutting:
 
         A view is none of the device's: the host does it over where it reads what it gives.
         """
-        computing = {id(c) for c in _computing(self._placed)}
         open_names = [(name, True) for name in self._graph.outputs]
         seen: set[tuple[str, bool]] = set()
         while open_names:
@@ -279,10 +278,9 @@ class _Cutting:
             source = self._by_output.get(name)
             if by_host:
                 self._read.add(name)
-            if source is not None and id(source) in computing:
+            if source is not None and source.kernel is not None:
                 if id(source) not in self._device:
                     self._device.add(id(source))
-                    assert source.kernel is not None
                     open_names += [(each, False) for each in source.kernel.inputs]
             elif source is not None and id(source) not in self._host:
                 self._host.add(id(source))
@@ -348,20 +346,6 @@ class _Cutting:
         )
 
 
-def _computing(placed: Sequence[Candidate]) -> list[Candidate]:
-    """The layers of the device without copies that none of them reads: the host's are free.
-
-    What leaves has steps of its own that way, instead of those of what it is copied beside.
-    """
-    read: set[str] = set()
-    kept: list[Candidate] = []
-    for c in reversed(placed):
-        if c.kernel is not None and (c.kernel.op is not Op.COPY or c.kernel.output in read):
-            read.update(c.kernel.inputs)
-            kept.append(c)
-    return kept[::-1] or [c for c in placed if c.kernel is not None]
-
-
 def _fused(kernels: list[Kernel], leaving: Iterable[str]) -> list[Kernel]:
     """Bounds move into the layer before them, if nobody else reads what that gives."""
     uses = Counter(name for kernel in kernels for name in kernel.inputs) + Counter(list(leaving))
@@ -390,8 +374,6 @@ def _reason(candidate: Candidate) -> str:
         return candidate.reason
     if candidate.kernel is None:
         return _RESHAPES
-    if candidate.kernel.op is Op.COPY:
-        return "no layer of the device reads what it moves"
     return _NOT_WORTH_IT
 
 

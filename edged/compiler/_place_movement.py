@@ -39,6 +39,10 @@ _MOVES_ONE: Final = Limit(
 _MOVES_LITTLE: Final = Limit(
     f"It moves at most {_MAX_MOVED >> 20} Mi elements.", "it moves {count} elements"
 )
+_FITTING: Final = Limit(
+    "What it selects is there, and has the size that ONNX infers.",
+    "what it selects is not there, or has another size than ONNX infers",
+)
 _LOOPS: Final = Limit(
     "Forward loops, at most five in each other, bring every element to its place.",
     "its elements move in an order that no loops of the device make",
@@ -133,11 +137,15 @@ def _constant(graph: Graph, node: Node, position: int) -> npt.NDArray[Any]:
     return graph.constants[name]
 
 
+def _numbers(graph: Graph, node: Node, position: int) -> list[int]:
+    return [int(number) for number in _constant(graph, node, position).reshape(-1)]
+
+
 def _slice(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
     source = _one(operands)
-    starts, ends = (_constant(graph, node, position).tolist() for position in (1, 2))
-    axes = _constant(graph, node, 3).tolist() if node.operand(3) else range(len(starts))
-    steps = _constant(graph, node, 4).tolist() if node.operand(4) else [1] * len(starts)
+    starts, ends = (_numbers(graph, node, position) for position in (1, 2))
+    axes = _numbers(graph, node, 3) if node.operand(3) else range(len(starts))
+    steps = _numbers(graph, node, 4) if node.operand(4) else [1] * len(starts)
     box = [slice(None)] * len(source.shape)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         box[axis] = slice(start, end, step)
@@ -148,6 +156,9 @@ def _gather(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, L
     source = _one(operands)
     chosen, axis = _constant(graph, node, 1), int(node.attributes.get("axis", 0))
     _check_count(graph.shape(node.output))
+    size = source.shape[axis]
+    if chosen.min() < -size or chosen.max() >= size:
+        raise _FITTING()
     return _moved(graph, node, source, np.take(_indices(source), chosen, axis))
 
 
@@ -156,6 +167,8 @@ def _depth_to_space(graph: Graph, node: Node, operands: list[Layout]) -> tuple[K
     n, c, h, w = source.shape
     size = int(node.attributes["blocksize"])
     depth = c // size**2
+    if c % size**2:
+        raise _FITTING()
     if node.attributes.get("mode", b"DCR") == b"DCR":
         split = _indices(source).reshape(n, size, size, depth, h, w).transpose(0, 3, 4, 1, 5, 2)
     else:
@@ -167,6 +180,8 @@ def _space_to_depth(graph: Graph, node: Node, operands: list[Layout]) -> tuple[K
     source = _one(operands)
     n, c, h, w = source.shape
     size = int(node.attributes["blocksize"])
+    if h % size or w % size:
+        raise _FITTING()
     split = _indices(source).reshape(n, c, h // size, size, w // size, size)
     places = split.transpose(0, 3, 5, 1, 2, 4).reshape(n, c * size**2, h // size, w // size)
     return _moved(graph, node, source, places)
@@ -182,7 +197,7 @@ def _expand(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, L
 
 def _tile(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
     source = _one(operands)
-    repeats = _constant(graph, node, 1).tolist()
+    repeats = _numbers(graph, node, 1)
     _check_count(graph.shape(node.output))
     return _moved(graph, node, source, np.tile(_indices(source), repeats))
 
@@ -195,9 +210,9 @@ def _check_count(shape: tuple[int, ...]) -> None:
 def _pad(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
     source = _one(operands)
     _check_count(graph.shape(node.output))
-    amounts = _constant(graph, node, 1).tolist()
+    amounts = _numbers(graph, node, 1)
     rank = len(source.shape)
-    axes = _constant(graph, node, 3).tolist() if node.operand(3) else range(rank)
+    axes = _numbers(graph, node, 3) if node.operand(3) else range(rank)
     mode = node.attributes.get("mode", b"constant").decode()
     fill = _constant(graph, node, 2) if node.operand(2) else np.zeros(())
     if (mode != "constant" and mode not in _PAD_MODES) or (mode == "constant" and fill.any()):

@@ -24,12 +24,17 @@ from edged.npu import Op
 __all__ = ["RULES"]
 
 _MAX_PHASES: Final = 64
+_MAX_WEIGHTS: Final = 1 << 24
 
 _FLAT_TRANSPOSED: Final = Limit(
     "The kernel has two dimensions.", "its kernel has {count} dimensions, not 2"
 )
 _FEW_PHASES: Final = Limit(
     f"The product of its strides is at most {_MAX_PHASES}.", "its strides are {strides}"
+)
+_SMALL_KERNELS: Final = Limit(
+    f"With its dilation, its kernel has at most {_MAX_WEIGHTS >> 20} Mi weights.",
+    "its kernel has {count} weights with its dilation",
 )
 _CLEAR_PADDING: Final = Limit(
     "Padding that follows from the size of the output is as much on either side.",
@@ -61,12 +66,19 @@ def _transposed(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kerne
     if math.prod(strides) > _MAX_PHASES:
         raise _FEW_PHASES(strides=strides)
     groups = int(node.attributes.get("group", 1))
-    spread = _spread(weights, node.attributes.get("dilations", (1, 1)))
+    dilations = node.attributes.get("dilations", (1, 1))
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, weights.shape[2:], strict=True)]
+    channels = weights.shape[0] * weights.shape[1]
+    _check_weights(channels * math.prod(reach))
+    # The zeros that a dilation puts between weights are weights.
+    spread = np.zeros((*weights.shape[:2], *reach), np.float32)
+    spread[:, :, :: dilations[0], :: dilations[1]] = weights
     begins = _begins(node, sizes, spread.shape[2:], strides, shape[2:])
     rows, columns = (
         _axis(sizes[axis], shape[2 + axis], spread.shape[2 + axis], strides[axis], begins[axis])
         for axis in range(2)
     )
+    _check_weights(channels * rows.taps.size * columns.taps.size)
     # One more row and column of zeros, for places of a window that have no element of the kernel.
     padded = np.pad(spread, ((0, 0), (0, 0), (0, 1), (0, 1)))
     c_in, per_group = weights.shape[:2]
@@ -94,14 +106,9 @@ def _transposed(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kerne
     return kernel, Layout(node.output, kernel.plane, shape)
 
 
-def _spread(
-    weights: npt.NDArray[np.float32], dilations: tuple[int, int]
-) -> npt.NDArray[np.float32]:
-    """*weights* with the zeros that a dilation puts between them."""
-    reach = [d * (k - 1) + 1 for d, k in zip(dilations, weights.shape[2:], strict=True)]
-    spread = np.zeros((*weights.shape[:2], *reach), np.float32)
-    spread[:, :, :: dilations[0], :: dilations[1]] = weights
-    return spread
+def _check_weights(count: int) -> None:
+    if count > _MAX_WEIGHTS:
+        raise _SMALL_KERNELS(count=count)
 
 
 def _begins(
@@ -137,6 +144,7 @@ def _axis(before: int, after: int, kernel: int, stride: int, begin: int) -> _Axi
     rows = -(-after // stride)
     top = max(int((counts - 1 - shifts).max()), rows - before, 0)
     size = max(top + int(shifts.max()) + 1, before + top + 1 - rows + bool(after % stride))
+    _check_weights(stride * size)
     turns = top + shifts[:, None] - np.arange(size)
     taps = firsts[:, None] + stride * turns
     taps = np.where((turns >= 0) & (taps < kernel), taps, kernel)

@@ -19,7 +19,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edged.compiler import compile_model
+from edged.compiler._fold import fold
+from edged.compiler._import import load_graph
 from edged.compiler._moves import ZERO, moves, nest
+from edged.compiler._partition import partition
+from edged.errors import ModelError
 from edged.npu import Loop, Op
 
 Constants = dict[str, npt.NDArray[Any]]
@@ -348,3 +352,53 @@ def test_a_part_that_is_read_late_is_not_overwritten() -> None:
     assert compiled.report.host == ()
     wanted, found = run_float(model, samples)["r3_out"], Pipeline(compiled)(samples)["r3_out"]
     assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "constants", "attributes"),
+    [
+        ("Gather", "i", ints(i=[0, 9]), {"axis": 1}),
+        ("Slice", "starts ends axes", ints(starts=[7], ends=[9], axes=[1]), {}),
+        ("SpaceToDepth", "", {}, {"blocksize": 5}),
+        ("DepthToSpace", "", {}, {"blocksize": 3}),
+        ("Tile", "repeats", ints(repeats=[1, 1, 1 << 18, 1 << 18]), {}),
+        ("Tile", "repeats", ints(repeats=[1, 1, -1, 1]), {}),
+        ("Pad", "pads", ints(pads=[0, 0, -4, 0, 0, 0, -4, 0]), {}),
+        ("Pad", "pads", ints(pads=[0, 0, 1 << 20, 0, 0, 0, 1 << 20, 0]), {}),
+        ("Resize", "_ scales", {"scales": np.array([1, 1, np.nan, 2], np.float32)}, {}),
+        ("Resize", "_ scales", {"scales": np.array([1, 1, 1e6, 1e6], np.float32)}, {}),
+        (
+            "ConvTranspose",
+            "k",
+            {"k": np.ones((4, 4, 2, 2), np.float32)},
+            {"dilations": [100_000, 100_000]},
+        ),
+        (
+            "ConvTranspose",
+            "k",
+            {"k": np.ones((4, 4, 2, 2), np.float32)},
+            {"pads": [9, 9, 9, 9], "strides": [2, 2]},
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_or_left_to_the_host(
+    op: str, inputs: str, constants: Constants, attributes: dict[str, Any]
+) -> None:
+    """A hostile model costs neither memory nor another error than the compiler's own."""
+    (moved,) = _renamed([node(op, f"x {inputs}", "m", **attributes)])
+    model = make_model(
+        [
+            node("Conv", "x eye4", "x0"),
+            moved,
+            node("Relu", "m", "r"),
+            node("GlobalMaxPool", "r", "y"),
+        ],
+        {"x": ["N", 4, 6, 6]},
+        ["y"],
+        {**constants, "eye4": np.eye(4, dtype=np.float32).reshape(4, 4, 1, 1)},
+    )
+    try:
+        cut = partition(fold(load_graph(model)))
+    except ModelError:
+        return
+    assert op in [entry.node.op for entry in cut.host]

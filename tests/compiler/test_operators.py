@@ -237,11 +237,23 @@ def test_mean_over_an_image_with_channels_last() -> None:
 @pytest.mark.parametrize("shape", [(3, 4), ()], ids=["image", "row"])
 def test_concat_of_different_exponents(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(10)
+    op = "Conv" if shape else "MatMul"
+    eyes = {f"eye{n}": np.eye(n, dtype=np.float32) for n in (3, 5, 11)}
     model = make_model(
-        [node("Concat", "a b a", "y", axis=1)], {"a": [1, 3, *shape], "b": [1, 5, *shape]}, ["y"]
+        [
+            node(op, "a eye3", "d"),
+            node(op, "b eye5", "e"),
+            node("Concat", "d e d", "c", axis=1),
+            node(op, "c eye11", "y"),
+        ],
+        {"a": [1, 3, *shape], "b": [1, 5, *shape]},
+        ["y"],
+        {name: eye[:, :, None, None] if shape else eye for name, eye in eyes.items()},
     )
     a, b = exact(rng, (1, 3, *shape)), exact(rng, (1, 5, *shape), 0) / 8
-    assert ops(check(model, {"a": a, "b": b})) == [Op.CONCAT]
+    # The last two layers round.
+    compiled = check(model, {"a": a, "b": b}, steps=2 * _ROUNDING)
+    assert ops(compiled) == [Op.CONV, Op.CONV, Op.CONCAT, Op.CONV]
 
 
 def batch_norm(rng: np.random.Generator, channels: int) -> dict[str, Floats]:
@@ -268,7 +280,10 @@ def batch_norm(rng: np.random.Generator, channels: int) -> dict[str, Floats]:
             [Op.CONV, Op.MAXPOOL, Op.CONV],
         ),
         (["Conv x w c", "Add c x a", "Relu a y"], [Op.CONV, Op.ADD]),
-        (["Conv x w c", "Relu c r", "Concat c r y"], [Op.CONV, Op.RESCALE, Op.CONCAT]),
+        (
+            ["Conv x w c", "Relu c r", "Concat c r j", "MaxPool j y"],
+            [Op.CONV, Op.RESCALE, Op.CONCAT, Op.MAXPOOL],
+        ),
     ],
     ids=lambda value: " ".join(n.split()[0] for n in value) if isinstance(value[0], str) else "",
 )

@@ -289,7 +289,7 @@ def test_a_model_without_a_device_segment_is_refused_with_its_operators() -> Non
         ),
         (
             [node("Conv", "x w", "c"), node("Concat", "c x", "y", axis=2)],
-            "no layer of the device reads",
+            "no layer of the device reads it",
         ),
         ([node("Conv", "x w", "c"), node("ReduceMean", "c", "y", axes=[1])], "over axes [1]"),
         ([node("Conv", "x w", "c"), node("Elu", "c", "y")], "not between layers"),
