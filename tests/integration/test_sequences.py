@@ -157,7 +157,12 @@ def test_the_state_is_no_input_for_who_asks_what_there_is(
 ) -> None:
     told = client.get_model_metadata("vad")
     assert [(each.name, list(each.shape)) for each in told.inputs] == [("input", [-1, 576])]
-    assert [each.name for each in client.get_model_config("vad").config.input] == ["input"]
+    config = client.get_model_config("vad").config
+    assert [each.name for each in config.input] == ["input"]
+    kept = config.sequence_batching
+    assert kept.max_sequence_idle_microseconds == 60_000_000
+    states = [(each.input_name, each.output_name, list(each.dims)) for each in kept.state]
+    assert states == [("h", "hn", [1, 128]), ("c", "cn", [1, 128])]
     assert {"sequence", "sequence(string_id)"} <= set(client.get_server_metadata().extensions)
     answer = client.infer(
         "vad",
@@ -216,6 +221,21 @@ def test_what_is_refused_says_what_to_do(
     with pytest.raises(InferenceServerException, match="begin it with sequence_start") as refused:
         client.infer("vad", inputs[:1], sequence_id=54)
     assert refused.value.status() == "StatusCode.NOT_FOUND"
+
+
+def test_a_model_that_never_answers_changes_nothing_about_states(
+    serving: Appliance,
+    client: triton.InferenceServerClient,
+    by_hand: list[float],
+    tmp_path: Path,
+) -> None:
+    """It is on the device for its self-test, between two calls of a sequence."""
+    found = [ask(client, FEW[0], sequence_id=55, sequence_start=True)]
+    exact = tmp_path / "exact-1.0.0.edgemodel"
+    pack(exact, str(MODEL), "exact", *STATE[:-1], "1e-9")
+    assert "cannot trust the device" in serving.put(exact)
+    found += [ask(client, chunk, sequence_id=55) for chunk in FEW[1:]]
+    assert found == by_hand
 
 
 def test_states_end_with_a_swap_and_their_number_is_bounded(

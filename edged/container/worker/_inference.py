@@ -180,8 +180,19 @@ class OpenInference:
         ):
             for tensor in tensors:
                 described = _described(tensor)
-                kind = inference.DataType.Value(f"TYPE_{described.datatype}")
-                listed.add(name=described.name, data_type=kind, dims=described.shape[1:])
+                listed.add(name=described.name, data_type=_kind(tensor), dims=described.shape[1:])
+        if (state := manifest.state) is not None:
+            kept = config.sequence_batching
+            kept.direct.SetInParent()
+            kept.max_sequence_idle_microseconds = round(state.idle_seconds * 1e6)
+            for tensor in manifest.inputs:
+                if tensor.name in state.outputs:
+                    kept.state.add(
+                        input_name=tensor.name,
+                        output_name=state.outputs[tensor.name],
+                        data_type=_kind(tensor),
+                        dims=_described(tensor).shape[1:],
+                    )
         for code in dict.fromkeys(remark.code for remark in self._model.remarks):
             said = (remark.text for remark in self._model.remarks if remark.code == code)
             config.parameters[code].string_value = "; ".join(said)
@@ -398,6 +409,10 @@ def _classes(output: _Request.InferRequestedOutputTensor) -> int:
 
 def _datatype(dtype: np.dtype[Any]) -> str:
     return BYTES if dtype == np.object_ else datatype_of(dtype.name)
+
+
+def _kind(tensor: TensorDecl) -> Any:
+    return inference.DataType.Value(f"TYPE_{datatype_of(str(tensor.dtype))}")
 
 
 def _described(tensor: TensorDecl) -> inference.ModelMetadataResponse.TensorMetadata:
