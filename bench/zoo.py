@@ -18,21 +18,26 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 # The reference's products of matrices: one thread, so that it does not wait for itself.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 from stopwatch import in_turn
 
 from edged import zoo
+from edged._compiledfiles import host_file
 from edged._onnxruntime import InferenceSession, SessionOptions
+from edged._pipeline import Pipeline
 from edged.emulator import Executor, exact_weight_encodings
 from edged.npu import numerics, parse_image
 
@@ -100,18 +105,25 @@ def measure(name: str, calls: int) -> Row:
         seconds, peak = compiled(job, output)
         report = json.loads((output / "report.json").read_text())
         image = parse_image((output / "program.img").read_bytes())
-        prologue = session(output / "host-0.onnx")
-        names = [value.name for value in prologue.get_outputs()]
+        files = [output / host_file(number) for number in range(len(image.entries) + 1)]
         feeds = {key: array[:1] for key, array in samples.items()}
-        given = dict(zip(names, prologue.run(names, feeds), strict=True))
-        inputs = [given[tensor.name][0] for tensor in image.input_tensors]
+        weights = exact_weight_encodings()
+        compared = differing = 0
+        runs: list[Callable[[], object]] = []
 
-        exposed = Executor(image, weights=exact_weight_encodings(), expose_all=True)
-        found, wanted = exposed.run_all(inputs), numerics.run_all(image, inputs)
-        del exposed
-        executor = Executor(image, weights=exact_weight_encodings())
+        def device(entry: int, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+            nonlocal compared, differing
+            given = [each[0] for each in inputs]
+            exposed = Executor(image, entry, weights=weights, expose_all=True)
+            found, wanted = exposed.run_all(given), numerics.run_all(image, given, entry)
+            compared += sum(value.size for value in wanted.values())
+            differing += sum(int((found[i] != value).sum()) for i, value in wanted.items())
+            runs.append(partial(Executor(image, entry, weights=weights).run, given))
+            return [found[index][None] for index in image.entries[entry].outputs]
+
+        Pipeline(image, [file.read_bytes() for file in files]).run(feeds, device)
         floats = session(job / "model.onnx")
-        times = in_turn([lambda: floats.run(None, feeds), lambda: executor.run(inputs)], calls)
+        times = in_turn([lambda: floats.run(None, feeds), lambda: [run() for run in runs]], calls)
         return Row(
             name,
             skeleton.trainable,
@@ -123,8 +135,8 @@ def measure(name: str, calls: int) -> Row:
             peak,
             times[0],
             times[1],
-            sum(value.size for value in wanted.values()),
-            sum(int((found[i] != value).sum()) for i, value in wanted.items()),
+            compared,
+            differing,
         )
 
 

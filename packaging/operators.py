@@ -23,11 +23,11 @@ _HEAD: Final = """\
 
 Made by `make docs` from the compiler's own tables; `make operators` measures the networks.
 
-The device runs one segment of a model, in 8 bits. What it cannot run, the host runs in float before
-and behind the segment, and with it what is cut off from the segment by such an operator; of all
-segments the one with the most multiply-accumulates is chosen. `edgectl compile FILE --report` says
-for each operator where it runs and why; `edgectl inspect FILE` says how much of the work stays on
-the host, and which kinds of operators keep it there.
+The device runs its part of a model in 8 bits. What it cannot run, the host runs in float, before
+the device, behind it, or between two of its runs; and with it what is not worth the way to the
+device and back, by the time that host, device and crossings take. `edgectl compile FILE --report`
+says for each operator where it runs and why; `edgectl inspect FILE` says how much of the work stays
+on the host, and which kinds of operators keep it there.
 """
 
 

@@ -166,17 +166,28 @@ def partition(graph: Graph) -> Partition:
     refused |= {c.node.output: c.reason for c in found if c.reason}
     while True:
         placed = candidates(graph, refused=refused)
-        levels = sorted({c.level for c in placed if c.kernel is not None})
-        if len(levels) <= MAX_ENTRIES:
+        refused |= (superfluous := _superfluous(placed))
+        if not superfluous:
             return _Cutting(graph, placed).partition()
-        refused |= _least(placed, levels)
 
 
-def _least(placed: Sequence[Candidate], levels: Iterable[int]) -> dict[str, str]:
-    """The kernels of the level with the fewest multiply-accumulates, to be left to the host."""
-    at = {level: [c for c in placed if c.kernel and c.level == level] for level in levels}
-    least = min(at, key=lambda level: sum(c.kernel.macs for c in at[level] if c.kernel))
-    return dict.fromkeys((c.node.output for c in at[least]), "the program has no entry left for it")
+def _superfluous(placed: Sequence[Candidate]) -> dict[str, str]:
+    """Kernels to be left to the host for the round trip, or the entry, that their level costs.
+
+    The cheapest cut does not know of levels: where what is on the device is connected around the
+    host, some of it may be alone at a level. If that multiplies nothing, it is not worth a run.
+    """
+    at: dict[int, list[Candidate]] = {}
+    for c in placed:
+        if c.kernel is not None:
+            at.setdefault(c.level, []).append(c)
+    work = {level: sum(c.kernel.macs for c in each if c.kernel) for level, each in at.items()}
+    least = min(at, key=lambda level: work[level])
+    if any(work.values()) and not work[least]:
+        return dict.fromkeys((c.node.output for c in at[least]), _NOT_WORTH_IT)
+    if len(at) > MAX_ENTRIES:
+        return dict.fromkeys((c.node.output for c in at[least]), "the program has no entry left")
+    return {}
 
 
 def kinds_in_the_way(graph: Graph) -> Counter[str]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
-from compiler.pipeline import make_model, node
-from hypothesis import given, settings
+from compiler.pipeline import Pipeline, make_model, node
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from edged import _pipeline
+from edged.compiler import compile_model
 from edged.compiler._candidates import candidates
 from edged.compiler._choose import chosen
 from edged.compiler._fold import fold
@@ -18,6 +22,8 @@ from edged.compiler._graph import Graph
 from edged.compiler._import import load_graph
 from edged.compiler._mincut import Cut
 from edged.compiler._partition import partition, segment_macs
+from edged.errors import ModelError
+from edged.npu import Entry, ProgramImage, numerics
 
 _RNG = np.random.default_rng(3)
 _CONSTANTS = {
@@ -58,7 +64,7 @@ def test_the_cut_is_the_cheapest_and_of_these_the_one_with_most_on_the_sources_s
 
 
 @st.composite
-def graphs(draw: st.DrawFn) -> Graph:
+def models(draw: st.DrawFn) -> bytes:
     """Convolutions of two sizes, joined by what the device has and what it has not."""
     shapes = {"x": 16}
     nodes: list[onnx.NodeProto] = []
@@ -89,7 +95,11 @@ def graphs(draw: st.DrawFn) -> Graph:
             nodes.append(node("Conv", f"{name} v", f"{name}c"))
     read = {name for each in nodes for name in each.input}
     outputs = [name for each in nodes for name in each.output if name not in read]
-    return fold(load_graph(make_model(nodes, {"x": ["N", 8, 16, 16]}, outputs, _CONSTANTS)))
+    return make_model(nodes, {"x": ["N", 8, 16, 16]}, outputs, _CONSTANTS)
+
+
+def graphs() -> st.SearchStrategy[Graph]:
+    return models().map(lambda model: fold(load_graph(model)))
 
 
 @given(
@@ -103,6 +113,54 @@ def test_more_operators_never_lower_the_share(
         st.sets(st.sampled_from(["Softmax", "LpNormalization", "Mul", "Reshape"]))
     )
     assert segment_macs(graph, some) <= segment_macs(graph, more)
+
+
+@given(graphs())
+@settings(max_examples=100, deadline=None)
+def test_no_run_is_for_what_multiplies_nothing(graph: Graph) -> None:
+    try:
+        work = [sum(kernel.macs for kernel in s.kernels) for s in partition(graph).segments]
+    except ModelError:
+        assume(False)
+    assert all(work) or not any(work)
+
+
+@given(models())
+@settings(max_examples=25, deadline=None)
+def test_what_is_alive_keeps_its_place_in_the_dram(model: bytes) -> None:
+    """Each entry on memory of its own that is full of noise, layer by layer where tensors are."""
+    try:
+        compiled = compile_model(model)
+    except ModelError:
+        assume(False)
+    x = np.random.default_rng(0).normal(0, 1, (1, 8, 16, 16)).astype(np.float32)
+    found = _pipeline.Pipeline(compiled.image, compiled.host).run(
+        {"x": x}, lambda entry, inputs: in_dram(compiled.image, entry, inputs)
+    )
+    for name, wanted in Pipeline(compiled)({"x": x}).items():
+        np.testing.assert_array_equal(found[name], wanted)
+
+
+def in_dram(image: ProgramImage, entry: int, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Run it as a device has to: nothing is anywhere but at the address of its tensor."""
+    memory = np.random.default_rng(1).integers(0, 256, image.dram_bytes, np.uint8)
+
+    def at(index: int) -> np.ndarray:
+        tensor = image.tensors[index]
+        data = memory[tensor.address : tensor.address + tensor.nbytes]
+        return data.view(tensor.dtype.numpy).reshape(tensor.shape)
+
+    program = image.entries[entry]
+    for index, value in zip(program.inputs, inputs, strict=True):
+        at(index)[...] = value[0]
+    for layer in program.layers:
+        alone = replace(image, entries=(Entry((layer,), layer.inputs, (layer.output,)),))
+        (given,) = numerics.run(alone, [at(index).copy() for index in layer.inputs])
+        if layer.in_part:
+            layer.written(at(layer.output))[...] = layer.written(given)
+        else:
+            at(layer.output)[...] = given
+    return [at(index).copy()[None] for index in program.outputs]
 
 
 def test_a_small_layer_behind_an_operator_of_the_host_is_not_worth_a_round_trip() -> None:

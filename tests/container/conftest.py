@@ -59,8 +59,12 @@ class Emulator:
     socket: Path
 
 
-def make_model() -> bytes:
-    """uint8 [N, 16, 16, 3] → ``scores:0`` [N, 5] and ``features:0`` [N, 8]."""
+def make_model(*, in_two: bool = False) -> bytes:
+    """uint8 [N, 16, 16, 3] → ``scores:0`` [N, 5] and ``features:0`` [N, 8].
+
+    Args:
+        in_two: with an operator in the middle that the device does not have.
+    """
     rng = np.random.default_rng(3)
     constants = {
         "scale": np.float32(1 / 64),
@@ -69,13 +73,18 @@ def make_model() -> bytes:
         "weights": rng.normal(0, 2, (8, 5)).astype(np.float32),
         "offset": rng.normal(0, 0.1, 5).astype(np.float32),
     }
+    between = [helper.make_node("Softmax", ["relu"], ["between"], axis=1)]
+    between += [helper.make_node("Conv", ["between", "square"], ["second"])]
+    if in_two:
+        constants["square"] = rng.normal(0, 1, (8, 8, 3, 3)).astype(np.float32)
     nodes = [
         helper.make_node("Cast", ["input"], ["real"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["real", "scale"], ["scaled"]),
         helper.make_node("Transpose", ["scaled"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Conv", ["planes", "kernel", "bias"], ["conv"], strides=[2, 2]),
         helper.make_node("Relu", ["conv"], ["relu"]),
-        helper.make_node("GlobalAveragePool", ["relu"], ["pooled"]),
+        *(between if in_two else ()),
+        helper.make_node("GlobalAveragePool", ["second" if in_two else "relu"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["features:0"]),
         helper.make_node("Gemm", ["features:0", "weights", "offset"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["scores:0"], axis=1),
@@ -98,8 +107,18 @@ def make_model() -> bytes:
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     """A bundle of the small model, verified and compiled into one folder."""
-    place = tmp_path_factory.mktemp("sample")
-    (place / "sample.onnx").write_bytes(make_model())
+    return make_sample(tmp_path_factory.mktemp("sample"), make_model())
+
+
+@pytest.fixture(scope="session")
+def sample_in_two(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    """One whose program has two entries, with a part of the host between them."""
+    return make_sample(tmp_path_factory.mktemp("two"), make_model(in_two=True))
+
+
+def make_sample(place: Path, model: bytes) -> Sample:
+    """A bundle of *model*, verified and compiled into a folder in *place*."""
+    (place / "sample.onnx").write_bytes(model)
     rng = np.random.default_rng(4)
     pixels = rng.integers(0, 256, (16, SIDE, SIDE, 3), np.uint8)
     np.savez(place / "calibration.npz", input=pixels)
@@ -115,7 +134,6 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     folder = place / "folder"
     folder.mkdir()
     verify_bundle(place / "sample.edgemodel", folder)
-    model = (folder / "model.onnx").read_bytes()
     compile_model(model, calibration={"input": pixels}).write(folder)
     return Sample(folder)
 

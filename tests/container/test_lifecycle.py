@@ -182,7 +182,9 @@ async def test_a_wrong_device_fails_the_self_test(
     container = await ProcessLauncher().start(folder)
     try:
         await container.attach(vfio_user.connect(emulator.socket))
-        with pytest.raises(DeviceError, match=r"'scores:0' is off by .*the tolerance is"):
+        with pytest.raises(
+            DeviceError, match=r"'scores:0' is off by .*the tolerance is.* as the integer reference"
+        ):
             await container.self_test()
     finally:
         await container.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,12 @@ from edged.container.worker._model import Arrays, Model
 from edged.container.worker._recall import Recall
 from edged.container.worker._stages import Stages
 from edged.errors import DeadlineError, DeviceError, RequestError
+from edged.npu import numerics
 
 __all__ = ["Runner"]
+
+_MOST_MACS: Final = 4_000_000_000
+"""Of a program that a failed self-test is explained of: the reference does about as many in 2 s."""
 
 
 class Runner:
@@ -45,6 +49,32 @@ class Runner:
         outputs = self._device.run(entry, inputs, self._recall.check)
         self._stages.lap(Stage.DEVICE)
         return outputs
+
+    def diagnosis(self, sample: Arrays) -> str:
+        """What a failed self-test has to add: which entries the device computes wrongly.
+
+        A device gives the integers of the reference, so that what differs from them is its doing,
+        and what does not is the model's. Empty for a program that the reference takes long for.
+        """
+        image = self._model.image
+        if image.macs() > _MOST_MACS:
+            return ""
+        differ: list[str] = []
+
+        def run(entry: int, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+            found = self._run_device(entry, inputs)
+            wanted = numerics.run(image, [each[0] for each in inputs], entry)
+            pairs = list(zip(found, wanted, strict=True))
+            if wrong := sum(int((a[0] != b).sum()) for a, b in pairs):
+                differ.append(
+                    f"entry {entry} in {wrong} of {sum(b.size for _, b in pairs)} elements"
+                )
+            return found
+
+        self._model.pipeline.run(sample, run)
+        if not differ:
+            return "; the device computes the program as the integer reference does"
+        return f"; from the integer reference differs {', '.join(differ)}"
 
     def batch(
         self,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from edged import wire
@@ -13,7 +14,7 @@ from edged.container._messages import NO_EXTRAS
 from edged.container.worker._device import Device
 from edged.container.worker._inference import OpenInference
 from edged.container.worker._inference_rest import OpenInferenceRest
-from edged.container.worker._model import Model
+from edged.container.worker._model import Arrays, Model
 from edged.container.worker._order import Order
 from edged.container.worker._recall import Recall
 from edged.container.worker._regions import Regions
@@ -24,7 +25,7 @@ from edged.container.worker._stages import Stages
 from edged.container.worker._statistics import Statistics
 from edged.container.worker._tensorflow import TensorFlowServing
 from edged.container.worker._tensorflow_rest import TensorFlowRest
-from edged.errors import NotFoundError
+from edged.errors import DeviceError, NotFoundError
 from edged.wire import inference, rest
 
 __all__ = ["ModelService"]
@@ -146,7 +147,17 @@ class ModelService:
                 for tensor in self._model.manifest.inputs
             }
             outputs = self._runner.run(inputs)
-            for name, judge in judges.items():
-                judge.add(sample, outputs[name])
-        for judge in judges.values():
-            judge.finish()
+            with self._explaining(inputs):
+                for name, judge in judges.items():
+                    judge.add(sample, outputs[name])
+        with self._explaining(inputs):
+            for judge in judges.values():
+                judge.finish()
+
+    @contextlib.contextmanager
+    def _explaining(self, inputs: Arrays) -> Iterator[None]:
+        """Add to what is found to be wrong whether it is the device's doing."""
+        try:
+            yield
+        except DeviceError as error:
+            raise DeviceError(f"{error}{self._runner.diagnosis(inputs)}") from error
