@@ -9,21 +9,22 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from PIL import Image
 
-from edged.bundle import read_photograph
 from edged.cli import _evaluate_words as words
 from edged.cli._draw import draw_box
 from edged.errors import EdgedError, InputError
-from edged.evaluation import Boxes, Comparison, Example, Examples, Result
-from edged.preprocess import decode
+from edged.evaluation import Boxes, Comparison, Examples, Mask, Result
 
 __all__ = ["write_page"]
 
 _SIDE: Final = 240
+_SMALLEST_SIDE: Final = 96
 _QUALITY: Final = 80
 _MOST_SHOWN: Final = 200
 _FEWEST_SHOWN: Final = 12
+_BEST_SHOWN: Final = 3
 _MOST_CLASSES: Final = 24
 _BOTH: Final = (150, 220, 150)
 _FLOAT: Final = (120, 180, 255)
@@ -40,6 +41,8 @@ td.miss { background: color-mix(in srgb, #d60 25%, transparent); }
 dt { font-weight: bold; } dd { margin: 0 0 .3rem 1rem; }
 .examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
 figure { margin: .5rem; } figure img { display: block; max-width: 100%; }
+figure img { margin-bottom: .3rem; }
+.legend span { color: black; padding: 0 .5rem; }
 figcaption { font-size: .9rem; overflow-wrap: anywhere; }
 """
 
@@ -134,48 +137,74 @@ def _examples(result: Result, examples: Examples, labels: Sequence[str]) -> list
     chosen = list(differing[:_MOST_SHOWN])
     rest = [each for each in result.farthest() if not each.differs]
     others = rest[: max(0, _FEWEST_SHOWN - len(chosen))]
-    entries = {entry.name: entry for entry in examples.entries}
+    places = {entry.name: index for index, entry in enumerate(examples.entries)}
     found = []
+    if result.detects or any(each.masks for each in others):
+        found.append(_legend())
     for heading, group in (
         (f"Answered differently: {len(differing)}", chosen),
         ("Answered alike, the farthest apart first" if chosen else "The farthest apart", others),
     ):
         if group:
-            figures = "".join(_figure(each, entries[each.name], labels) for each in group)
-            found += [f"<h2>{heading}</h2>", f'<div class="examples">{figures}</div>']
+            figures = [_figure(each, examples, places[each.name], labels) for each in group]
+            found += [f"<h2>{heading}</h2>", f'<div class="examples">{"".join(figures)}</div>']
     if len(differing) > len(chosen):
         found.append(f"<p>{len(differing) - len(chosen)} more differ; --json has all of them.</p>")
     return found
 
 
-def _figure(each: Comparison, entry: Example, labels: Sequence[str]) -> str:
-    floats, device = words.answers(each, labels)
+def _legend() -> str:
+    names = ((_BOTH, "both"), (_FLOAT, "float alone"), (_DEVICE, "the device alone"))
+    shown = (f'<span style="background: rgb{colour}">{name}</span>' for colour, name in names)
+    return f'<p class="legend">{" ".join(shown)}</p>'
+
+
+def _figure(each: Comparison, examples: Examples, index: int, labels: Sequence[str]) -> str:
     lines = [f"<b>{escape(each.name)}</b>"]
     if each.label is not None:
         lines.append(f"label: {escape(words.class_name(each.label, labels))}")
-    if each.classes is not None or each.boxes is not None:
-        lines += [f"float: {escape(floats)}", f"device: {escape(device)}"]
+    if each.classes is not None:
+        for whose, answer in zip(("float", "device"), each.classes, strict=True):
+            best = zip(answer.best[:_BEST_SHOWN], answer.values, strict=False)
+            named = (f"{words.class_name(number, labels)} {value:.3f}" for number, value in best)
+            lines.append(f"{whose}: {escape(', '.join(named))}")
+    elif each.boxes is not None:
+        for whose, boxes in zip(("float", "device"), words.answers(each, labels), strict=True):
+            lines.append(f"{whose} alone: {escape(boxes)}")
     lines.append(f"error: {words.percent(each.distance)}")
-    picture = "" if entry.photograph is None else _picture(entry.photograph, each.boxes, labels)
-    return f"<figure>{picture}<figcaption>{'<br>'.join(lines)}</figcaption></figure>"
+    pictures = [_picture(examples, index, each.boxes, labels), *map(_drawn, each.masks.values())]
+    return f"<figure>{''.join(pictures)}<figcaption>{'<br>'.join(lines)}</figcaption></figure>"
 
 
-def _picture(photograph: Path, boxes: Boxes | None, labels: Sequence[str]) -> str:
+def _picture(examples: Examples, index: int, boxes: Boxes | None, labels: Sequence[str]) -> str:
     try:
-        picture = decode(read_photograph(photograph))
+        picture = examples.picture(index)
     except EdgedError:  # It was there a moment ago; the page can do without.
+        return ""
+    if picture is None:
         return ""
     picture.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     if boxes is not None:
         groups = (
-            ([pair.device for pair in boxes.pairs], "both", _BOTH),
-            (boxes.only_floats, "float", _FLOAT),
-            (boxes.only_device, "device", _DEVICE),
+            ([pair.device for pair in boxes.pairs], _BOTH),
+            (boxes.only_floats, _FLOAT),
+            (boxes.only_device, _DEVICE),
         )
-        for group, whose, colour in groups:
+        for group, colour in groups:
             for box in group:
                 name = words.class_name(box.index, labels)
-                draw_box(picture, box, f"{whose}: {name} {box.score:.2f}", colour)
+                draw_box(picture, box, f"{name} {box.score:.2f}", colour)
+    return _embedded(picture)
+
+
+def _drawn(mask: Mask) -> str:
+    colours = np.array([(0, 0, 0), _FLOAT, _DEVICE, _BOTH], np.uint8)
+    return _embedded(Image.fromarray(colours[mask.places]))
+
+
+def _embedded(picture: Image.Image) -> str:
+    times = max(1, _SMALLEST_SIDE // max(picture.size))
+    picture = picture.resize([times * side for side in picture.size], Image.Resampling.NEAREST)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY)
     data = base64.b64encode(file.getvalue()).decode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ TOP: Final = 5
 MATCHING: Final = 0.5
 """Two boxes are the same thing from this overlap on, as PASCAL VOC counts them."""
 
+_DRAWN: Final = 128
 _INSIDE: Final = 0.5
 """A value of a mask from here on says that the place belongs to it."""
 
@@ -94,18 +95,24 @@ class Mask:
         floats, device: the share of all places that belong to it, 0 … 1.
         overlap: places that belong to it by both answers, over those that do by either; 1 where
             there are none.
+        places: uint8 [h, w], at most 128 a side, to be drawn: 1 where float says so, 2 where the
+            device does, 3 where both do.
     """
 
     floats: float
     device: float
     overlap: float
+    places: npt.NDArray[np.uint8] = field(compare=False)
 
     @classmethod
     def of(cls, floats: _Array, device: _Array) -> Mask:
         first, second = floats >= _INSIDE, device >= _INSIDE
         either = int((first | second).sum())
         common = float((first & second).sum() / either) if either else 1.0
-        return cls(float(first.mean()), float(second.mean()), common)
+        places = (first + 2 * second.astype(np.uint8)).astype(np.uint8)
+        places = places.reshape([size for size in places.shape if size > 1])
+        step = -(-max(places.shape) // _DRAWN)
+        return cls(float(first.mean()), float(second.mean()), common, places[::step, ::step].copy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +190,11 @@ class Comparison:
     values: Mapping[str, Values]
     classes: tuple[Classes, Classes] | None = None
     boxes: Boxes | None = None
+
+    @property
+    def masks(self) -> dict[str, Mask]:
+        """Of the outputs that are masks, by name."""
+        return {name: v.mask for name, v in self.values.items() if v.mask is not None}
 
     @property
     def differs(self) -> bool:

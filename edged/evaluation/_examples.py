@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from edged.bundle import (
     Manifest,
@@ -19,7 +20,7 @@ from edged.bundle import (
     read_photograph,
 )
 from edged.errors import EdgedError, InputError, NotFoundError
-from edged.preprocess import Preprocess, image_to_array
+from edged.preprocess import Preprocess, decode, image_to_array
 
 __all__ = ["LABELS_ARRAY", "Example", "Examples", "load_examples"]
 
@@ -30,6 +31,8 @@ _MAX_FILE_BYTES: Final = 1 << 30
 _MOST_CLASSES: Final = 1 << 24
 _DIGITS: Final = 9
 _SHOWN: Final = 5
+_CHANNELS: Final = (1, 3)
+_SMALLEST_SIDE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,20 @@ class Examples:
     def labelled(self) -> bool:
         """Whether each has a label."""
         return all(entry.label is not None for entry in self.entries)
+
+    def picture(self, index: int) -> Image.Image | None:
+        """What one of them looks like, if it is a photograph, or an array of 1 or 3 channels.
+
+        Raises:
+            InputError, LimitError, NotFoundError: the photograph cannot be read.
+        """
+        photograph = self.entries[index].photograph
+        if photograph is not None:
+            return decode(read_photograph(photograph))
+        for array in self._arrays.values():
+            if (pixels := _pixels(array[index])) is not None:
+                return Image.fromarray(pixels)
+        return None
 
     def inputs(self, index: int) -> dict[str, npt.NDArray[Any]]:
         """The model's inputs for one of them, by name, batch 1.
@@ -171,6 +188,21 @@ def _from_arrays(
     entries = [Example(str(index), classes[index], None) for index in chosen.tolist()]
     samples = {name: array[chosen] for name, array in arrays.items()}
     return Examples(source, tuple(entries), in_sequence, None, samples)
+
+
+def _pixels(sample: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
+    """uint8 [H, W] or [H, W, 3] of a sample that has such a shape; numbers from black to white."""
+    if sample.ndim != 3 or sample.dtype.kind not in "uif":
+        return None
+    if sample.shape[2] not in _CHANNELS:
+        sample = sample.transpose(1, 2, 0)
+    if sample.shape[2] not in _CHANNELS or min(sample.shape[:2]) < _SMALLEST_SIDE:
+        return None
+    if sample.dtype != np.uint8:
+        values = np.nan_to_num(sample.astype(np.float64), posinf=0, neginf=0)
+        spread = np.ptp(values) or 1.0
+        sample = ((values - values.min()) / spread * 255).astype(np.uint8)
+    return np.ascontiguousarray(sample[..., 0] if sample.shape[2] == 1 else sample)
 
 
 class _Labels:

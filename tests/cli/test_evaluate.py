@@ -152,6 +152,11 @@ def test_a_mask_is_judged_by_its_area(tmp_path: Path) -> None:
         output=tmp_path / "mask.edgemodel",
     )
     found = measured(tmp_path / "mask.edgemodel", tmp_path / "images.npz")
+    page = tmp_path / "page.html"
+    evaluate(tmp_path / "mask.edgemodel", tmp_path / "images.npz", "--html", page)
+    # Each example, and below it where the two say that it is bright.
+    assert page.read_text().count("data:image/jpeg;base64,") == 2 * 3
+    assert "float alone" in page.read_text()
     mask = found["outputs"]["mask"]["mask"]
     assert (mask["float"], found["agreement"]) == (0.5, None)
     assert mask["device"] == pytest.approx(0.5, abs=0.05)
