@@ -156,8 +156,8 @@ def _show(
     if not (result.classifies or result.detects) and len(result.compared) > 1:
         console.print()
         print_table(
-            ("FARTHEST", "RMS ERROR"),
-            [(each.name, words.percent(each.distance)) for each in result.farthest()[:_FARTHEST]],
+            ("FARTHEST", "ERROR"),
+            [(each.name, words.number(each.distance)) for each in result.farthest()[:_FARTHEST]],
         )
     if differing := result.differing:
         console.print()

@@ -171,7 +171,7 @@ def _figure(each: Comparison, examples: Examples, index: int, labels: Sequence[s
     elif each.boxes is not None:
         for whose, boxes in zip(("float", "device"), words.answers(each, labels), strict=True):
             lines.append(f"{whose} alone: {escape(boxes)}")
-    lines.append(f"error: {words.percent(each.distance)}")
+    lines.append(f"error: {words.number(each.distance)}")
     pictures = [_picture(examples, index, each.boxes, labels), *map(_drawn, each.masks.values())]
     return f"<figure>{''.join(pictures)}<figcaption>{'<br>'.join(lines)}</figcaption></figure>"
 

@@ -4,7 +4,15 @@
 is dropped and runs both models on them, and a `Result` says how they compare.
 """
 
-from edged.evaluation._answers import Boxes, BoxPair, Classes, Comparison, Mask, Values
+from edged.evaluation._answers import (
+    Boxes,
+    BoxPair,
+    Classes,
+    Comparison,
+    Mask,
+    Values,
+    compare_values,
+)
 from edged.evaluation._evaluate import Evaluator, labels_of
 from edged.evaluation._examples import LABELS_ARRAY, Example, Examples, load_examples
 from edged.evaluation._result import Accuracy, Result
@@ -22,6 +30,7 @@ __all__ = [
     "Mask",
     "Result",
     "Values",
+    "compare_values",
     "labels_of",
     "load_examples",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -137,6 +137,17 @@ class Values:
     mask: Mask | None = None
     numbers: tuple[float, float] | None = None
 
+    @property
+    def distance(self) -> float:
+        """For order: the error; of masks the part of both areas that does not overlap; of a single
+        number the difference.
+        """
+        if self.numbers is not None:
+            return abs(self.numbers[0] - self.numbers[1])
+        if self.mask is not None:
+            return 1 - self.mask.overlap
+        return self.unequal if self.error is None else self.error
+
 
 def compare_values(floats: _Array, device: _Array) -> Values:
     """Compare one output."""
@@ -150,15 +161,16 @@ def compare_values(floats: _Array, device: _Array) -> Values:
         return Values(None, None, None, unequal)
     largest = float(np.abs(first - second).max())
     numbers = (float(first[0]), float(second[0])) if first.size == 1 else None
+    mask = Mask.of(floats, device) if _is_mask(floats) else None
     long, other = float(np.linalg.norm(first)), float(np.linalg.norm(second))
     if not (long and other and np.isfinite(long * other)):
-        return Values(None, None, largest, unequal, numbers=numbers)
+        return Values(None, None, largest, unequal, mask, numbers)
     return Values(
         float(first @ second / (long * other)),
         float(np.linalg.norm(first - second) / long),
         largest,
         unequal,
-        Mask.of(floats, device) if _is_mask(floats) else None,
+        mask,
         numbers,
     )
 
@@ -183,6 +195,7 @@ class Comparison:
         values: by the name of the output.
         classes: float's and the device's, of a classifier.
         boxes: of a detector.
+        states: outputs that are no answers; there are others.
     """
 
     name: str
@@ -190,6 +203,7 @@ class Comparison:
     values: Mapping[str, Values]
     classes: tuple[Classes, Classes] | None = None
     boxes: Boxes | None = None
+    states: Collection[str] = ()
 
     @property
     def masks(self) -> dict[str, Mask]:
@@ -206,7 +220,5 @@ class Comparison:
 
     @property
     def distance(self) -> float:
-        """How far the answers are apart, for order: the largest error of an output."""
-        return max(
-            (1.0 if each.error is None else each.error for each in self.values.values()), default=0
-        )
+        """How far the answers are apart, for order: the largest of an output that is no state."""
+        return max(v.distance for name, v in self.values.items() if name not in self.states)

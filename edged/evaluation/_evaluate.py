@@ -130,6 +130,7 @@ class Evaluator:
             {name: compare_values(floats[name], device[name]) for name in floats},
             self._classes(floats, device, examples.labelled),
             self._boxes(floats, device),
+            () if self._manifest.state is None else self._manifest.state.outputs.values(),
         )
 
     def _float_outputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:

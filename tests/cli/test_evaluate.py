@@ -19,7 +19,7 @@ from edged.bundle import State, StatePair, pack
 from edged.cli._app import app
 from edged.detection import VOC_LABELS, Detections
 from edged.errors import EdgedError
-from edged.evaluation import Boxes
+from edged.evaluation import Boxes, compare_values
 
 DATA = Path(__file__).parents[1] / "data"
 KEYWORDS = DATA / "models" / "kws_dscnn.onnx"
@@ -272,6 +272,15 @@ def test_each_box_has_one_partner_at_most_the_best_first() -> None:
     assert not Boxes.of(some(), some()).differ
     assert len(Boxes.of(some(), device).only_device) == 2
     assert len(Boxes.of(floats, some()).only_floats) == 3
+
+
+def test_a_mask_of_nothing_is_a_mask() -> None:
+    nothing, little = np.zeros((2, 1, 1, 8, 8), np.float32)
+    little[..., :2, :4] = 0.75
+    empty, found = compare_values(nothing, nothing), compare_values(nothing, little)
+    assert empty.mask is not None and found.mask is not None
+    assert (empty.cosine, empty.mask.overlap, empty.distance) == (None, 1, 0)
+    assert (found.mask.floats, found.mask.device, found.distance) == (0, 0.125, 1)
 
 
 def test_what_cannot_be_evaluated(
