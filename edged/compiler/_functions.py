@@ -23,6 +23,7 @@ __all__ = [
     "ELEMENTWISE",
     "axis_of",
     "is_elementwise",
+    "is_scalar_function",
     "with_functions",
     "with_sums_for_differences",
 ]
@@ -301,6 +302,16 @@ def is_elementwise(graph: Graph, node: Node) -> bool:
         )
     axes = [axis_of(constant, shape) for constant in constants]
     return None not in axes and len({axis for axis in axes if axis}) <= 1
+
+
+def is_scalar_function(graph: Graph, node: Node) -> bool:
+    """Whether *node* computes one function of each element, whichever its place."""
+    return all(
+        is_elementwise(graph, step)
+        and step.op != "BatchNormalization"
+        and all(graph.constants[n].size == 1 for n in step.inputs if n in graph.constants)
+        for step in node.steps
+    )
 
 
 def _behind(graph: Graph) -> set[str]:

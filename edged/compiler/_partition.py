@@ -22,10 +22,12 @@ from dataclasses import dataclass, field, replace
 
 from edged.compiler._candidates import Candidate, arriving, candidates
 from edged.compiler._choose import chosen
+from edged.compiler._functions import is_scalar_function
 from edged.compiler._graph import Graph, Node, Range
 from edged.compiler._kernel import Kernel
 from edged.compiler._layout import Layout
 from edged.compiler._place import OPERATORS, VIEWS
+from edged.compiler._tables import Function
 from edged.errors import ModelError
 from edged.npu import Op
 from edged.npu.regmap import MAX_ENTRIES
@@ -106,6 +108,8 @@ class Partition:
         host: each operator of the host with its reason.
         ranges: of values that enter, as far as they are known.
         scales: by what the device's tensors are multiplied, where it is not 1.
+        functions: of values that leave, where the host reads them through functions of one number
+            alone: which.
     """
 
     segments: tuple[Segment, ...]
@@ -114,6 +118,7 @@ class Partition:
     host: tuple[HostNode, ...]
     ranges: Mapping[str, Range] = field(default_factory=dict)
     scales: Mapping[str, float] = field(default_factory=dict)
+    functions: Mapping[str, Sequence[Function]] = field(default_factory=dict)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -272,7 +277,26 @@ class _Cutting:
                 for step in c.node.steps
             ),
             ranges={name: graph.ranges[name] for name in entering if name in graph.ranges},
+            functions=self._functions(everywhere),
         )
+
+    def _functions(self, device: Collection[str]) -> dict[str, Sequence[Function]]:
+        """The functions that the host reads the values *device* through, where it reads no more."""
+        found: dict[str, list[Function]] = {}
+        other = set(self._graph.outputs)
+        source = {name: name for name in device}
+        for c in self._placed:
+            if id(c) in self._host:
+                operands = self._graph.operands(c.node)
+                names = [source[name] for name in operands if name in source]
+                if len(operands) == 1 and names and c.node.op in VIEWS:
+                    source[c.node.output] = names[0]
+                elif len(operands) == 1 and names and is_scalar_function(self._graph, c.node):
+                    found.setdefault(names[0], []).append(Function(self._graph, c.node))
+                else:
+                    other.update(names)
+        other |= {source[name] for name in self._graph.outputs if name in source}
+        return {name: functions for name, functions in found.items() if name not in other}
 
     def _find_needed(self) -> None:
         """Which nodes the host runs, and which the device, for the sake of the model's outputs.

@@ -95,7 +95,9 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
         ModelError: weights that are not finite, or that no exponent can hold.
     """
     statistics = seen.statistics
-    covered = _covered(cut, statistics)
+    readers = TableReaders(cut, statistics)
+    kept = [name for name in cut.leaving if name not in readers]
+    covered = _covered(cut, kept, statistics)
     tied = _tied(cut)
     formats: dict[str, Format] = {}
     convolutions: dict[str, Convolution] = {}
@@ -103,12 +105,11 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
     alone = _leaving_alone(cut) if techniques.columns else set()
 
     bounded = _bounded(cut)
-    readers = TableReaders(cut, statistics)
     choice = Choice(cut, seen)
 
     def chosen(name: str, dtype: DType, otherwise: int) -> Format:
         whole = [covered[member] for member in tied[name] if member in covered]
-        if name in cut.leaving:
+        if name in kept:
             whole.append(statistics[name].expected_largest)
         through = readers.exponent(tied[name], dtype) if techniques.least_error else None
         suited = [] if through is not None else [statistics[m] for m in sorted(tied[name])]
@@ -259,12 +260,14 @@ def _tied(cut: Partition) -> dict[str, set[str]]:
     return {name: group & kept for name, group in tied.items()}
 
 
-def _covered(cut: Partition, statistics: Mapping[str, Statistics]) -> dict[str, float]:
+def _covered(
+    cut: Partition, kept: Sequence[str], statistics: Mapping[str, Statistics]
+) -> dict[str, float]:
     """For tensors that leave, or are copied or summed into such: the magnitude they must hold.
 
     It is their own largest, or what bounds or a max pool on the way let through of it.
     """
-    covered = {name: statistics[name].largest for name in cut.leaving}
+    covered = {name: statistics[name].largest for name in kept}
     for kernel in reversed(cut.kernels):
         through = covered.get(kernel.output)
         if through is None or kernel.op not in _COPYING:

@@ -23,8 +23,8 @@ class Function:
         self,
         graph: Graph,
         node: Node,
-        axis: int,
-        order: Sequence[int],
+        axis: int = 0,
+        order: Sequence[int] = (0,),
         before: float = 1.0,
         after: float = 1.0,
     ) -> None:
