@@ -162,18 +162,17 @@ def partition(graph: Graph) -> Partition:
     multiplies = any(c.node.op in _MULTIPLIERS for c in found)
     if not any(c.kernel and c.node.output in device for c in found) or (multiplies and not work):
         raise ModelError(_refusal(found))
-    refused = {
+    unwanted = {
         c.node.output: _NOT_WORTH_IT if c.kernel is not None else _RESHAPES
         for c in found
         if c.on_device and c.node.output not in device
     }
-    # Those that stay on the host for the order they give keep that as their reason.
-    refused |= {c.node.output: c.reason for c in found if c.reason}
-    while True:
-        placed = candidates(graph, refused=refused)
-        refused |= (superfluous := _superfluous(placed))
-        if not superfluous:
-            return _Cutting(graph, placed).partition()
+    refused: dict[str, str] = {}
+    while unwanted := unwanted or _superfluous(found):
+        # Those that stay on the host for the order they give keep that as their reason.
+        refused |= {c.node.output: c.reason for c in found if c.reason} | unwanted
+        found, unwanted = candidates(graph, refused=refused), {}
+    return _Cutting(graph, found).partition()
 
 
 def _superfluous(placed: Sequence[Candidate]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from patience import PATIENCE
 from edged import wire
 from edged.container._files import Files
 from edged.container._messages import STAGES, Stage
+from edged.container.worker import _runner
 from edged.container.worker._model import Model
 from edged.container.worker._recall import Recall
 from edged.container.worker._service import ModelService
 from edged.container.worker._stages import Stages
 from edged.device import vfio_user
-from edged.errors import DeviceError
+from edged.errors import DeadlineError, DeviceError
 from edged.npu import numerics, parse_image
 
 PIXELS = np.random.default_rng(9).integers(0, 256, (3, 16, 16, 3), np.uint8)
@@ -83,6 +85,19 @@ def test_the_self_test_says_which_entry_is_broken(
     service = ModelService(model, Device(model, broken), Stages(), Recall())  # type: ignore[arg-type]
     with pytest.raises(DeviceError, match=said):
         service.self_test(PATIENCE)
+
+
+def test_a_call_whose_time_is_over_does_not_go_to_the_device_again(
+    sample_in_two: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model.load(Files(sample_in_two.folder, {}))
+    device = Device(model)
+    service = ModelService(model, device, Stages(), Recall())  # type: ignore[arg-type]
+    clock = SimpleNamespace(monotonic=lambda: float(len(device.runs)))
+    monkeypatch.setattr(_runner, "time", clock)
+    with pytest.raises(DeadlineError, match=r"after 1 of 2 runs of the device for a sample"):
+        service.answer(wire.PREDICT, request(), 0.5)
+    assert device.runs == [0]
 
 
 def test_the_time_of_every_part_is_in_one_of_the_stages(sample_in_two: Any) -> None:

@@ -52,10 +52,6 @@ class Outputs:
         self.value = value
         self.pipeline = self
 
-    @property
-    def pipeline(self) -> Outputs:
-        return self
-
     def run(self, inputs: Any, device: Any) -> dict[str, Any]:
         return {
             name: np.full((1, *shape), self.value, np.float32) for name, shape in SHAPES.items()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -37,13 +39,24 @@ class Runner:
         self._stages = stages
         self._recall = recall
 
-    def run(self, sample: Arrays) -> Arrays:
-        """The model's outputs for one sample, by their names."""
-        outputs = self._model.pipeline.run(sample, self._run_device)
+    def run(self, sample: Arrays, deadline: float = math.inf) -> Arrays:
+        """The model's outputs for one sample, by their names.
+
+        Args:
+            deadline: by time.monotonic(): the device does not run once more after it.
+        """
+        outputs = self._model.pipeline.run(sample, partial(self._run_device, deadline))
         self._stages.lap(Stage.EPILOGUE)
         return outputs
 
-    def _run_device(self, entry: int, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def _run_device(
+        self, deadline: float, entry: int, inputs: Sequence[npt.NDArray[Any]]
+    ) -> list[npt.NDArray[Any]]:
+        if entry and time.monotonic() > deadline:
+            raise DeadlineError(
+                f"cannot answer: the caller's time was over after {entry} of"
+                f" {len(self._model.image.entries)} runs of the device for a sample"
+            )
         # Whatever was done before the first run, from the call's bytes on, made its inputs.
         self._stages.lap(Stage.EPILOGUE if entry else Stage.DECODE)
         outputs = self._device.run(entry, inputs, self._recall.check)
@@ -62,7 +75,7 @@ class Runner:
         differ: list[str] = []
 
         def run(entry: int, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-            found = self._run_device(entry, inputs)
+            found = self._run_device(math.inf, entry, inputs)
             wanted = numerics.run(image, [each[0] for each in inputs], entry)
             pairs = list(zip(found, wanted, strict=True))
             if wrong := sum(int((a[0] != b).sum()) for a, b in pairs):
@@ -108,7 +121,7 @@ class Runner:
                     f"cannot answer: the caller's time was over after {len(results)} of"
                     f" {len(samples)} samples"
                 )
-            outputs = self._outputs(sample if state is None else sample | state, needed)
+            outputs = self._outputs(sample if state is None else sample | state, needed, deadline)
             results.append(outputs)
             if state is not None and kept is not None:
                 state.update(kept.after(outputs))
@@ -119,9 +132,9 @@ class Runner:
             for key, name in wanted.items()
         }
 
-    def _outputs(self, sample: Arrays, wanted: Collection[str]) -> Arrays:
+    def _outputs(self, sample: Arrays, wanted: Collection[str], deadline: float) -> Arrays:
         """The outputs in *wanted* for a sample, be they the model's or its epilogue's."""
-        outputs = self.run(sample)
+        outputs = self.run(sample, deadline)
         epilogue = self._model.manifest.epilogue
         if epilogue is not None and not outputs.keys() >= set(wanted):
             try:
