@@ -50,7 +50,6 @@ class Outputs:
 
     def __init__(self, value: float) -> None:
         self.value = value
-        self.pipeline = self
 
     def run(self, inputs: Any, device: Any) -> dict[str, Any]:
         return {
