@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from edged._onnxruntime import RunOptions
 from edged.emulator._encoding import WeightEncodings
-from edged.emulator._executor import Executor
 from edged.emulator._faults import Faults
 from edged.emulator._flash import FlashChip, FlashRefusal
 from edged.emulator._memory import DmaFault, Dram, HostMemory
+from edged.emulator._program import Program, Runnable
 from edged.emulator._thermal import TRIP, Thermal
-from edged.emulator._timing import CLOCK_KHZ, Cost, cost_of
+from edged.emulator._timing import CLOCK_KHZ
 from edged.emulator._watchdog import Watchdog
 from edged.errors import DeviceError, ImageError
 from edged.faults import fault_point
@@ -98,30 +98,6 @@ class Bank:
 
     def clear(self) -> None:
         self.digest, self.status, self.program = bytes(32), BankStatus.EMPTY, None
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What remains of an image once it is loaded."""
-
-    entries: tuple[Runnable, ...]
-    dram_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Runnable:
-    """One of its entry points."""
-
-    executor: Executor
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    cost: Cost
-
-    @classmethod
-    def of(cls, image: ProgramImage, entry: int, executor: Executor) -> Runnable:
-        program = image.entries[entry]
-        inputs, outputs = map(image.chosen, (program.inputs, program.outputs))
-        return cls(executor, inputs, outputs, cost_of(image, entry))
 
 
 @dataclass(slots=True)
@@ -390,9 +366,7 @@ class Core:
         try:
             image = parse_image(data)
             self._check_fit(image, room)
-            entries = tuple(
-                self._runnable(image, entry, cancellation) for entry in range(len(image.entries))
-            )
+            program = Program.of(image, self._weights, self._threads, cancellation.options)
         except (ImageError, DeviceError) as error:
             if cancellation.cancelled:
                 raise
@@ -401,17 +375,7 @@ class Core:
             # The limit of main(), and that of protobuf: an image may ask for more than it brings.
             reason = "its working memory is beyond the emulator's --memory"
             raise _Refused(Status.BAD_IMAGE, reason) from error
-        return image.digest, Program(entries, image.dram_bytes)
-
-    def _runnable(self, image: ProgramImage, entry: int, cancellation: Cancellation) -> Runnable:
-        """An entry of *image*, ready to run.
-
-        Raises:
-            ImageError, DeviceError, MemoryError, ValueError: it cannot be executed.
-        """
-        executor = Executor(image, entry, weights=self._weights, threads=self._threads)
-        executor.warm_up(cancellation.options)
-        return Runnable.of(image, entry, executor)
+        return image.digest, program
 
     def _write_flash(self, descriptor: Descriptor, memory: HostMemory) -> int:
         if not 0 < descriptor.length <= MAX_FLASH_WRITE:

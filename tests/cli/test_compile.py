@@ -91,6 +91,34 @@ def test_json_has_the_same_and_the_files_are_written(samples: Path, tmp_path: Pa
     assert "layers" not in brief and brief["calibration"] == "synthetic"
 
 
+def test_the_report_shows_parts_of_host_and_device_in_their_order(tmp_path: Path) -> None:
+    weights = np.random.default_rng(1).normal(0, 0.3, (8, 8, 3, 3)).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["first"]),
+        onnx.helper.make_node("Softmax", ["first"], ["between"], axis=1),
+        onnx.helper.make_node("Conv", ["between", "w"], ["y"]),
+    ]
+    real = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        nodes,
+        "two",
+        [onnx.helper.make_tensor_value_info("x", real, [1, 8, 12, 12])],
+        [onnx.helper.make_tensor_value_info("y", real, [1, 8, 8, 8])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "two.onnx"
+    )
+    done = edgectl("compile", "two.onnx", "--report", cwd=tmp_path)
+    assert done.returncode == 0
+    places = ("device (0)", "host (between 0 and 1)", "device (1)")
+    assert [place for row in done.stdout.splitlines() for place in places if place in row] == [
+        *places
+    ]
+    assert "the host takes 1 turn between runs of the device: of Softmax ×1" in done.stderr
+
+
 def test_an_open_size_is_given(tmp_path: Path) -> None:
     model = onnx.load(KEYWORDS)
     name = model.graph.input[0].name
