@@ -40,6 +40,7 @@ SHOWN = {
     "supplemented": "synthetic beside few images",
     "columns": "steps for each column of an output",
     "channels": "exponents for each channel",
+    "wide": "16 bits where 8 lose most",
 }
 
 

@@ -167,7 +167,9 @@ def _layer_row(row: LayerRow, several: bool) -> tuple[str, ...]:
         exponents += f", weights {low}" + (f"…{high}" if high > low else "")
     remark = ""
     if row.coarser_channels:
-        remark = f"{row.coarser_channels} channels coarser, so that sums stay below 2^24"
+        remark = f"{row.coarser_channels} channels coarser, so that sums stay below the bound"
+    if row.wide is not None:
+        remark = f"16 bits: in 8 it brings {row.wide:.0%} of the outputs' squared error"
     return (
         _abridged(row.name),
         row.op.lower(),

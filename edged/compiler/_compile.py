@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
+from typing import Final
 
 from edged._compiledfiles import PROGRAM_FILE, host_file
 from edged.compiler._calibrate import (
@@ -16,15 +18,17 @@ from edged.compiler._calibrate import (
 )
 from edged.compiler._emit import emit
 from edged.compiler._fold import fold
+from edged.compiler._graph import Graph
 from edged.compiler._import import load_graph
 from edged.compiler._lower import lower
 from edged.compiler._measure import layer_errors
-from edged.compiler._partition import partition
-from edged.compiler._quantise import quantise
+from edged.compiler._partition import Partition, partition
+from edged.compiler._quantise import Quantised, quantise
 from edged.compiler._report import Report, report
 from edged.compiler._stretch import stretch
 from edged.compiler._techniques import Techniques
 from edged.compiler._version import COMPILER_VERSION
+from edged.compiler._wide import wide
 from edged.errors import ImageError, ModelError
 from edged.npu import Array, ProgramImage, parse_image, serialize_image, weights_bytes
 from edged.remarks import FILE_NAME, serialize
@@ -72,6 +76,17 @@ class CompiledModel:
             (folder / host_file(number)).write_bytes(part)
         (folder / "report.json").write_text(self.report.json(), encoding="utf-8")
         (folder / FILE_NAME).write_bytes(serialize(self.report.remarks))
+
+
+_COMPARED: Final = 2
+"""Samples on which two choices of formats are compared."""
+
+_LOST: Final = 0.2
+"""A measured error of the outputs, relative, up to which 8 bits are enough: 16 take the array two
+passes, and the emulator longer than that."""
+
+_WORTH_IT: Final = 0.7
+"""Of that error: more has to go for tensors to be s16."""
 
 
 def _silent(_fraction: float, _step: str) -> None:
@@ -132,23 +147,28 @@ def compile_model(
     progress(0.8, "quantising")
     quantised = quantise(cut, seen, techniques)
     progress(0.9, "writing the program")
-    image = lower(cut, quantised, array)
-    try:
-        program = serialize_image(image)
-        image = replace(image, digest=parse_image(program).digest)
-    except ImageError as error:
-        raise ModelError(f"cannot compile model: it does not fit the device: {error}") from error
-    host = emit(graph, cut, image, {name: quantised.real(name) for name in cut.leaving})
+    written = _write(graph, cut, quantised, array)
+    widened = wide(cut, seen, quantised) if techniques.wide else {}
+    narrow = written.error(samples) if widened else 0.0
+    if narrow > _LOST:
+        progress(0.92, "measuring what 16 bits bring")
+        other = _write(graph, cut, quantise(cut, seen, techniques, widened), array)
+        kept = other.error(samples) < _WORTH_IT * narrow
+        written, widened = (other, widened) if kept else (written, {})
+    else:
+        widened = {}
     errors: Mapping[str, float] = {}
     if measured:
         progress(0.95, "measuring errors")
-        errors = layer_errors(graph, cut, quantised, image, host, samples, measured)
+        errors = written.errors(samples, measured)
+    image = written.image
     made = report(
         compiler=COMPILER_VERSION,
         graph=graph,
         cut=cut,
         seen=seen,
-        quantised=quantised,
+        quantised=written.quantised,
+        widened=widened,
         image=image,
         weights=weights_bytes(image.layers),
         calibration="synthetic" if calibration is None else "samples",
@@ -156,4 +176,38 @@ def compile_model(
         errors=errors,
     )
     progress(1.0, "compiled")
-    return CompiledModel(image, program, host, made)
+    return CompiledModel(image, written.program, written.host, made)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Written:
+    """A program and the host's parts around it, by one choice of formats."""
+
+    graph: Graph
+    cut: Partition
+    quantised: Quantised
+    image: ProgramImage
+    program: bytes
+    host: tuple[bytes, ...]
+
+    def errors(self, samples: Samples, count: int) -> dict[str, float]:
+        """Of every layer, on some of the samples."""
+        return layer_errors(
+            self.graph, self.cut, self.quantised, self.image, self.host, samples, count
+        )
+
+    def error(self, samples: Samples) -> float:
+        """Of what leaves the device, on average."""
+        errors = self.errors(samples, _COMPARED)
+        return mean(errors.get(name, 0.0) for name in self.cut.leaving)
+
+
+def _write(graph: Graph, cut: Partition, quantised: Quantised, array: Array) -> _Written:
+    image = lower(cut, quantised, array)
+    try:
+        program = serialize_image(image)
+        image = replace(image, digest=parse_image(program).digest)
+    except ImageError as error:
+        raise ModelError(f"cannot compile model: it does not fit the device: {error}") from error
+    host = emit(graph, cut, image, {name: quantised.real(name) for name in cut.leaving})
+    return _Written(graph, cut, quantised, image, program, host)

@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto
 
 from edged.compiler._columns import Columns
 from edged.compiler._graph import Graph, Names, Node, Value, onnx_bytes
 from edged.compiler._layout import Layout
 from edged.compiler._partition import Partition
 from edged.compiler._session import FloatSession
-from edged.npu import ProgramImage, Tensor
+from edged.npu import DType, ProgramImage, Tensor
 
 __all__ = ["emit"]
 
@@ -194,6 +195,9 @@ def _to_real(
     factor = columns.step[0] if columns.even else 1.0
     operations: list[tuple[str, tuple[str, ...]]]
     operations = [("DequantizeLinear", part.scale(tensor, factor))]
+    if tensor.dtype is DType.S16:  # ONNX dequantises it from opset 21 on alone.
+        steps = part.node("Cast", (steps,), part.fresh(f"{output}/wide"), to=TensorProto.FLOAT)
+        operations = [("Mul", (part.constant(f"{output}/scale", np.array(factor, np.float32)),))]
     if not columns.even:
         operations.append(("Mul", (part.constant(f"{output}/step", _each(columns.step, places)),)))
     if columns.offset.any():

@@ -8,7 +8,7 @@ by a right shift.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,7 +27,7 @@ from edged.compiler._round import Correlations, compensated
 from edged.compiler._table_readers import TableReaders
 from edged.compiler._techniques import Techniques
 from edged.errors import ModelError
-from edged.npu import ACCUMULATOR_BOUND, DType, Op
+from edged.npu import ACCUMULATOR_BOUND, WIDE_ACCUMULATOR_BOUND, DType, Op
 
 __all__ = ["MAX_LEFT", "Convolution", "Quantised", "quantise"]
 
@@ -39,6 +39,9 @@ _EXPONENTS: Final = (-100, 100)
 _WEIGHT_LEVELS: Final = 127
 _STRETCHED: Final = 1e-3
 """By how much a step may be above a power of two that it was stretched to, as a logarithm."""
+
+_WIDE_HEADROOM: Final = 2.0
+"""An s16 reaches so many times the largest magnitude on the samples: it has bits to spare."""
 
 _BLOCK: Final = 1 << 20
 _COPYING: Final = frozenset({Op.ADD, Op.CONCAT, Op.COPY, Op.MAXPOOL, Op.RESCALE})
@@ -85,8 +88,13 @@ class Quantised:
         return Columns(step * columns.step, columns.offset)
 
 
-def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quantised:
+def quantise(
+    cut: Partition, seen: Calibration, techniques: Techniques, wide: Collection[str] = ()
+) -> Quantised:
     """Choose every format and quantise every weight.
+
+    Args:
+        wide: tensors that are s16.
 
     Values that go to the host are never cut off: the largest logit is an outlier, and the one that
     counts.
@@ -161,6 +169,10 @@ def quantise(cut: Partition, seen: Calibration, techniques: Techniques) -> Quant
             columns[kernel.output] = stepped
             kernel = in_columns(kernel, stepped)
             wanted = even(kernel.output, _dtype(kernel, sources), 0)
+        elif kernel.output in wide:
+            largest = _WIDE_HEADROOM * statistics[kernel.output].largest
+            covering = covering_exponent(largest, DType.S16.highest)
+            wanted = even(kernel.output, DType.S16, coarsest if covering is None else covering)
         else:
             wanted = chosen(kernel.output, _dtype(kernel, sources), coarsest)
         if kernel.op is Op.CONV:
@@ -347,6 +359,7 @@ def _channels(
     flat = kernel.astype(np.float64).reshape(len(kernel), -1)
     exponents = _weight_exponents(flat, target - source.exponents - _MAX_SHIFT)
     first = exponents.copy()
+    limit = WIDE_ACCUMULATOR_BOUND if source.dtype is DType.S16 else ACCUMULATOR_BOUND
     while True:
         scale = 2.0**exponents
         steps = flat / scale[:, None]
@@ -357,7 +370,7 @@ def _channels(
         drift = ((weights * scale[:, None] - flat) * seen).sum(axis=1)
         bias = np.rint((offsets - drift) / (scale * np.exp2(source.exponents.astype(np.float64))))
         bound = source.dtype.reach * np.abs(weights).sum(axis=1) + np.abs(bias)
-        above = bound >= ACCUMULATOR_BOUND
+        above = bound >= limit
         if not above.any():
             break
         exponents[above] += 1

@@ -40,12 +40,14 @@ class LayerRow:
         finest: the lowest of its channels' exponents, where each has its own; *exponent* is the
             highest then.
         weight_exponents: CONV: the lowest and the highest over the output channels.
-        accumulator: CONV: the largest magnitude proven possible; the bound is 2^24.
+        accumulator: CONV: the largest magnitude proven possible; the bound is 2^24, of s16 2^31.
         coarser_channels: CONV: channels with coarser weights than they would have without it.
         weight_bytes: of weights, biases, shifts and tables.
         activation_bytes: of its output.
         address: of its output in the bank; tensors that never live together share theirs.
         entry: number of the program's entry that it is in.
+        wide: where its output is s16: the part of the outputs' squared error that its rounding to 8
+            bits was estimated to bring.
         error: of its output against the float model, what came before included: the root mean
             square of the difference over that of the float values. None when it was not measured.
     """
@@ -67,6 +69,7 @@ class LayerRow:
     activation_bytes: int = 0
     address: int = 0
     entry: int = 0
+    wide: float | None = None
     error: float | None = None
 
 
@@ -162,6 +165,7 @@ def report(
     cut: Partition,
     seen: Calibration,
     quantised: Quantised,
+    widened: Mapping[str, float],
     image: ProgramImage,
     weights: int,
     calibration: str,
@@ -171,6 +175,7 @@ def report(
     """The report on *image*.
 
     Args:
+        widened: tensors that are s16, each with what its 8 bits would have brought.
         weights: the length of its weights section in bytes.
         errors: of kernels' outputs by their names, where they were measured.
     """
@@ -196,6 +201,7 @@ def report(
             activation_bytes=tensor.nbytes,
             address=tensor.address,
             entry=entries[number - len(cut.entering)],
+            wide=round(widened[kernel.output], 3) if kernel.output in widened else None,
             error=errors.get(kernel.output),
         )
         if convolution is not None:

@@ -19,7 +19,7 @@ from edged.compiler._techniques import Techniques
 from edged.npu import Loop, Op
 
 CHANNELS = 16
-EVEN = replace(Techniques(), channels=False)
+EVEN = replace(Techniques(), channels=False, wide=False)
 SIZES = 2.0 ** np.linspace(-4, 4, CHANNELS)
 """Channels that differ by a factor of 256."""
 

@@ -1,0 +1,79 @@
+"""Which tensors are s16: those whose 8 bits lose most of what the outputs lose.
+
+What a tensor's rounding is worth at the outputs is estimated (:mod:`edged.compiler._noise`); where
+that is much in all, the tensors that most of it comes from are s16, as far as the array's second
+passes are affordable. What that brings is then measured on samples, by who asks.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from edged.compiler._calibrate import Calibration
+from edged.compiler._kernel import Kernel
+from edged.compiler._noise import Noise
+from edged.compiler._partition import Partition
+from edged.compiler._quantise import Quantised
+from edged.npu import Op
+
+__all__ = ["wide"]
+
+_MUCH: Final = 0.1
+"""An estimated error of the outputs, relative, below which 8 bits are enough."""
+
+_BUDGET: Final = 0.25
+"""How many more multiply-accumulates the second passes may take, of all."""
+
+_LEAST: Final = 0.02
+"""What brings less of the squared error is left in 8 bits."""
+
+_TOGETHER: Final = 0.5
+"""What is chosen has to bring so much of the squared error."""
+
+_READING: Final = frozenset({Op.CONV, Op.ADD, Op.MUL, Op.CONCAT, Op.RESCALE, Op.AVGPOOL})
+_GIVING: Final = _READING | {Op.TABLE}
+
+
+def wide(cut: Partition, seen: Calibration, quantised: Quantised) -> dict[str, float]:
+    """The tensors to try as s16, with the part of the outputs' squared error that each brings.
+
+    Empty where 8 bits are enough, or something else is to blame.
+    """
+    noise = Noise(cut, seen)
+    brought = {
+        kernel.output: _brought(kernel, seen, quantised, noise)
+        for kernel in cut.kernels
+        if kernel.output not in quantised.columns
+    }
+    total = sum(brought.values())
+    if math.sqrt(total) < _MUCH:
+        return {}
+    passes = _second_passes(cut)
+    left = _BUDGET * sum(kernel.macs for kernel in cut.kernels)
+    chosen: dict[str, float] = {}
+    for name in sorted(passes.keys() & brought.keys(), key=lambda name: (-brought[name], name)):
+        if brought[name] >= _LEAST * total and passes[name] <= left:
+            left -= passes[name]
+            chosen[name] = brought[name] / total
+    return chosen if sum(chosen.values()) >= _TOGETHER else {}
+
+
+def _brought(kernel: Kernel, seen: Calibration, quantised: Quantised, noise: Noise) -> float:
+    if kernel.op is Op.MAXPOOL or (kernel.op is Op.COPY and len(set(kernel.inputs)) == 1):
+        return 0.0  # It moves what was rounded before.
+    form = quantised.formats[kernel.output]
+    lost = seen.octaves[kernel.output].error(form.exponents, form.dtype.highest)
+    return float((noise.worth[kernel.output] * lost).sum())
+
+
+def _second_passes(cut: Partition) -> dict[str, int]:
+    """Of what can be s16: multiply-accumulates of the convolutions that read it."""
+    passes = {kernel.output: 0 for kernel in cut.kernels if kernel.op in _GIVING}
+    for kernel in cut.kernels:
+        for name in set(kernel.inputs) & passes.keys():
+            if kernel.op in _READING:
+                passes[name] += kernel.macs
+            else:
+                del passes[name]
+    return passes
