@@ -20,7 +20,8 @@ from edged.compiler._graph import Graph, Names, Node, Value
 
 __all__ = ["with_elements_before_views", "with_two_dimensions"]
 
-_WINDOWS: Final = frozenset({"AveragePool", "Conv", "MaxPool"})
+_WINDOWS: Final = frozenset({"AveragePool", "Conv", "ConvTranspose", "MaxPool"})
+_WEIGHTED: Final = frozenset({"Conv", "ConvTranspose"})
 _WHOLE: Final = frozenset({"BatchNormalization", "Concat", "GlobalAveragePool", "GlobalMaxPool"})
 _UNARY: Final = frozenset({"Clip", "Relu"})
 _BINARY: Final = frozenset({"Add", "Div", "Mul", "Sub"})
@@ -49,7 +50,7 @@ def with_two_dimensions(graph: Graph) -> Graph:
         for position, name in enumerate(node.inputs):
             shape = values[name].shape if name else None
             if name in constants:
-                if node.op == "Conv" and position == 1:
+                if node.op in _WEIGHTED and position == 1:
                     inputs[1] = names.fresh(f"{node.output}/weights")
                     constants[inputs[1]] = constants[name][:, :, np.newaxis]
                 continue
@@ -82,11 +83,11 @@ def _lifted_attributes(graph: Graph, node: Node) -> dict[str, Any] | None:
     if node.op == "Concat":
         whole = all(name not in graph.constants for name in node.inputs)
         return {"axis": 1} if whole and attributes["axis"] % 3 == 1 else None
-    if node.op == "Conv" and not _has_weights(graph, node):
+    if node.op in _WEIGHTED and not _has_weights(graph, node):
         return None
-    for key, lifted in (("kernel_shape", 1), ("strides", 1), ("dilations", 1)):
+    for key in ("kernel_shape", "strides", "dilations", "output_padding", "output_shape"):
         if key in attributes:
-            attributes[key] = [lifted, *attributes[key]]
+            attributes[key] = [int(key != "output_padding"), *attributes[key]]
     if "pads" in attributes:
         before, after = attributes["pads"]
         attributes["pads"] = [0, before, 0, after]

@@ -153,7 +153,7 @@ def quantise(
             formats[kernel.output] = sources[0]
             continue
         if kernel.op is Op.COPY and len(set(kernel.inputs)) == 1:  # Other steps would tell no more.
-            if choice.free(kernel.output):
+            if all(map(choice.free, {kernel.output, *tied[kernel.output]})):
                 exponents = np.max(arriving(kernel, formats), axis=0)
                 formats[kernel.output] = Format(_dtype(kernel, sources), exponents)
             else:

@@ -354,6 +354,33 @@ def test_a_part_that_is_read_late_is_not_overwritten() -> None:
     assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted)
 
 
+def test_channels_of_different_sizes_are_mixed_behind_a_copy_and_a_pool() -> None:
+    """The copy and the pool hand on the exponents of what they read: one for all channels then."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.normal(0, 0.7, (4, 2, 1, 1)).astype(np.float32),
+        "v": rng.normal(0, 1, (3, 1, 1, 1)).astype(np.float32),
+    }
+    model = make_model(
+        [
+            node("Conv", "x w", "c"),
+            node("Slice", "c start end axis", "s"),
+            node("MaxPool", "s", "p", kernel_shape=[2, 2]),
+            node("Transpose", "p", "t", perm=[0, 2, 1, 3]),
+            node("Conv", "t v", "y"),
+        ],
+        {"x": ["N", 2, 2, 2]},
+        ["y"],
+        {**constants, **ints(start=[0], end=[9], axis=[1])},
+    )
+    samples = {"x": rng.normal(0, 1, (6, 2, 2, 2)).astype(np.float32)}
+    run = Pipeline(compile_model(model, calibration=samples))
+    for index in range(6):
+        one = {"x": samples["x"][index : index + 1]}
+        wanted, found = run_float(model, one)["y"], run(one)["y"]
+        assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted)
+
+
 @pytest.mark.parametrize(
     ("op", "inputs", "constants", "attributes"),
     [
