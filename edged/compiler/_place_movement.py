@@ -25,6 +25,11 @@ __all__ = ["RULES", "straightened"]
 
 _MAX_MOVED: Final = 1 << 24
 
+_OF_IMAGES: Final = frozenset(
+    ["AveragePool", "Conv", "ConvTranspose", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"]
+)
+"""Operators that want their input in natural order."""
+
 _PAD_MODES: Final[dict[str, Literal["edge", "reflect", "wrap"]]] = {
     "edge": "edge",
     "reflect": "reflect",
@@ -296,7 +301,10 @@ def _copied(
     last = tuple(range(rank))
     natural = _natural_axes(rank) or (0, *range(2, rank), 1)
     orders = [natural, last]
-    if all(layout.is_channels_last() for layout in operands):
+    read_as_image = any(
+        each.op in _OF_IMAGES for each in graph.nodes if node.output in each.inputs[:1]
+    )
+    if not read_as_image and all(layout.is_channels_last() for layout in operands):
         orders = [last, natural]
     found = [moved for axes in orders if (moved := _arranged(shape, parts, axes)) is not None]
     if not found:

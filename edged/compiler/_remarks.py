@@ -117,6 +117,8 @@ def _cause(graph: Graph, device: int, total: int) -> str:
         rest = [each for each in kinds if each != kind]
         if segment_macs(graph, rest) >= wanted:
             kinds = rest
+    if not kinds:  # The device could have it as it is, but for what is worth the way there.
+        return ""
     moved = segment_macs(graph, kinds) - device
     named = _counted({kind: counts[kind] for kind in kinds}, " together")
     return (

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from compiler.pipeline import make_model, node
 
-from edged.compiler import compile_model
+from edged.compiler import _remarks, compile_model
 from edged.remarks import Code, Remark, parse
 
 _W = np.random.default_rng(5).normal(0, 0.2, (16, 16, 3, 3)).astype(np.float32)
@@ -120,3 +120,15 @@ def test_made_up_and_few_samples_and_the_file(tmp_path: Path) -> None:
     few = compile_model(model, calibration=one).report.remarks[0]
     assert (few.code, few.value) == (Code.FEW_SAMPLES, 1)
     assert "on only 1 input;" in few.text
+
+
+def test_work_that_no_operator_keeps_on_the_host_is_put_down_to_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the device could do and does not, since it is not worth the way there."""
+    monkeypatch.setattr(_remarks, "segment_macs", lambda _graph, _kinds: 1 << 40)
+    found = share([node("Conv", "x w", "c", pads=[1] * 4), node("Det", "c", "d")], "c d")
+    assert "would move" not in found.text
+    transposed = node("ConvTranspose", "c w", "y", strides=[9, 9])
+    found = share([node("Conv", "x w", "c", pads=[1] * 4), transposed])
+    assert found.text == "50 % of the multiply-accumulates stay on the host"
