@@ -39,15 +39,21 @@ class Octaves:
         self._largest: _Float = np.zeros(0)
 
     def add(self, plane: npt.NDArray[np.float32]) -> None:
-        """Take in the values of one sample, [H, W, C]: of many pixels only some, evenly chosen."""
+        """Take in the values of one sample, [H, W, C]: of many pixels one out of each stretch.
+
+        Not every how-many-th: what a transposed convolution gives differs from phase to phase.
+        """
         flat = plane.reshape(-1, plane.shape[-1])
         channels = flat.shape[1]
         if not self._seen:
             self._sums = np.zeros((3, channels, _COUNT))
             self._largest = np.zeros(channels)
         self._largest = np.maximum(self._largest, np.maximum(flat.max(axis=0), -flat.min(axis=0)))
-        every = math.ceil(len(flat) / self._pixels)
-        magnitudes = np.abs(flat[every // 2 :: every]).astype(np.float64)
+        if len(flat) > self._pixels:
+            within = np.random.default_rng(self._seen).random(self._pixels)
+            stretches = (np.arange(self._pixels) + within) * (len(flat) / self._pixels)
+            flat = flat[np.minimum(stretches.astype(np.int64), len(flat) - 1)]
+        magnitudes = np.abs(flat).astype(np.float64)
         self._seen += len(magnitudes)
         octaves = np.clip(np.frexp(magnitudes)[1] - _FIRST, 0, _COUNT - 1) * (magnitudes > 0)
         places = (octaves + np.arange(channels) * _COUNT).reshape(-1)
