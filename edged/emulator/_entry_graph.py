@@ -26,6 +26,9 @@ from edged.npu import ACCUMULATOR_BOUND, DType, Entry, Layer, Op, Shift, Tensor
 
 __all__ = ["EntryGraph", "carried", "name_of", "uncarried"]
 
+_APART: Final = 6
+"""By how many places the operands of an addition may be apart, to be multiplied by a weight."""
+
 _Array = npt.NDArray[Any]
 _MICROSOFT: Final = "com.microsoft"
 _SIGN: Final = np.uint8(0x80)
@@ -76,6 +79,7 @@ def _window(layer: Layer) -> dict[str, Any]:
 
 
 _POINTWISE: Final = Layer(Op.CONV, "", (), 0)
+_PAIRWISE: Final = Layer(Op.CONV, "", (), 0, kernel=(1, 2))
 
 
 class EntryGraph:
@@ -242,12 +246,47 @@ class EntryGraph:
             if bounds:
                 self._bound(layer, output, unbounded)
             return
+        channels = output.shape[2]
+        places = np.array([np.broadcast_to(left, channels) for left in layer.lefts], np.int64)
+        apart = places - places.min(axis=0)
+        if DType.S16 not in (output.dtype, *(t.dtype for t in inputs)) and apart.max() <= _APART:
+            scale = _exp2(places.min(axis=0)) * _scale(layer)
+            self._added(layer, inputs, output, np.exp2(apart.T).astype(np.int8), scale)
+            return
         reach = sum(left * tensor.dtype.reach for tensor, left in zip(inputs, lefts, strict=True))
         wide = bool(np.max(reach) >= ACCUMULATOR_BOUND)
         values = self._reals(layer, inputs, wide=wide)
         terms = [self._times(x, left, wide=wide) for x, left in zip(values, lefts, strict=True)]
         total = self._node("Add", terms)
         self._narrowed(layer, output, total, _scale(layer), wide=wide)
+
+    def _added(
+        self,
+        layer: Layer,
+        inputs: list[Tensor],
+        output: Tensor,
+        weights: npt.NDArray[np.int8],
+        scale: npt.NDArray[np.float64],
+    ) -> None:
+        """``RNE((a·weights[c, 0] + b·weights[c, 1]) · scale[c])`` of bytes.
+
+        A depthwise convolution over pairs of pixels, one of each input: in float it would take
+        three times as long. What carries 0 is made up for by the bias.
+        """
+        height, width, channels = output.shape
+        pairs = [self._reshaped(name_of(i), (1, height * width, 1, channels)) for i in layer.inputs]
+        bias = -weights.astype(np.int32) @ np.array([_zero(t) for t in inputs], np.int32)
+        total = self._convolve(
+            _PAIRWISE,
+            self._node("Concat", pairs, axis=2),
+            (replace(inputs[0], dtype=DType.U8), output),
+            (weights[:, None, None], scale.astype(np.float32), bias),
+            channels,
+        )
+        unbounded, bounds = self._bounded(layer, output)
+        self._reshaped(total, (1, *output.shape), unbounded)
+        if bounds:
+            self._bound(layer, output, unbounded)
 
     def maxpool(self, layer: Layer, inputs: list[Tensor], output: Tensor) -> None:
         source, pads = name_of(layer.inputs[0]), layer.pad
