@@ -31,6 +31,9 @@ _LEAST: Final = 0.02
 _TOGETHER: Final = 0.5
 """What is chosen has to bring so much of the squared error."""
 
+_LARGER: Final = 64
+"""What an s16 is added to may be larger by this: left shifts reach no further."""
+
 _READING: Final = frozenset({Op.CONV, Op.ADD, Op.MUL, Op.CONCAT, Op.RESCALE, Op.AVGPOOL})
 _GIVING: Final = _READING | {Op.TABLE}
 
@@ -49,7 +52,7 @@ def wide(cut: Partition, seen: Calibration, quantised: Quantised) -> dict[str, f
     total = sum(brought.values())
     if math.sqrt(total) < _MUCH:
         return {}
-    passes = _second_passes(cut)
+    passes = _second_passes(cut, seen)
     left = _BUDGET * sum(kernel.macs for kernel in cut.kernels)
     chosen: dict[str, float] = {}
     for name in sorted(passes.keys() & brought.keys(), key=lambda name: (-brought[name], name)):
@@ -67,12 +70,15 @@ def _brought(kernel: Kernel, seen: Calibration, quantised: Quantised, noise: Noi
     return float((noise.worth[kernel.output] * lost).sum())
 
 
-def _second_passes(cut: Partition) -> dict[str, int]:
+def _second_passes(cut: Partition, seen: Calibration) -> dict[str, int]:
     """Of what can be s16: multiply-accumulates of the convolutions that read it."""
     passes = {kernel.output: 0 for kernel in cut.kernels if kernel.op in _GIVING}
+    largest = {name: found.largest for name, found in seen.statistics.items()}
     for kernel in cut.kernels:
+        beside = max(largest[name] for name in kernel.inputs)
         for name in set(kernel.inputs) & passes.keys():
-            if kernel.op in _READING:
+            added = kernel.op is Op.ADD and beside > _LARGER * largest[name]
+            if kernel.op in _READING and not added:
                 passes[name] += kernel.macs
             else:
                 del passes[name]

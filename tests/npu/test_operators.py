@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,10 +26,12 @@ from edged.npu import (
     ProgramImage,
     Schedule,
     Tensor,
+    image_digest,
     numerics,
     parse_image,
     serialize_image,
 )
+from edged.npu.regmap import IMAGE_HEADER, IMAGE_LAYER, IMAGE_SECTION, Section
 
 
 def rounded(value: int, shift: int) -> int:
@@ -426,3 +429,24 @@ def test_an_image_of_abi_1_is_told_apart() -> None:
     old = struct.pack("<8sHHHHIIQQ32s", b"EDGEIMG\0", 1, 16, 32, 4, 3, 0, 1 << 20, 4096, bytes(32))
     with pytest.raises(ImageError, match=rf"ABI 1, this build reads ABI {ABI}; compile.* anew"):
         parse_image(old.ljust(4096, b"\0"))
+
+
+@pytest.mark.parametrize(("field", "value"), [("per_channel", 2), ("shifts", 1 << 40)])
+def test_shifts_outside_of_their_section_are_refused(field: str, value: int) -> None:
+    """In a file whose checksums are right."""
+    data = bytearray(serialize_image(sound()))
+    sections = struct.Struct(IMAGE_SECTION.format)
+    header = struct.calcsize(IMAGE_HEADER.format)
+    at = header + sections.size  # of the second section, LAYERS
+    kind, _, offset, length = sections.unpack_from(data, at)
+    assert kind == Section.LAYERS
+    name = bytes([Op.COPY, 0, 1, 0]) + (1).to_bytes(4, "little")
+    layer = data.index(name, offset, offset + length)
+    size = next(item.nbytes for item in IMAGE_LAYER.items if item.name == field)
+    place = layer + IMAGE_LAYER.offset(field)
+    data[place : place + size] = value.to_bytes(size, "little")
+    crc = google_crc32c.value(bytes(data[offset : offset + length]))
+    sections.pack_into(data, at, kind, crc, offset, length)
+    data[header - 32 : header] = image_digest(data)
+    with pytest.raises(ImageError, match="shifts of layer 'c' are outside their section"):
+        parse_image(bytes(data))
