@@ -51,6 +51,10 @@ class Outputs:
     def __init__(self, value: float) -> None:
         self.value = value
 
+    @property
+    def pipeline(self) -> Outputs:
+        return self
+
     def run(self, inputs: Any, device: Any) -> dict[str, Any]:
         return {
             name: np.full((1, *shape), self.value, np.float32) for name, shape in SHAPES.items()
