@@ -18,7 +18,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED) ## see it work: a model into the drop folder, photographs over gRPC, labels back
+demo: $(INSTALLED) ## see it work: a model into the drop folder, photographs over gRPC, labels back; then a detector, boxes
 	@$(BIN)/python packaging/demo.py
 
 test: lint ## everything that has to pass: lint and the tests

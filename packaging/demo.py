@@ -1,4 +1,6 @@
-"""The main job, live: a model into a folder, photographs over gRPC, labels back.
+"""The main job, live: a model into a folder, photographs over gRPC, labels back; then boxes.
+
+A classifier serves first, and a detector takes its place.
 
 Everything here is what a user would do: three processes (emulator, daemon, this), the drop folder,
 ``edgectl`` and a client. State lives in a temporary folder that is gone afterwards.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -18,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -30,10 +34,13 @@ from edged.errors import EdgedError
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATA = PROJECT / "tests" / "data"
-MODEL = DATA / "models" / "mobilenet_v2_imagenet.onnx"
-OTHER_MODEL = DATA / "models" / "kws_dscnn.onnx"
+NETWORKS = DATA / "networks"
 LABELS = DATA / "imagenet_labels_1001.txt"
 PHOTOS = ("snowleopardgaze.jpg", "elephant.jpg", "schoolbus.jpg", "parrot.jpg")
+FACES = NETWORKS / "face.jpg"
+PICTURE = PROJECT / "build" / "demo-faces.png"
+"""Where the boxes are drawn: it outlives the demo."""
+OTHER_MODEL = DATA / "models" / "kws_dscnn.onnx"
 PATIENCE = 110.0
 """Seconds until the demo gives up on a step."""
 STOP_SECONDS = 45
@@ -44,21 +51,56 @@ class DemoError(Exception):
     """A step did not come to its end; the message says which and why."""
 
 
+@dataclass(frozen=True)
+class Model:
+    """A model to pack: its file, and the options of ``edgectl pack`` that are its own."""
+
+    file: Path
+    name: str
+    options: tuple[str | Path, ...]
+
+    @property
+    def bundle(self) -> str:
+        return f"{self.name}-1.0.0.edgemodel"
+
+
+CLASSIFIER = Model(
+    DATA / "models" / "mobilenet_v2_imagenet.onnx",
+    "mobilenet-v2",
+    ("--labels", LABELS, "--preprocess", "stretch", "--calibration", DATA / "images"),
+)
+DETECTOR = Model(
+    NETWORKS / "yunet.onnx",
+    "yunet",
+    (
+        *("--labels", NETWORKS / "yunet_labels.txt", "--preprocess", "stretch,channels=bgr"),
+        *("--epilogue", "yunet,threshold=0.6", "--calibration", DATA / "images"),
+        # Faces as well, but not the photograph that is asked about.
+        *("--calibration", NETWORKS / "grace_hopper.png", "--calibration", NETWORKS / "couple.png"),
+    ),
+)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="See it work: a model, photographs, labels.")
+    parser = argparse.ArgumentParser(
+        description="See it work: a model, photographs, labels; then a detector, and boxes."
+    )
     parser.add_argument(
         "--port",
         type=int,
         default=50051,
         help="for gRPC, %(default)s; any free one where that is taken, or for 0",
     )
-    wanted = parser.parse_args().port
+    parser.add_argument(
+        "--picture", type=Path, default=PICTURE, help="where boxes are drawn: %(default)s"
+    )
+    options = parser.parse_args()
     console = Console(highlight=False)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
         with tempfile.TemporaryDirectory(prefix="edged-demo-") as folder:
-            return run(console, Path(folder), wanted)
+            return run(console, Path(folder), options.port, options.picture)
     except KeyboardInterrupt:
         console.print("\nStopped. Nothing is left running.")
         return 130 if not sys.stdin.isatty() else 0
@@ -71,7 +113,7 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def run(console: Console, folder: Path, wanted: int) -> int:
+def run(console: Console, folder: Path, wanted: int, picture: Path) -> int:
     port, http_port = free_port(wanted), free_port(8501 if wanted else 0)
     drop = folder / "drop"
     config = folder / "edged.toml"
@@ -89,13 +131,19 @@ def run(console: Console, folder: Path, wanted: int) -> int:
     emulator = [sys.executable, "-m", "edged.emulator", "--socket", str(device)]
     daemon = [sys.executable, "-m", "edged", "--config", str(config)]
     with process("emulator", emulator, log), process("daemon", daemon, log) as edged:
-        console.print(f"[bold]1.[/bold] The emulated FPGA and edged run, on 127.0.0.1:{port}.")
-        bundle = pack(console, folder)
-        shutil.copy(bundle, drop / bundle.name)
-        console.print(f"[bold]3.[/bold] Copied {bundle.name} into the drop folder.")
-        seconds = follow(console, drop / f"{bundle.name}.status.txt", edged, log)
-        console.print(f"[bold]4.[/bold] It serves, {seconds:.1f} s after it was dropped.")
-        score(console, port)
+        say(console, 1, f"The emulated FPGA and edged run, on 127.0.0.1:{port}.")
+        for step, model in ((2, CLASSIFIER), (5, DETECTOR)):
+            size = pack(model, folder) / 1e6
+            say(console, step, f"edgectl pack made {model.bundle}, {size:.1f} MB.")
+            shutil.copy(folder / model.bundle, drop / model.bundle)
+            say(console, step + 1, f"Copied {model.bundle} into the drop folder.")
+            seconds = follow(console, drop / f"{model.bundle}.status.txt", edged, log)
+            say(console, step + 2, f"It serves, {seconds:.1f} s after it was dropped.")
+            if model is CLASSIFIER:
+                score(console, port)
+                console.print("\n[bold]Second act:[/bold] a detector of faces takes its place.")
+            else:
+                detect(console, port, picture)
         if sys.stdin.isatty():
             explain(console, port, config)
             console.print("\nedged keeps running so that you can try. [bold]Ctrl-C[/bold] ends it.")
@@ -139,23 +187,31 @@ def free_port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def pack(console: Console, folder: Path) -> Path:
-    bundle = folder / "mobilenet-v2-1.0.0.edgemodel"
-    command = [sys.executable, "-m", "edged.cli", "pack", str(MODEL), "--name", "mobilenet-v2"]
-    command += ["--version", "1.0.0", "--labels", str(LABELS), "--preprocess", "stretch"]
-    command += ["--calibration", str(DATA / "images"), "-o", str(bundle)]
-    packer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def say(console: Console, step: int, text: str) -> None:
+    console.print(f"[bold]{step}.[/bold] {escape(text)}", soft_wrap=True)
+
+
+def edgectl(*arguments: str | Path) -> str:
+    """Run ``edgectl``; returns what it printed."""
+    command = [sys.executable, "-m", "edged.cli", *map(str, arguments)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        _, errors = packer.communicate()
+        output, errors = child.communicate()
     finally:
         # Interrupted, subprocess.run would kill it and not wait until it is gone.
-        packer.kill()
-        packer.wait()
-    if packer.returncode:
-        raise DemoError(f"edgectl pack failed: {errors.strip()}")
-    size = bundle.stat().st_size / 1e6
-    console.print(f"[bold]2.[/bold] edgectl pack made {bundle.name}, {size:.1f} MB.")
-    return bundle
+        child.kill()
+        child.wait()
+    if child.returncode:
+        raise DemoError(f"edgectl {arguments[0]} failed: {errors.strip()}")
+    return output
+
+
+def pack(model: Model, folder: Path) -> int:
+    """Pack it into *folder*; returns the bundle's bytes."""
+    bundle = folder / model.bundle
+    fixed = ("--name", model.name, "--version", "1.0.0", "-o", bundle)
+    edgectl("pack", model.file, *fixed, *model.options)
+    return bundle.stat().st_size
 
 
 def follow(console: Console, status: Path, edged: subprocess.Popen[bytes], log: Path) -> float:
@@ -219,25 +275,39 @@ def table(photo: str, scores: Score, labels: list[str], milliseconds: float) -> 
     return result
 
 
+def detect(console: Console, port: int, picture: Path) -> None:
+    """Have a photograph's faces found, and drawn into *picture*."""
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    found = edgectl("score", FACES, "--port", str(port), "--draw", picture, "--json")
+    (answer,) = json.loads(found)
+    columns = ("", "score", "top", "left", "bottom", "right")
+    title = f"{FACES.name}: {answer['milliseconds']:.1f} ms"
+    result = Table(*columns, title=title, title_justify="left")
+    for each in answer["detections"]:
+        result.add_row(each["label"], *(f"{value:.3f}" for value in (each["value"], *each["box"])))
+    console.print(result)
+    console.print(f"The boxes, drawn: {escape(str(picture))}", soft_wrap=True)
+
+
 def explain(console: Console, port: int, config: Path) -> None:
     """Print what to try while edged runs. Each line that begins with two blanks is a command."""
-    edgectl = Path(sys.executable).parent / "edgectl"
-    photo = DATA / "images" / "tiger.jpg"
+    command = Path(sys.executable).parent / "edgectl"
+    photo = NETWORKS / "grace_hopper.png"
     lines = [
         "",
         "[bold]Query it yourself[/bold], from another terminal:",
-        f"  {edgectl} score --port {port} {photo}",
+        f"  {command} score --port {port} {photo}",
         "or with any TensorFlow Serving client: PredictionService.Predict, input DT_STRING, on"
         f" 127.0.0.1:{port}.",
         "",
         "[bold]Manage it[/bold]:",
-        f"  {edgectl} status --config {config}",
-        f"  {edgectl} top --config {config}",
-        f"  {edgectl} models --config {config}",
+        f"  {command} status --config {config}",
+        f"  {command} top --config {config}",
+        f"  {command} models --config {config}",
         "",
         "[bold]Change the model[/bold], and change it back (a model of your own does as well):",
-        f"  {edgectl} push {OTHER_MODEL} --config {config}",
-        f"  {edgectl} rollback --config {config}",
+        f"  {command} push {OTHER_MODEL} --config {config}",
+        f"  {command} rollback --config {config}",
     ]
     console.print("\n".join(lines), soft_wrap=True)
 

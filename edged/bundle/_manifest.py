@@ -23,7 +23,7 @@ from edged.bundle._digest import Digest
 from edged.bundle._state import State
 from edged.bundle._strict import decode, encode
 from edged.bundle._version import Version
-from edged.detection import Epilogue, check_outputs, shapes_of_tensors
+from edged.detection import Epilogue, check_epilogue, shapes_of_tensors
 from edged.errors import BundleError, InputError
 from edged.npu import ABI
 from edged.preprocess import Preprocess
@@ -434,7 +434,8 @@ def _check_epilogue(epilogue: Epilogue | None, outputs: Sequence[TensorDecl]) ->
     if epilogue is None:
         return
     try:
-        check_outputs({tensor.name: tensor.shape for tensor in outputs if tensor.dtype in _FLOATS})
+        floats = {tensor.name: tensor.shape for tensor in outputs if tensor.dtype in _FLOATS}
+        check_epilogue(epilogue.name, floats)
     except InputError as error:
         raise _bad(f"edged.epilogue: {epilogue.name} does not fit the model: {error}") from error
     taken = shapes_of_tensors(epilogue.top).keys()

@@ -24,7 +24,7 @@ from edged.bundle._manifest import (
 )
 from edged.bundle._state import State
 from edged.bundle._version import Version
-from edged.detection import Epilogue
+from edged.detection import Epilogue, count_classes
 from edged.errors import BundleError, InputError, LimitError, ModelError, NotFoundError
 from edged.preprocess import ImageInput, PixelType, Preprocess
 
@@ -144,12 +144,13 @@ def pack(
     content = read_onnx_bytes(model, MAX_MODEL_BYTES)
     graph = Graph.load(content, model.name).sized(shapes or {})
     spec = _preprocess(preprocess, graph)
+    ending = Epilogue.parse(epilogue) if isinstance(epilogue, str) else epilogue
     if spec is not None:
         graph = graph.sized({spec.input: spec.shape})
     _check_aliases(aliases or {}, graph)
     files: dict[FileName, bytes] = {}
     if labels is not None:
-        files[FileName.LABELS] = _labels(labels, graph)
+        files[FileName.LABELS] = _labels(labels, graph, ending)
     samples = None
     if calibration is not None:
         progress(0.1, "reading the calibration samples")
@@ -183,7 +184,7 @@ def pack(
         ),
         files=tuple(_describe(file, data) for file, data in sorted(files.items())),
         preprocess=spec,
-        epilogue=Epilogue.parse(epilogue) if isinstance(epilogue, str) else epilogue,
+        epilogue=ending,
         self_test=self_test,
         state=state,
         requirements=Requirements(memory_bytes=graph.weights),
@@ -288,10 +289,12 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.rstrip().splitlines()]
 
 
-def _labels(path: Path, graph: Graph) -> bytes:
+def _labels(path: Path, graph: Graph, epilogue: Epilogue | None) -> bytes:
     """The labels with plain line ends; their number has to be the classes of an output."""
     lines = _lines(path)
     classes = {tensor.shape[-1] for tensor in graph.outputs if tensor.shape}
+    if epilogue is not None:
+        classes = {count_classes(epilogue.name, {each.name: each.shape for each in graph.outputs})}
     if None not in classes and len(lines) not in classes:
         counts = " or ".join(str(count) for count in classes)
         raise BundleError(

@@ -61,8 +61,8 @@ def pack(
         typer.Option(
             metavar="NAME[,KEY=VALUE…]",
             help="What the container makes of the outputs: ssd turns those of SSD-VGG-300 into "
-            "boxes, scores and classes; with threshold=0.5, top=400, overlap=0.45 "
-            "(docs/detection.md). Default: nothing.",
+            "boxes, scores and classes, yunet those of YuNet; with threshold=0.5, top=400, "
+            "overlap=0.45 (docs/detection.md). Default: nothing.",
         ),
     ] = None,
     calibration: Annotated[

@@ -1,12 +1,13 @@
 """From what a detection network computes to boxes, classes and scores.
 
-`decode` turns the twelve outputs of SSD-VGG-300 into `Detections`, one for each image: for clients
-of a bundle that answers with raw outputs. The container does the same for a bundle whose manifest
-names an `Epilogue`, and answers with four padded tensors, which `from_tensors` reads. `read` takes
-either. docs/detection.md has the formulas.
+`decode` turns the outputs of SSD-VGG-300 or YuNet into `Detections`, one for each image: for
+clients of a bundle that answers with raw outputs. The container does the same for a bundle whose
+manifest names an `Epilogue`, and answers with four padded tensors, which `from_tensors` reads.
+`read` takes either. docs/detection.md has the formulas.
 """
 
 from edged.detection._boxes import decode_boxes, encode_boxes, overlaps, suppress
+from edged.detection._decode import are_readable, check_epilogue, count_classes, decode, read
 from edged.detection._detections import (
     BOXES,
     CLASSES,
@@ -21,8 +22,9 @@ from edged.detection._detections import (
 )
 from edged.detection._epilogue import Epilogue, EpilogueName
 from edged.detection._priors import SSD_300, SSD_300_PAPER, SSD_OUTPUTS, FeatureMap, priors
-from edged.detection._ssd import are_readable, check_outputs, decode, read
+from edged.detection._ssd import check_outputs
 from edged.detection._voc import VOC_LABELS
+from edged.detection._yunet import YUNET_OUTPUTS
 
 __all__ = [
     "BOXES",
@@ -34,13 +36,16 @@ __all__ = [
     "SSD_OUTPUTS",
     "TENSORS",
     "VOC_LABELS",
+    "YUNET_OUTPUTS",
     "Detection",
     "Detections",
     "Epilogue",
     "EpilogueName",
     "FeatureMap",
     "are_readable",
+    "check_epilogue",
     "check_outputs",
+    "count_classes",
     "decode",
     "decode_boxes",
     "encode_boxes",

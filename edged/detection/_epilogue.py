@@ -19,10 +19,12 @@ _EXAMPLES: Final = "try 'ssd' or 'ssd,threshold=0.4,top=100,overlap=0.5'"
 class EpilogueName(enum.StrEnum):
     """What the container does with the model's outputs.
 
-    ``ssd`` makes detections of the twelve outputs of SSD-VGG-300.
+    ``ssd`` makes detections of the twelve outputs of SSD-VGG-300, ``yunet`` of the nine of YuNet
+    that tell of boxes.
     """
 
     SSD = "ssd"
+    YUNET = "yunet"
 
 
 class Epilogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +18,13 @@ from edged.bundle import (
     MediaType,
     TensorDecl,
     Version,
+    pack,
 )
 from edged.detection import SSD_300, Epilogue, EpilogueName
 from edged.errors import BundleError
 
 FLOAT = ElementType.FLOAT32
+NETWORKS = Path(__file__).parents[1] / "data" / "networks"
 
 
 def manifest(**changes: Any) -> Manifest:
@@ -74,7 +77,7 @@ def test_what_is_answered_unasked() -> None:
 @pytest.mark.parametrize(
     ("epilogue", "says"),
     [
-        ({"name": "sdd"}, r"edged.epilogue.name: .* one of ssd \(did you mean ssd\?\)"),
+        ({"name": "sdd"}, r"edged.epilogue.name: .* one of ssd, yunet \(did you mean ssd\?\)"),
         ({"name": "ssd", "thresh": 0.5}, r"edged.epilogue: .*did you mean threshold\?"),
         ({"name": "ssd", "top": 0}, "epilogue: top is 0; wanted 1 to 1000"),
         ({"name": "ssd", "threshold": 1}, "threshold is 1.0"),
@@ -114,3 +117,16 @@ def test_a_detector_of_another_kind(place: int, changes: dict[str, Any], says: s
 
 def test_it_is_part_of_what_makes_two_manifests_equal() -> None:
     assert dataclasses.replace(manifest(), epilogue=None) != manifest()
+
+
+def test_labels_are_as_many_as_the_epilogue_tells_apart(tmp_path: Path) -> None:
+    """YuNet's outputs have 1, 4 and 10 columns; boxes are of the background or a face."""
+    labels = tmp_path / "labels.txt"
+    labels.write_text("face\n")
+    order: dict[str, Any] = {"name": "yunet", "version": "1.0.0", "epilogue": "yunet"}
+    with pytest.raises(BundleError, match=r"labels.txt: it has 1 lines; wanted 2, one for each"):
+        pack(NETWORKS / "yunet.onnx", output=tmp_path, labels=labels, **order)
+    assert list(tmp_path.iterdir()) == [labels]
+    labels.write_text("background\nface\n")
+    pack(NETWORKS / "yunet.onnx", output=tmp_path, labels=labels, **order)
+    assert (tmp_path / "yunet-1.0.0.edgemodel").exists()

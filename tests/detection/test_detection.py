@@ -388,7 +388,7 @@ def test_the_epilogue_as_text() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("yolo", "'yolo' is none of ssd (try 'ssd'"),
+        ("yolo", "'yolo' is none of ssd, yunet (try 'ssd'"),
         ("ssd,treshold=1", "did you mean threshold=?"),
         ("ssd,top", "'top' is no option"),
         ("ssd,top=many", "top is 'many'; wanted a whole number"),

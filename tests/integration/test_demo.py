@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from integration.appliance import eventually
+from PIL import Image
 
 LONG = 200
 """Seconds until a demo that hangs is given up."""
 
 DEMO = Path(__file__).parents[2] / "packaging" / "demo.py"
+FACES = Path(__file__).parents[1] / "data" / "networks" / "face.jpg"
 
 
 def left_running(folder: Path) -> list[str]:
@@ -31,10 +35,15 @@ def left_running(folder: Path) -> list[str]:
     return lines
 
 
+def picture_of(folder: Path) -> Path:
+    """Where the boxes are drawn: not in *folder*, of which nothing is to be left."""
+    return folder.with_name(f"{folder.name}-pictures") / "faces.png"
+
+
 def start(folder: Path, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
     return subprocess.Popen(
         # Two that run at a time may find the same port free.
-        [sys.executable, str(DEMO), "--port", "0"],
+        [sys.executable, str(DEMO), "--port", "0", "--picture", str(picture_of(folder))],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -49,6 +58,11 @@ def test_scores(tmp_path: Path) -> None:
     assert demo.returncode == 0, output
     assert "snow leopard" in output
     assert "school bus" in output
+    assert len(re.findall(r"│ face +│ 0\.[89]", output)) == 4, output
+    with Image.open(picture_of(tmp_path)) as drawn, Image.open(FACES) as photo:
+        assert drawn.size == photo.size
+        changed = np.asarray(drawn.convert("RGB")) != np.asarray(photo.convert("RGB"))
+    assert 0.005 < changed.any(axis=2).mean() < 0.2, "boxes and labels, in the photograph"
     assert "nothing is left running" in output
     assert "edgectl status" not in output, "what is said to be possible has to be possible now"
     assert list(tmp_path.iterdir()) == []
@@ -76,7 +90,7 @@ def test_commands(tmp_path: Path) -> None:
             )
             assert done.returncode == 0, (command, done.stdout, done.stderr)
             if name == "score":
-                assert "tiger" in done.stdout
+                assert "face" in done.stdout
     finally:
         demo.send_signal(signal.SIGINT)
         demo.communicate(timeout=LONG)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from networks.pictures import DATA
 
-from edged.detection import suppress
+from edged.detection import Epilogue, EpilogueName, decode, suppress
 
 __all__ = ["Box", "areas", "blazeface", "coco_names", "fastestdet", "picodet", "yolox", "yunet"]
 
@@ -66,16 +66,13 @@ def picodet(outputs: Outputs, scale: Scale) -> list[Box]:
 
 def yunet(outputs: Outputs, scale: Scale) -> list[Box]:
     """For each of three strides: class, object, box and five points."""
-    cls, obj, box = (
-        np.concatenate([outputs[f"{kind}_{stride}"][0] for stride in (8, 16, 32)])
-        for kind in ("cls", "obj", "bbox")
-    )
-    grid, stride = _grid(320, (8, 16, 32))
-    centres = (grid + box[:, :2]) * stride
-    half = np.exp(box[:, 2:]) * stride / 2
-    corners = np.concatenate([centres - half, centres + half], axis=1)
-    scores = np.sqrt(np.clip(cls, 0, 1) * np.clip(obj, 0, 1))
-    return _best(corners, scores, 0.6, ("face",), scale)
+    (found,) = decode(outputs, Epilogue(EpilogueName.YUNET, threshold=0.6, overlap=_SAME))
+    x, y = (320 * factor for factor in scale)
+    return [
+        ("face", each.score, (left * x, top * y, right * x, bottom * y))
+        for each in found
+        for top, left, bottom, right in [each.box]
+    ]
 
 
 def blazeface(outputs: Outputs, scale: Scale) -> list[Box]:
