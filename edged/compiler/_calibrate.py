@@ -40,6 +40,7 @@ _MAX_SAMPLES: Final = 256
 _SYNTHETIC_SAMPLES: Final = 16
 _FEW: Final = 8
 _MANY: Final = 16
+_SURE: Final = 4
 _SEED: Final = 0x6564676564
 _SMALL: Final = 4096
 _BINS: Final = 4096
@@ -230,7 +231,7 @@ class Calibration:
         statistics: of each tensor of the device, as scaled there.
         channels: of each tensor that leaves the device.
         octaves: of each tensor, by channel.
-        invented: whether the samples are no user's.
+        unsure: whether so few samples are the user's own that a channel may well be larger in use.
         many: whether there are enough samples of the user's own to trust a mean.
         correlations: of the inputs of convolutions whose weights are rounded by them, by output.
     """
@@ -238,7 +239,7 @@ class Calibration:
     statistics: Mapping[str, Statistics]
     channels: Mapping[str, Channels]
     octaves: Mapping[str, Octaves]
-    invented: bool
+    unsure: bool
     many: bool
     correlations: Mapping[str, Correlations]
 
@@ -333,13 +334,13 @@ def calibrate(
     techniques: Techniques,
     progress: Callable[[float], None],
     *,
-    invented: bool,
+    own: int,
 ) -> Calibration:
     """Run the float model on *samples* and keep what the values of the device's tensors were.
 
     Args:
         progress: called with a fraction after each sample.
-        invented: the samples are no user's.
+        own: how many of the samples are the user's.
 
     Raises:
         ModelError: the float model cannot be run, or gives values that are not finite.
@@ -379,8 +380,8 @@ def calibrate(
         statistics,
         channels,
         octaves,
-        invented,
-        not invented and count >= _MANY,
+        own < _SURE,
+        own >= _MANY,
         {c.kernel.output: c for c in correlations},
     )
 

@@ -142,7 +142,7 @@ def compile_model(
         supplemented(graph, samples) if techniques.supplemented else samples,
         techniques,
         lambda part: progress(0.15 + 0.65 * part, "calibrating"),
-        invented=calibration is None,
+        own=0 if calibration is None else len(next(iter(samples.values()))),
     )
     progress(0.8, "quantising")
     quantised = quantise(cut, seen, techniques)

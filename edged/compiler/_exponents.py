@@ -29,7 +29,7 @@ _GAIN: Final = 0.9
 """Below this part of the squared error with one exponent, one for each channel is worth it."""
 
 _HEADROOM: Final = 1
-"""By how many bits a channel may be larger than on samples that are no user's."""
+"""By how many bits a channel may be larger than on samples that are hardly any, or made up."""
 
 _ENOUGH: Final = 256
 """Of so many values of a channel, one that is far out is told for an outlier."""
@@ -98,7 +98,7 @@ class Choice:
             best = np.minimum(best, at_most)
         known = best > -(2**30)
         coarsest = int(best[known].max(initial=one))
-        if self._seen.invented:
+        if self._seen.unsure:
             best = np.minimum(best + _HEADROOM, coarsest)
         best = np.where(known, best, coarsest)
         candidates = [np.maximum(best, coarsest - span) for span in _SPANS]
@@ -116,7 +116,7 @@ class Choice:
         largest = octaves.largest * (unseen(octaves.count) if few else 1.0)
         covering = np.ceil(np.log2(np.maximum(largest, _TINY) / (levels + 0.5))).astype(np.int64)
         result = covering
-        if not few and not whole and not self._seen.invented:
+        if not few and not whole and not self._seen.unsure:
             least = octaves.error(covering, levels)
             for finer in (1, 2, 3):
                 error = octaves.error(covering - finer, levels)

@@ -18,7 +18,7 @@ _Float = npt.NDArray[np.float64]
 
 _FIRST: Final = -32
 _COUNT: Final = 64
-_PIXELS: Final = 4096
+_PIXELS: Final = 1 << 14
 """How many of each channel are looked at, over all samples: as many as tell a rare value."""
 
 _CUT_OFF: Final = 2.0
