@@ -159,22 +159,42 @@ def run(console: Console, folder: Path, wanted: int, picture: Path) -> int:
 @contextlib.contextmanager
 def process(name: str, argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A child in its own session: Ctrl-C reaches this process alone, which stops them in order."""
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            argv, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+    child = None
     try:
+        with log.open("ab") as output, interrupts_held():
+            child = subprocess.Popen(
+                argv, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+            )
         yield child
     finally:
-        child.terminate()
-        try:
-            child.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-            raise DemoError(
-                f"the {name} did not stop within {STOP_SECONDS} s and was killed"
-            ) from None
+        if child is not None:
+            stop(name, child)
+
+
+def stop(name: str, child: subprocess.Popen[bytes]) -> None:
+    """End *child* and wait until it is gone."""
+    child.terminate()
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        raise DemoError(f"the {name} did not stop within {STOP_SECONDS} s and was killed") from None
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Heed an interrupt at the end: what is started in between is known by then, and is stopped."""
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def free_port(wanted: int) -> int:
@@ -194,13 +214,18 @@ def say(console: Console, step: int, text: str) -> None:
 def edgectl(*arguments: str | Path) -> str:
     """Run ``edgectl``; returns what it printed."""
     command = [sys.executable, "-m", "edged.cli", *map(str, arguments)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = None
     try:
+        with interrupts_held():
+            child = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
         output, errors = child.communicate()
     finally:
         # Interrupted, subprocess.run would kill it and not wait until it is gone.
-        child.kill()
-        child.wait()
+        if child is not None:
+            child.kill()
+            child.wait()
     if child.returncode:
         raise DemoError(f"edgectl {arguments[0]} failed: {errors.strip()}")
     return output
