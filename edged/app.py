@@ -48,6 +48,7 @@ from edged.slot import (
     CompilerProcess,
     DeviceLink,
     FirmwareUpdate,
+    Renewal,
     Slot,
     SlotLimits,
     SlotStatus,
@@ -125,6 +126,7 @@ async def _serve(
         way.watching(monitor.unfit),
     )
     slot = Slot(store, standbys, link, _slot_limits(config))
+    renewal = Renewal(store, standbys, compiler.COMPILER_VERSION, slot)
     interval = config.device.throttle_interval_seconds
 
     def slow_down(throttled: bool) -> None:
@@ -253,6 +255,8 @@ async def _serve(
             stack.push_async_callback(asyncio.to_thread, tracing.stop)
         await slot.start()
         stack.push_async_callback(slot.stop, config.slot.drain_seconds)
+        renewal.start()
+        stack.push_async_callback(renewal.stop)
         await console.start()
         stack.push_async_callback(console.stop)
         stack.push_async_callback(models.stop)
@@ -465,7 +469,7 @@ def describe(status: SlotStatus, way: Way, figures: Sequence[str] = ()) -> str:
     """
     if status.since is not None:
         return ", ".join((f"serving {status.model} on {way}", *figures))
-    if status.problem and status.state in (State.ABSENT, State.EMPTY):
+    if status.problem and status.state in (State.ABSENT, State.EMPTY, State.LOADING):
         return status.problem
     return status.state.value
 

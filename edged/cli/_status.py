@@ -211,6 +211,8 @@ def _problems(status: Status, device: DeviceReport, models: list[ModelInfo]) -> 
 def _why_nothing_serves(status: Status, models: list[ModelInfo]) -> str:
     if status.state == "no device":
         return "`edgectl doctor` looks for it; the model is loaded by itself once it is there"
+    if status.state == "loading":
+        return "it serves by itself when that is done; calls are held meanwhile"
     if models:
         return "`edgectl models` says what there is, `edgectl activate NAME` loads one"
     return "`edgectl push FILE` takes an .edgemodel or .onnx file there"

@@ -649,8 +649,9 @@ def _identify(transport: Transport, any_abi: bool) -> Identity:
     abi = transport.region_read(Reg.ABI)
     if abi != ABI and not any_abi:
         raise IncompatibleError(
-            f"cannot open device: it has ABI {abi}, this driver ABI {ABI};"
-            " flash the firmware of this release: edgectl device flash IMAGE"
+            f"cannot open device: its gateware has ABI {abi}, this edged speaks ABI {ABI}; flash"
+            f" the gateware of this release (edgectl device flash IMAGE), or install the edged that"
+            f" speaks ABI {abi}"
         )
     sizes = [transport.region_read(each) for each in (Reg.ARRAY_TI, Reg.ARRAY_TO, Reg.ARRAY_TP)]
     array = Array(*sizes)

@@ -8,6 +8,7 @@ from edged.slot._compile import CompilerProcess
 from edged.slot._firmware import FirmwareUpdate
 from edged.slot._gate import Gate
 from edged.slot._link import DeviceLink
+from edged.slot._renewal import Renewal
 from edged.slot._slot import AT_ONCE, Deployed, Slot, SlotLimits, SlotStatus
 from edged.slot._standby import Standbys, Tell
 from edged.slot._states import TRANSITIONS, Event, State
@@ -21,6 +22,7 @@ __all__ = [
     "Event",
     "FirmwareUpdate",
     "Gate",
+    "Renewal",
     "Slot",
     "SlotLimits",
     "SlotStatus",

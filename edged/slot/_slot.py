@@ -29,7 +29,7 @@ from edged.errors import (
 )
 from edged.faults import fault_point
 from edged.notices import Notice, about
-from edged.npu import image_digest
+from edged.npu import Array, image_digest
 from edged.npu.registers import QUEUE_DATA, BankStatus
 from edged.remarks import Remark
 from edged.slot._demand import Demand
@@ -93,6 +93,7 @@ class SlotStatus:
         since: seconds since the epoch at which the model began to serve, None with none serving.
         problem: why nothing serves, in a sentence; empty when something does.
         remarks: of the compiler on the model.
+        array: of the device, None without one.
     """
 
     state: State
@@ -100,6 +101,7 @@ class SlotStatus:
     since: float | None
     problem: str
     remarks: tuple[Remark, ...] = ()
+    array: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ class Slot:
             loaded.since if loaded and serving else None,
             "" if serving else self._problem,
             loaded.remarks if loaded else (),
+            self._device.identity.array if self._device else None,
         )
 
     @property
@@ -611,6 +614,7 @@ class Slot:
         return None
 
     async def _load(self, device: Device, record: BundleRecord) -> None:
+        self._problem = f"loading {record}"
         self._move(Event.LOAD)
         model = self._loaded
         if model is not None and (model.record.digest != record.digest or model.container.lost):
@@ -618,7 +622,8 @@ class Slot:
             await self._standbys.discard(model)
             model = None
         if model is None:
-            model = await self._standbys.prepare(record, device.identity.array, log_only)
+            array = device.identity.array
+            model = await self._standbys.prepare(record, array, self._tell_loading(record))
         try:
             fault_point("slot.load.prepared")
             await asyncio.to_thread(device.disable_queue, QUEUE_DATA)
@@ -639,6 +644,18 @@ class Slot:
             "%s serves", record, extra=about(Notice.SERVES, model=record, digest=record.digest)
         )
         _log_remarks(model)
+
+    def _tell_loading(self, record: BundleRecord) -> Tell:
+        """Says how far a model is that the status does not have yet."""
+
+        def tell(text: str, fraction: float | None = None) -> None:
+            percent = "" if fraction is None else f" {fraction:.0%}"
+            said = f"loading {record}: {text}{percent}"
+            if self._state is State.LOADING and said != self._problem:
+                self._problem = said
+                self._tell_listeners()
+
+        return tell
 
     # Models change places.
 
@@ -664,6 +681,8 @@ class Slot:
 
     async def _exchange(self, device: Device, old: Model | None, new: Model) -> Stopwatch:
         """Close the gate, and open it with *new* behind it; if that fails, with *old*."""
+        if old is None:
+            self._problem = f"loading {new.record}"
         self._move(Event.SWAP if old else Event.LOAD)
         closed = Stopwatch()
         self._gate.close()

@@ -77,6 +77,10 @@ class Standbys:
         self._launcher = launcher
         self._compile = compile_model
         self._compiler_version = compiler_version
+        self._hurried = 0
+        self._unhurried = asyncio.Event()
+        self._unhurried.set()
+        self._renewing: asyncio.Task[Path] | None = None
 
     async def prepare(self, record: BundleRecord, array: Array, tell: Tell) -> Model:
         """Lay out the files of *record*, compile it if that was not done yet, start a container.
@@ -101,19 +105,78 @@ class Standbys:
             raise
         return Model(record, folder, container, remarks)
 
+    async def renew(self, record: BundleRecord, array: Array) -> None:
+        """Compile *record* if that was not done yet, when nobody waits for another to be.
+
+        What is compiled for somebody who waits comes first: this is called off then, and begins
+        anew afterwards, so that there is one compiler at a time for it.
+
+        Raises:
+            EdgedError: why that cannot be done; nothing of it is left.
+        """
+        folder = await asyncio.to_thread(self._store.scratch)
+        try:
+            with translated(f"cannot lay out the files of {record}"):
+                await asyncio.to_thread(self._store.materialize, record.digest, folder)
+                while not await self._renewed(record, folder, array):
+                    await self._unhurried.wait()
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
     async def discard(self, model: Model) -> None:
         """End the container and remove the files."""
         if model.watch is not None and model.watch is not asyncio.current_task():
             model.watch.cancel()
         await to_its_end(_put_away(model))
 
+    def _key(self, record: BundleRecord, array: Array) -> CompiledKey:
+        return CompiledKey(record.digest, self._compiler_version, str(array))
+
     async def _compiled(self, record: BundleRecord, folder: Path, array: Array, tell: Tell) -> Path:
-        key = CompiledKey(record.digest, self._compiler_version, str(array))
-        compiled = await asyncio.to_thread(self._store.compiled, key)
-        if compiled is not None:
+        key = self._key(record, array)
+        if (compiled := await asyncio.to_thread(self._store.compiled, key)) is not None:
             return compiled
+        self._hurried += 1
+        self._unhurried.clear()
+        if self._renewing is not None:
+            self._renewing.cancel()
+        try:
+            return await self._compile_for(key, record, folder, array, tell)
+        finally:
+            self._hurried -= 1
+            if not self._hurried:
+                self._unhurried.set()
+
+    async def _renewed(self, record: BundleRecord, folder: Path, array: Array) -> bool:
+        """Whether it was compiled, and not called off for another."""
+        key = self._key(record, array)
+        if await asyncio.to_thread(self._store.compiled, key) is not None:
+            return True
+        if self._hurried:
+            return False
+        renewing = self._renewing = asyncio.create_task(
+            self._compile_for(key, record, folder, array, log_only)
+        )
+        try:
+            await asyncio.wait({renewing})
+        finally:
+            self._renewing = None
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+        return not renewing.cancelled() and bool(renewing.result())
+
+    async def _compile_for(
+        self, key: CompiledKey, record: BundleRecord, folder: Path, array: Array, tell: Tell
+    ) -> Path:
         output = await asyncio.to_thread(self._store.scratch)
         try:
+            _log.info(
+                "compiling %s: compiler %s, array %s, ABI %d",
+                record,
+                key.compiler_version,
+                key.array,
+                key.abi,
+            )
             tell("compiling", 0.0)
             await self._compile(folder, output, array, lambda done, _step: tell("compiling", done))
             fault_point("slot.compiler.done")

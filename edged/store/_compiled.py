@@ -7,6 +7,7 @@ import json
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -101,6 +102,30 @@ class CompiledCache:
         """
         return {folder: _bundle(folder) for folder in self._folder.iterdir() if folder.is_dir()}
 
+    def outdated(self, bundles: Iterable[Digest], compiler_version: str, array: str) -> set[Digest]:
+        """Those of *bundles* that were compiled, and not yet by this compiler for this array."""
+        there = {folder.name: bundle for folder, bundle in self.bundles().items()}
+        compiled = set(there.values())
+        return {
+            bundle
+            for bundle in bundles
+            if bundle in compiled
+            and CompiledKey(bundle, compiler_version, array).folder_name not in there
+        }
+
+    def forget_superseded(self, compiler_version: str) -> None:
+        """Remove what other compilers made, or for another ABI, where this one has made its own."""
+        mine, others = set(), {}
+        for folder, bundle in self.bundles().items():
+            made = _versions(folder)
+            if made == (compiler_version, ABI):
+                mine.add(bundle)
+            elif made is not None:
+                others[folder] = bundle
+        for folder, bundle in others.items():
+            if bundle in mine:
+                self.remove(folder)
+
     def remarks(self) -> dict[str, tuple[Remark, ...]]:
         """What the compiler remarked, by the digest of the bundle, where it was compiled last."""
         found = sorted(self.bundles().items(), key=lambda item: _made(item[0]))
@@ -152,6 +177,15 @@ def _bundle(folder: Path) -> str:
         return str(_info(folder)["key"]["bundle"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def _versions(folder: Path) -> tuple[object, object] | None:
+    """Of the compiler and the ABI; of ABI 1, entries do not say so. ``None``: cannot be read."""
+    try:
+        key = _info(folder)["key"]
+        return key["compiler_version"], key.get("abi", 1)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _info(folder: Path) -> dict[str, Any]:

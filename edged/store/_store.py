@@ -216,6 +216,25 @@ class Store:
         with self._writing, translated("cannot keep the compiled model"):
             return self._compiled.add(key, folder)
 
+    def outdated(self, compiler_version: str, array: str) -> Sequence[BundleRecord]:
+        """Bundles compiled before by another compiler, or for another array or ABI only.
+
+        The last good one comes first, then the newest. Those that are set aside are left out.
+        """
+        records = {each.digest: each for each in self.list() if not each.set_aside}
+        with translated("cannot read compiled models"):
+            outdated = self._compiled.outdated(records, compiler_version, array)
+        good = self.last_good()
+        return sorted(
+            (records[digest] for digest in outdated),
+            key=lambda each: (good is None or each.digest != good.digest, -each.added),
+        )
+
+    def forget_superseded(self, compiler_version: str) -> None:
+        """Remove what other compilers made, or for another ABI, where this one has made its own."""
+        with self._writing, translated("cannot remove compiled models"):
+            self._compiled.forget_superseded(compiler_version)
+
     def remarks(self) -> Mapping[str, tuple[Remark, ...]]:
         """What the compiler remarked on each bundle that was compiled here, by its digest."""
         with translated("cannot read compiled models"):

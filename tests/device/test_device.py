@@ -193,7 +193,7 @@ class _OtherAbi(vfio_user.VfioUserTransport):
 
 @pytest.mark.parametrize(
     ("transport", "message"),
-    [(_OtherMagic, "first register is 0x12345678"), (_OtherAbi, "ABI 9, this driver ABI 2")],
+    [(_OtherMagic, "first register is 0x12345678"), (_OtherAbi, "ABI 9, this edged speaks ABI 2")],
 )
 def test_probe_before_claiming(served: Any, transport: Any, message: str) -> None:
     with pytest.raises(IncompatibleError, match=f"cannot open device.*{message}"):

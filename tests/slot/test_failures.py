@@ -24,10 +24,11 @@ class Box:
         self.start()
         self.deploy("a")
 
-    def start(self) -> None:
+    def start(self, seconds: float = 1.0) -> None:
         self.daemon = Daemon(self.world, on_demand=False)
         self.loop, self.slot = self.daemon.loop, self.daemon.slot
-        self.loop.run_for(1)
+        if seconds:
+            self.loop.run_for(seconds)
 
     def deploy(self, name: str) -> None:
         self.world.deploying[name] += 1

@@ -48,7 +48,16 @@ from edged.errors import (
     NotFoundError,
     UnavailableError,
 )
-from edged.slot import AT_ONCE, Deployed, DeviceLink, Slot, SlotLimits, Standbys, State
+from edged.slot import (
+    AT_ONCE,
+    Deployed,
+    DeviceLink,
+    Renewal,
+    Slot,
+    SlotLimits,
+    Standbys,
+    State,
+)
 from edged.store import Store
 from edged.wire import RequestedModel
 
@@ -111,11 +120,22 @@ class Daemon:
             drain_seconds=LIMITS.drain_seconds, on_demand=on_demand, residence_seconds=0.1
         )
         loop.run_for(0)
+        version = str(world.shelf.compiler_version)
+        self.compiler = FakeCompiler(world, loop)
         standbys = Standbys(
-            store, cast(Launcher, FakeLauncher(world, loop)), FakeCompiler(world, loop), "1"
+            store, cast(Launcher, FakeLauncher(world, loop)), self.compiler, version
         )
         self.slot = Slot(store, standbys, cast(DeviceLink, FakeLink(world, loop)), limits)
-        loop.run_until_complete(loop.spawn(self.slot.start()))
+        self.renewal = Renewal(store, standbys, version, self.slot)
+        loop.run_until_complete(loop.spawn(self.start()))
+
+    async def start(self) -> None:
+        await self.slot.start()
+        self.renewal.start()
+
+    async def stop(self, grace: float) -> None:
+        await self.renewal.stop()
+        await self.slot.stop(grace)
 
 
 _QUICK = "/dev/shm" if Path("/dev/shm").is_dir() else None  # thousands of small folders
@@ -254,6 +274,12 @@ class SlotMachine(RuleBasedStateMachine):
         self.daemon.loop.kill()
         self.forget()
         self.daemon = Daemon(self.world, self.on_demand)
+
+    @rule()
+    def upgrade(self) -> None:
+        """What the store has compiled is of another compiler from here on."""
+        self.world.shelf.compiler_version += 1
+        self.stop_and_start(politely=True)
 
     @rule(politely=st.booleans())
     def stop_and_start(self, politely: bool) -> None:
@@ -394,7 +420,7 @@ class SlotMachine(RuleBasedStateMachine):
         self.world.trouble()
         if politely:
             self.call_all_off()
-        left = self.daemon.loop.finish(self.daemon.slot.stop(1.0))
+        left = self.daemon.loop.finish(self.daemon.stop(1.0))
         assert not left, f"tasks left: {left}"
         self.check()
         assert not self.daemon.loop.strays, self.daemon.loop.strays

@@ -524,22 +524,32 @@ class FakeLauncher:
 
 
 class FakeCompiler:
-    """`edged.slot.CompilerProcess` to the slot."""
+    """`edged.slot.CompilerProcess` to the slot.
+
+    Attributes:
+        began, done: models, in the order in which it did.
+        seconds: that it takes for one.
+    """
 
     def __init__(self, world: World, loop: InstantLoop) -> None:
         self._world = world
         self._loop = loop
+        self.seconds = 5 * MOMENT
+        self.began: list[str] = []
+        self.done: list[str] = []
 
     async def __call__(
         self, job: Path, output: Path, array: Array, tell: Callable[[float, str], None]
     ) -> None:
         name = (job / "model.onnx").read_text()
+        self.began.append(name)
         tell(0.5, "compiling")
-        await _pause(self._loop, 5 * MOMENT)
+        await _pause(self._loop, self.seconds)
         await _burn(self._world, self._loop, Part.COMPILER)
         if name == UNFIT:
             raise ModelError("cannot compile it")
         (output / "program.img").write_bytes(name.encode().ljust(512, b"."))
+        self.done.append(name)
 
 
 @dataclass
@@ -556,6 +566,7 @@ class Shelf:
         self.entries = {name: Entry(_manifest(name)) for name in (*GOOD, *UNSOUND)}
         self.commits: list[str] = []
         self.compiled: dict[CompiledKey, Path] = {}
+        self.compiler_version = 1
 
 
 class FakeStore:
@@ -601,6 +612,21 @@ class FakeStore:
         shutil.copytree(folder, kept, dirs_exist_ok=True)
         self._shelf.compiled[key] = kept
         return kept
+
+    def outdated(self, compiler_version: str, array: str) -> list[BundleRecord]:
+        self._operate()
+        keys = self._shelf.compiled.keys()
+        current = {key.bundle for key in keys if key.compiler_version == compiler_version}
+        names = dict.fromkeys(self._name(key.bundle) for key in keys if key.bundle not in current)
+        return [self.record(name) for name in names]
+
+    def forget_superseded(self, compiler_version: str) -> None:
+        self._operate()
+        self._shelf.compiled = {
+            key: folder
+            for key, folder in self._shelf.compiled.items()
+            if key.compiler_version == compiler_version
+        }
 
     def commit(
         self, digest: Digest, cause: str = "", gate_closed_seconds: float | None = None

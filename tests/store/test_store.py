@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -165,6 +166,49 @@ def test_compiled_models(store: Store, root: Path, make_bundle: MakeBundle, tmp_
     store.close()
     with closing(Store(root)) as again:
         assert again.compiled(key) == folder
+
+
+def test_what_was_compiled_for_an_earlier_edged(
+    store: Store, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    """Of ABI 1, whose keys did not say so; for another compiler; another array; never at all."""
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "program.img").write_bytes(b"image")
+    names = ("old", "newer", "good", "loaded", "elsewhere", "aside", "never")
+    digests = {name: store.add(make_bundle(name)).digest for name in names}
+    kept = {
+        name: store.add_compiled(CompiledKey(digests[name], version, array), output)
+        for name, version, array in (
+            ("old", "1", "16x32x4"),
+            ("newer", "1", "16x32x4"),
+            ("good", "1", "16x32x4"),
+            ("loaded", "2", "16x32x4"),
+            ("elsewhere", "2", "8x8x4"),
+            ("aside", "1", "16x32x4"),
+        )
+    }
+    info = kept["old"] / ".info.json"
+    told = json.loads(info.read_text())
+    del told["key"]["abi"]
+    info.chmod(0o644)
+    info.write_text(json.dumps(told))
+    store.commit(digests["good"])
+    store.commit(digests["loaded"])
+    store.set_aside(digests["aside"], "it crashes")
+
+    def outdated() -> list[str]:
+        return [record.manifest.name for record in store.outdated("2", "16x32x4")]
+
+    assert outdated() == ["good", "elsewhere", "newer", "old"], "the last good one, then the newest"
+    store.forget_superseded("2")
+    assert all(folder.exists() for folder in kept.values()), "nothing has taken their place yet"
+    for name in ("old", "good", "elsewhere"):
+        store.add_compiled(CompiledKey(digests[name], "2", "16x32x4"), output)
+    store.forget_superseded("2")
+    gone = {name for name, folder in kept.items() if not folder.exists()}
+    assert gone == {"old", "good"}, "another array's is as good as it was"
+    assert outdated() == ["newer"]
 
 
 def test_remarks_are_those_of_the_last_compilation(store: Store, tmp_path: Path) -> None:
