@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -10,6 +10,7 @@ from typing import Final
 
 from edged._compiledfiles import PROGRAM_FILE, host_file
 from edged.compiler._calibrate import (
+    Calibration,
     Samples,
     calibrate,
     checked_samples,
@@ -21,14 +22,14 @@ from edged.compiler._fold import fold
 from edged.compiler._graph import Graph
 from edged.compiler._import import load_graph
 from edged.compiler._lower import lower
-from edged.compiler._measure import layer_errors
+from edged.compiler._measure import layer_errors, output_error
 from edged.compiler._partition import Partition, partition
 from edged.compiler._quantise import Quantised, quantise
 from edged.compiler._report import Report, report
 from edged.compiler._stretch import stretch
 from edged.compiler._techniques import Techniques
 from edged.compiler._version import COMPILER_VERSION
-from edged.compiler._wide import wide
+from edged.compiler._wide import between, tabled, wide
 from edged.errors import ImageError, ModelError
 from edged.npu import Array, ProgramImage, parse_image, serialize_image, weights_bytes
 from edged.remarks import FILE_NAME, serialize
@@ -81,12 +82,16 @@ class CompiledModel:
 _COMPARED: Final = 2
 """Samples on which two choices of formats are compared."""
 
+_MOST_COMPARED: Final = 32
+_BUDGET: Final = 1 << 30
+"""Multiply-accumulates that comparing outputs may take, where that is more than two samples."""
+
 _LOST: Final = 0.2
 """A measured error of the outputs, relative, up to which 8 bits are enough: 16 take the array two
-passes, and the emulator longer than that."""
+passes, and the emulator longer than that; the host takes a round trip."""
 
-_WORTH_IT: Final = 0.7
-"""Of that error: more has to go for tensors to be s16."""
+_WORTH_IT: Final = 0.75
+"""Of that error: more has to go for tensors to be s16, or the host's."""
 
 
 def _silent(_fraction: float, _step: str) -> None:
@@ -127,36 +132,23 @@ def compile_model(
     graph = fold(load_graph(model, shapes))
     del model  # The caller may keep it; here it would be in memory a second time.
     progress(0.1, "partitioning")
-    cut = partition(graph)
-    if techniques.stretch:
-        cut = stretch(cut)
     samples = (
         synthetic_samples(graph, techniques)
         if calibration is None
         else checked_samples(graph, calibration)
     )
-    progress(0.15, "calibrating")
-    seen = calibrate(
-        graph,
-        cut,
-        supplemented(graph, samples) if techniques.supplemented else samples,
-        techniques,
-        lambda part: progress(0.15 + 0.65 * part, "calibrating"),
-        own=0 if calibration is None else len(next(iter(samples.values()))),
-    )
-    progress(0.8, "quantising")
-    quantised = quantise(cut, seen, techniques)
-    progress(0.9, "writing the program")
-    written = _write(graph, cut, quantised, array)
-    widened = wide(cut, seen, quantised) if techniques.wide else {}
-    narrow = written.error(samples) if widened else 0.0
-    if narrow > _LOST:
-        progress(0.92, "measuring what 16 bits bring")
-        other = _write(graph, cut, quantise(cut, seen, techniques, widened), array)
-        kept = other.error(samples) < _WORTH_IT * narrow
-        written, widened = (other, widened) if kept else (written, {})
-    else:
-        widened = {}
+    trial = _Trial(graph, array, techniques, samples, made_up=calibration is None)
+    cut = partition(graph)
+    seen, written, widened = trial.program(cut, progress)
+    read = tabled(cut) if techniques.wide and not widened else set()
+    before = written.output_error(samples) if read else 0.0
+    if before > _LOST:
+        progress(0.93, "measuring what the host brings")
+        other_cut = partition(graph, _with_bounds(graph, read))
+        found = trial.program(other_cut, lambda _fraction, _step: None, between(other_cut))
+        if found[1].output_error(samples) < _WORTH_IT * before:
+            seen, written, widened = found
+    cut = written.cut
     errors: Mapping[str, float] = {}
     if measured:
         progress(0.95, "measuring errors")
@@ -177,6 +169,67 @@ def compile_model(
     )
     progress(1.0, "compiled")
     return CompiledModel(image, written.program, written.host, made)
+
+
+def _with_bounds(graph: Graph, outputs: Collection[str]) -> dict[str, str]:
+    """The nodes that give *outputs*, and those before mere bounds: a layer has them in it."""
+    by_output = {name: node for node in graph.nodes for name in node.outputs}
+    left: dict[str, str] = {}
+    for name in outputs:
+        node = by_output.get(name)
+        while node is not None:
+            left[node.output] = _COARSE
+            node = by_output.get(node.inputs[0]) if node.op in ("Clip", "Relu") else None
+    return left
+
+
+_COARSE: Final = "8 bits are too few for what it gives, and tables read no 16"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trial:
+    """What is the same in each way to cut the model."""
+
+    graph: Graph
+    array: Array
+    techniques: Techniques
+    samples: Samples
+    made_up: bool
+
+    def program(
+        self, cut: Partition, progress: Progress, wider: Collection[str] = ()
+    ) -> tuple[Calibration, _Written, dict[str, float]]:
+        """Calibrate, quantise and write *cut*; with the tensors that are s16, and why.
+
+        Args:
+            wider: those that are s16 in any case.
+        """
+        graph, samples, techniques = self.graph, self.samples, self.techniques
+        if techniques.stretch:
+            cut = stretch(cut)
+        progress(0.15, "calibrating")
+        seen = calibrate(
+            graph,
+            cut,
+            supplemented(graph, samples) if techniques.supplemented else samples,
+            techniques,
+            lambda part: progress(0.15 + 0.65 * part, "calibrating"),
+            own=0 if self.made_up else len(next(iter(samples.values()))),
+        )
+        progress(0.8, "quantising")
+        quantised = quantise(cut, seen, techniques, wider)
+        progress(0.9, "writing the program")
+        written = _write(graph, cut, quantised, self.array)
+        given = dict.fromkeys(sorted(wider), 0.0)
+        widened = wide(cut, seen, quantised) if techniques.wide else {}
+        narrow = written.error(samples) if widened else 0.0
+        if narrow > _LOST:
+            progress(0.92, "measuring what 16 bits bring")
+            both = given | widened
+            other = _write(graph, cut, quantise(cut, seen, techniques, both), self.array)
+            if other.error(samples) < _WORTH_IT * narrow:
+                return seen, other, both
+        return seen, written, given
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,6 +253,16 @@ class _Written:
         """Of what leaves the device, on average."""
         errors = self.errors(samples, _COMPARED)
         return mean(errors.get(name, 0.0) for name in self.cut.leaving)
+
+    def output_error(self, samples: Samples) -> float:
+        """Of the model's outputs, on average."""
+        return output_error(self.graph, self.image, self.host, samples, self.affordable)
+
+    @property
+    def affordable(self) -> int:
+        """On how many samples errors are measured in a second or two."""
+        count = _BUDGET // max(self.image.macs(), 1)
+        return min(max(count, _COMPARED), _MOST_COMPARED)
 
 
 def _write(graph: Graph, cut: Partition, quantised: Quantised, array: Array) -> _Written:

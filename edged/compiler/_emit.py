@@ -169,14 +169,27 @@ def _to_plane_order(
     if producer is not None and producer.op == "Transpose" and len(layout.shape) == 4:
         perm = tuple(producer.attributes.get("perm", ()))
         if perm == (0, 3, 1, 2):  # It was in this order to begin with.
-            part.node("QuantizeLinear", (producer.inputs[0], *scale), tensor.name)
+            _quantised(part, producer.inputs[0], tensor, scale, tensor.name)
             return
-    steps = part.node("QuantizeLinear", (name, *scale), part.fresh(f"{name}/steps"))
+    steps = _quantised(part, name, tensor, scale, part.fresh(f"{name}/steps"))
     if len(layout.shape) == 2:
         shape = part.constant(f"{name}/plane", np.array((1, *layout.plane), np.int64))
         part.node("Reshape", (steps, shape), tensor.name)
     else:
         part.node("Transpose", (steps,), tensor.name, perm=[0, 2, 3, 1])
+
+
+def _quantised(part: _Part, name: str, tensor: Tensor, scale: tuple[str, str], output: str) -> str:
+    """The integers of the float value *name*."""
+    if tensor.dtype is not DType.S16:
+        return part.node("QuantizeLinear", (name, *scale), output)
+    # ONNX quantises to it from opset 21 on alone.
+    steps = part.node("Div", (name, scale[0]), part.fresh(f"{name}/fine"))
+    whole = part.node("Round", (steps,), part.fresh(f"{name}/whole"))
+    bounds = (DType.S16.lowest, DType.S16.highest)
+    limits = [part.constant(f"{name}/limit", np.array(bound, np.float32)) for bound in bounds]
+    kept = part.node("Clip", (whole, *limits), part.fresh(f"{name}/kept"))
+    return part.node("Cast", (kept,), output, to=TensorProto.INT16)
 
 
 def _to_real(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from edged.compiler._quantise import Quantised
 from edged.compiler._session import FloatSession
 from edged.npu import ProgramImage, numerics
 
-__all__ = ["layer_errors"]
+__all__ = ["layer_errors", "output_error"]
 
 
 def layer_errors(
@@ -50,11 +51,9 @@ def layer_errors(
         tensors.update(numerics.run_all(image, [array[0] for array in inputs], entry))
         return [tensors[index][None] for index in image.entries[entry].outputs]
 
-    total = len(next(iter(samples.values())))
     noise = np.zeros(len(names))
     signal = np.zeros(len(names))
-    for number in sorted({int(i) for i in np.linspace(0, total - 1, min(count, total))}):
-        feeds = {name: array[number : number + 1] for name, array in samples.items()}
+    for feeds in _spaced(samples, count):
         pipeline.run(feeds, device)
         wanted = floats.run({**feeds, **large})
         for position, name in enumerate(names):
@@ -66,3 +65,40 @@ def layer_errors(
             signal[position] += (plane**2).sum()
     ratios = np.sqrt(noise / np.maximum(signal, np.finfo(np.float64).tiny))
     return {name: float(f"{ratio:.4g}") for name, ratio in zip(names, ratios, strict=True)}
+
+
+def output_error(
+    graph: Graph, image: ProgramImage, host: Sequence[bytes], samples: Samples, count: int
+) -> float:
+    """The same for the model's outputs of floats, on average.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the float model.
+    """
+    large = graph.large()
+    floats = FloatSession(graph.onnx(graph.outputs, large), "run the float model to measure errors")
+    pipeline = Pipeline(image, host)
+
+    def device(entry: int, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        given = numerics.run(image, [array[0] for array in inputs], entry)
+        return [array[None] for array in given]
+
+    noise: dict[str, float] = {}
+    signal: dict[str, float] = {}
+    for feeds in _spaced(samples, count):
+        found = pipeline.run(feeds, device)
+        for name, wanted in zip(graph.outputs, floats.run({**feeds, **large}), strict=True):
+            if wanted.dtype == np.float32:
+                off = found[name].astype(np.float64) - wanted
+                noise[name] = noise.get(name, 0.0) + float((off**2).sum())
+                signal[name] = signal.get(name, 0.0) + float((wanted.astype(np.float64) ** 2).sum())
+    tiny = float(np.finfo(np.float64).tiny)
+    errors = [math.sqrt(noise[name] / max(signal[name], tiny)) for name in noise]
+    return sum(errors) / max(len(errors), 1)
+
+
+def _spaced(samples: Samples, count: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Some of the samples, each a batch of 1, evenly spaced."""
+    total = len(next(iter(samples.values())))
+    for number in sorted({int(i) for i in np.linspace(0, total - 1, min(count, total))}):
+        yield {name: array[number : number + 1] for name, array in samples.items()}

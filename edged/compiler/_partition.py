@@ -150,13 +150,18 @@ class Partition:
         return replace(self, segments=segments, scales=scales)
 
 
-def partition(graph: Graph) -> Partition:
+def partition(graph: Graph, left: Mapping[str, str] | None = None) -> Partition:
     """Cut *graph* in parts.
+
+    Args:
+        left: what is left to the host whatever it costs, by the name of its first output, with the
+            reason.
 
     Raises:
         ModelError: nothing worth the device; lists the operators and where they stand.
     """
-    found = candidates(graph)
+    refused = dict(left or {})
+    found = candidates(graph, refused=refused)
     device = chosen(graph, found)
     work = sum(c.macs(graph) for c in found if c.node.output in device)
     multiplies = any(c.node.op in _MULTIPLIERS for c in found)
@@ -167,7 +172,6 @@ def partition(graph: Graph) -> Partition:
         for c in found
         if c.on_device and c.node.output not in device
     }
-    refused: dict[str, str] = {}
     while unwanted := unwanted or _superfluous(found):
         # Those that stay on the host for the order they give keep that as their reason.
         refused |= {c.node.output: c.reason for c in found if c.reason} | unwanted

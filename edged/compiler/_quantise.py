@@ -144,7 +144,15 @@ def quantise(
         channels = cut.layouts[name].plane[2]
         return Format(dtype, np.full(channels, min(max(exponent, low), high)))
 
+    def widest(name: str, otherwise: int) -> Format:
+        largest = _WIDE_HEADROOM * statistics[name].largest
+        covering = covering_exponent(largest, DType.S16.highest)
+        return even(name, DType.S16, otherwise if covering is None else covering)
+
     for name in cut.entering:
+        if name in wide:
+            formats[name] = widest(name, 0)
+            continue
         lowest = cut.ranges[name].lo if name in cut.ranges else statistics[name].lowest
         formats[name] = chosen(name, DType.U8 if lowest >= 0 else DType.S8, 0)
     for kernel in cut.kernels:
@@ -170,9 +178,7 @@ def quantise(
             kernel = in_columns(kernel, stepped)
             wanted = even(kernel.output, _dtype(kernel, sources), 0)
         elif kernel.output in wide:
-            largest = _WIDE_HEADROOM * statistics[kernel.output].largest
-            covering = covering_exponent(largest, DType.S16.highest)
-            wanted = even(kernel.output, DType.S16, coarsest if covering is None else covering)
+            wanted = widest(kernel.output, coarsest)
         else:
             wanted = chosen(kernel.output, _dtype(kernel, sources), coarsest)
         if kernel.op is Op.CONV:

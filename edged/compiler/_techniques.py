@@ -20,7 +20,8 @@ class Techniques:
         supplemented: made-up images stand beside calibration images that are fewer than 8.
         columns: outputs have a step and an offset for each column, undone on the host.
         channels: tensors whose channels differ have an exponent for each, where that loses less.
-        wide: tensors whose 8 bits lose most of what the outputs lose are s16.
+        wide: tensors whose 8 bits lose most of what the outputs lose are s16, or are the host's
+            where the device cannot read them in 16.
     """
 
     least_error: bool = True

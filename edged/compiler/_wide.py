@@ -1,8 +1,9 @@
-"""Which tensors are s16: those whose 8 bits lose most of what the outputs lose.
+"""Which tensors are s16, or the host's: those whose 8 bits lose most of what the outputs lose.
 
 What a tensor's rounding is worth at the outputs is estimated (:mod:`edged.compiler._noise`); where
 that is much in all, the tensors that most of it comes from are s16, as far as the array's second
-passes are affordable. What that brings is then measured on samples, by who asks.
+passes are affordable. What no s16 can be, since tables read it, is the host's if it is no
+convolution. What that brings is then measured on samples, by who asks.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from edged.compiler._partition import Partition
 from edged.compiler._quantise import Quantised
 from edged.npu import Op
 
-__all__ = ["wide"]
+__all__ = ["between", "tabled", "wide"]
 
 _MUCH: Final = 0.1
 """An estimated error of the outputs, relative, below which 8 bits are enough."""
@@ -30,6 +31,8 @@ _LEAST: Final = 0.02
 
 _TOGETHER: Final = 0.5
 """What is chosen has to bring so much of the squared error."""
+
+_FEW: Final = 3
 
 _LARGER: Final = 64
 """What an s16 is added to may be larger by this: left shifts reach no further."""
@@ -60,6 +63,26 @@ def wide(cut: Partition, seen: Calibration, quantised: Quantised) -> dict[str, f
             left -= passes[name]
             chosen[name] = brought[name] / total
     return chosen if sum(chosen.values()) >= _TOGETHER else {}
+
+
+def tabled(cut: Partition) -> set[str]:
+    """What tables read and no convolution gives, to be tried on the host where 8 bits are too few.
+
+    Empty where these are many: each costs a round trip.
+    """
+    makers = {k.output for k in cut.kernels if not k.macs and k.op in _GIVING}
+    read = {name for kernel in cut.kernels if kernel.op is Op.TABLE for name in kernel.inputs}
+    found = makers & read
+    return found if len(found) <= _FEW else set()
+
+
+def between(cut: Partition) -> set[str]:
+    """What goes to the host and back between segments, as far as its readers take s16."""
+    given = {name for part in cut.parts[1:-1] for name in part.leaving}
+    taken = {name for part in cut.parts[1:] for name in part.entering}
+    unable = {n for kernel in cut.kernels if kernel.op not in _READING for n in kernel.inputs}
+    makers = {kernel.output for kernel in cut.kernels if kernel.op in _GIVING}
+    return (given & makers | taken) - unable
 
 
 def _brought(kernel: Kernel, seen: Calibration, quantised: Quantised, noise: Noise) -> float:

@@ -81,3 +81,41 @@ def test_what_8_bits_hold_stays_in_8_bits() -> None:
     samples = {"x": rng.standard_normal((8, *SHAPE[1:])).astype(np.float32)}
     assert not wide(compile_model(model, calibration=samples))
     assert not [row for row in compile_model(model).report.layers if row.wide is not None]
+
+
+def magnitude() -> tuple[bytes, Arrays]:
+    """``y`` is made of ``√(a² + b²)``; most of these are small beside the largest."""
+    rng = np.random.default_rng(5)
+    identity = np.eye(CHANNELS, dtype=np.float32)
+    constants = {
+        "wa": identity[:, :, None, None],
+        "wb": np.roll(identity, 1, axis=0)[:, :, None, None],
+        "wc": rng.standard_normal((CHANNELS, CHANNELS, 1, 1)).astype(np.float32),
+    }
+    nodes = [
+        node("Conv", "x wa", "a"),
+        node("Conv", "x wb", "b"),
+        node("Mul", "a a", "aa"),
+        node("Mul", "b b", "bb"),
+        node("Add", "aa bb", "sum"),
+        node("Sqrt", "sum", "root"),
+        node("Conv", "root wc", "y"),
+    ]
+    model = make_model(nodes, {"x": SHAPE}, ["y"], constants)
+    large = rng.random((16, *SHAPE[1:])) < 0.01
+    signs = rng.choice([-1.0, 1.0], large.shape)
+    small = rng.integers(1, 6, large.shape)
+    return model, {"x": (signs * np.where(large, 120, small)).astype(np.float32)}
+
+
+def test_what_neither_8_bits_hold_nor_tables_read_in_16_is_the_hosts() -> None:
+    model, samples = magnitude()
+    compiled = compile_model(model, calibration=samples)
+    narrow = compile_model(model, calibration=samples, techniques=NARROW)
+    assert len(narrow.image.entries) == 1 and len(compiled.image.entries) == 2
+    assert error(compiled, model, samples) < 0.5 * error(narrow, model, samples)
+    # The convolutions stay, and what goes between them and the host has all that the host knows.
+    assert compiled.report.host_macs == 0
+    assert {"a", "b", "root"} <= set(wide(compiled))
+    reasons = {row.name: row.reason for row in compiled.report.host}
+    assert any("8 bits are too few" in reason for reason in reasons.values()), reasons
