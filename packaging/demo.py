@@ -311,7 +311,9 @@ def detect(console: Console, port: int, picture: Path) -> None:
     for each in answer["detections"]:
         result.add_row(each["label"], *(f"{value:.3f}" for value in (each["value"], *each["box"])))
     console.print(result)
-    console.print(f"The boxes, drawn: {escape(str(picture))}", soft_wrap=True)
+    here = Path.cwd()
+    shown = picture.relative_to(here) if picture.is_relative_to(here) else picture
+    console.print(f"The boxes, drawn: {escape(str(shown))}", soft_wrap=True)
 
 
 def explain(console: Console, port: int, config: Path) -> None:
