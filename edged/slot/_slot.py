@@ -300,7 +300,7 @@ class Slot:
             async with self._changing:
                 # What is committed goes first: it is what a failure falls back to, and what serves
                 # if this is called off meanwhile.
-                await to_its_end(self._restore(self._present()))
+                await to_its_end(self._restore_or_recover(self._present()))
                 device = self._present()
                 if (already := self._already(record)) is not None:
                     await self._standbys.discard(standby)
@@ -512,6 +512,12 @@ class Slot:
             if again is None:
                 return
             pause = again
+
+    async def _restore_or_recover(self, device: Device) -> None:
+        """As `_restore`, and once more later where it has to be, whoever called this then."""
+        again = await self._restore(device)
+        if again is not None:
+            self._start_recovery(device, again)
 
     async def _restore(self, device: Device) -> float | None:
         """Bring the committed model onto a device that has none of ours running.

@@ -7,22 +7,24 @@ from pathlib import Path
 
 import pytest
 from slot.test_machine import LIMITS, Daemon
-from slot.world import FakeLauncher, World
+from slot.world import FakeLauncher, Kind, World
 
+from edged.calls import Call
 from edged.container import Ending
-from edged.errors import EdgedError, SandboxError
+from edged.errors import EdgedError, NotFoundError, SandboxError
 from edged.slot import State
 from edged.slot._failures import FIRST_PAUSE, LONGEST_PAUSE, Failures
 from edged.slot._standby import log_only
 
 
 class Box:
-    """A daemon whose slot serves *a*, and time that passes when it is told to."""
+    """A daemon whose slot serves a model, and time that passes when it is told to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, serves: str = "a") -> None:
         self.world = World(folder)
         self.start()
-        self.deploy("a")
+        if serves:
+            self.deploy(serves)
 
     def start(self, seconds: float = 1.0) -> None:
         self.daemon = Daemon(self.world, on_demand=False)
@@ -167,3 +169,26 @@ def test_errors_say_whose_fault_they_are() -> None:
                 yield from below(each)
 
     assert {kind.__name__ for kind in below(EdgedError) if kind.of_machine} == of_machine
+
+
+@pytest.mark.parametrize("first", range(24))
+def test_calls_are_told_that_nothing_serves_whatever_a_full_disk_prevents(
+    tmp_path: Path, first: int
+) -> None:
+    """Two operations of a deployment fail: among them, to look what is committed."""
+    box = Box(tmp_path, serves="")
+    try:
+        box.world.deploying["a"] += 1
+        box.world.fuses = [(first, Kind.ERROR), (first + 1, Kind.ERROR)]
+        deployed = box.loop.spawn(box.slot.deploy(box.daemon.store.record("a"), log_only))
+        box.loop.run_for(2)
+        box.world.fuses.clear()
+        call = box.loop.spawn(box.slot.call(Call("Predict", b"", box.loop.time() + 8)))
+        box.loop.run_for(9)
+        if deployed.exception() is None:
+            assert call.result() == b"a"
+        else:
+            assert isinstance(call.exception(), NotFoundError), deployed.exception()
+        assert not box.world.violations
+    finally:
+        box.loop.kill()

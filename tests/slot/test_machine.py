@@ -58,6 +58,7 @@ from edged.slot import (
     Standbys,
     State,
 )
+from edged.slot._failures import LONGEST_PAUSE
 from edged.store import Store
 from edged.wire import RequestedModel
 
@@ -291,14 +292,18 @@ class SlotMachine(RuleBasedStateMachine):
         """Let everything come to its end; then the promises have to hold that are about that."""
         launches = self.world.launches.total()
         deployments = len(self.deployments)
-        self.daemon.loop.run_for(QUIET)
+        # Each fault that is still armed may meet an attempt that is made once a minute.
+        faults = len(self.world.fuses)
+        self.daemon.loop.run_for(QUIET + LONGEST_PAUSE * faults)
         self.check()
         assert not self.daemon.loop.strays, self.daemon.loop.strays
         assert not self.calls, "a call is still under way"
         hardware, status = self.world.hardware, self.daemon.slot.status
         launches = self.world.launches.total() - launches
         # And one after each pause of 0.5, 1, … 60 s.
-        assert launches <= 2 * LIMITS.attempts + 3 * deployments + 3 + 9, f"{launches} launches"
+        assert launches <= 2 * LIMITS.attempts + 3 * deployments + 12 + faults, (
+            f"{launches} launches"
+        )
         if not hardware.present:
             assert status.state is State.ABSENT
             assert self.outcome(PATIENT)[0] is UnavailableError
