@@ -208,6 +208,8 @@ def _on_device(
         if source is None or source.layout is None or len(sources) != 1:
             raise NotOnDevice("it reshapes what the host works on")
         return Candidate(node, level, layout=view(graph, node, source.layout))
+    if node.op == "Identity" and layouts[0] is not None and layouts[0].is_matrices():
+        return Candidate(node, level, layout=layouts[0])
     operands = [layout for layout in layouts if layout is not None]
     if len(operands) < len(layouts):
         name = graph.operands(node)[layouts.index(None)]

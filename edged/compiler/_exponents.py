@@ -36,7 +36,10 @@ _ENOUGH: Final = 256
 
 _TINY: Final = 1e-30
 _PASSING: Final = frozenset(
-    {Op.CONV, Op.ADD, Op.MUL, Op.TABLE, Op.CONCAT, Op.RESCALE, Op.AVGPOOL, Op.MAXPOOL, Op.COPY}
+    [
+        *(Op.CONV, Op.ADD, Op.MUL, Op.MATMUL, Op.TABLE, Op.CONCAT, Op.RESCALE),
+        *(Op.AVGPOOL, Op.MAXPOOL, Op.COPY),
+    ]
 )
 
 
@@ -59,6 +62,8 @@ class Choice:
                 self._whole.add(kernel.output)
             if kernel.op not in _PASSING:
                 self._whole.update((*kernel.inputs, kernel.output))
+            if kernel.op is Op.MATMUL:  # It sums up over channels, and has no weights.
+                self._whole.add(kernel.inputs[0])
             for move in kernel.moves:
                 name = kernel.inputs[move.source or 0]
                 if sources_of(move, self._channels(name), kernel.plane[2]) is None:

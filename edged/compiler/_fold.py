@@ -18,6 +18,8 @@ import numpy.typing as npt
 from edged.compiler._forms import (
     with_convolutions_for_interpolation,
     with_convolutions_for_matrices,
+    with_factors_before_products,
+    with_matrices_side_by_side,
     with_pools_of_what_is_there,
     with_slices_for_splits,
 )
@@ -53,6 +55,7 @@ def _steps() -> tuple[Callable[[Graph], Graph], ...]:
         with_slices_for_splits,
         with_convolutions_for_interpolation,
         with_convolutions_for_matrices,
+        with_factors_before_products,
         with_two_dimensions,
         with_elements_before_views,
         _with_plain_gemm,
@@ -63,6 +66,7 @@ def _steps() -> tuple[Callable[[Graph], Graph], ...]:
         _with_affine_as_weights,
         _with_matrices_on_images,
         _with_short_sums,
+        with_matrices_side_by_side,
     )
 
 

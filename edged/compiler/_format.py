@@ -52,13 +52,16 @@ class Format:
 def arriving(kernel: Kernel, formats: Mapping[str, Format]) -> list[Exponents]:
     """The exponents of what *kernel* reads, by the channel of its output that it goes to.
 
-    One array [C] for each input, of a COPY for each move, of a CONCAT for all. Not for those that
-    sum up over channels.
+    One array [C] for each input, of a COPY for each move, of a CONCAT for all. Not for
+    convolutions, which sum up over channels; a MATMUL does so over those of its first input, which
+    are all alike.
     """
     made = kernel.plane[2]
     given = [formats[name].exponents for name in kernel.inputs]
     if kernel.op is Op.CONCAT:
         return [np.concatenate(given)]
+    if kernel.op is Op.MATMUL:
+        given[0] = given[0][:1]
     if kernel.op is not Op.COPY:
         return [np.broadcast_to(exponents, made) for exponents in given]
     result = []

@@ -15,6 +15,8 @@ from edged.compiler._graph import Graph, Names, Node, Value
 __all__ = [
     "with_convolutions_for_interpolation",
     "with_convolutions_for_matrices",
+    "with_factors_before_products",
+    "with_matrices_side_by_side",
     "with_pools_of_what_is_there",
     "with_slices_for_splits",
 ]
@@ -125,6 +127,85 @@ def with_convolutions_for_matrices(graph: Graph) -> Graph:
             made.last(node, "Reshape", (done, size))
         else:
             made.last(node, "Transpose", (done,), perm=[0, 2, 3, 1])
+    return made.done()
+
+
+def with_factors_before_products(graph: Graph) -> Graph:
+    """Move a constant factor from behind a product of two computed tensors to the first of them."""
+    made = _Rewriting(graph)
+    uses = graph.uses()
+    products = {
+        node.output: node
+        for node in graph.nodes
+        if node.op == "MatMul" and graph.constants.keys().isdisjoint(node.inputs)
+    }
+    scaled: dict[str, Node] = {}  # product → the operator that scales it
+    for node in graph.nodes:
+        operands = graph.operands(node)
+        factors = [graph.constants[n] for n in node.inputs if n in graph.constants]
+        product = products.get(operands[0]) if len(operands) == 1 else None
+        if (
+            product is not None
+            and [factor.size for factor in factors] == [1]
+            and (node.op == "Mul" or (node.op == "Div" and node.inputs[0] == product.output))
+            and uses[product.output] == 1
+            and product.output != graph.features
+            and graph.values[node.output] == graph.values[product.output]
+            and (first := graph.values[product.inputs[0]].shape) is not None
+            and factors[0].ndim <= len(first)
+        ):
+            scaled[product.output] = node
+    gone = {node.output for node in scaled.values()}
+    for node in graph.nodes:
+        factor = scaled.get(node.output)
+        if factor is not None:
+            source = node.inputs[0]
+            inputs = [source if name == node.output else name for name in factor.inputs]
+            smaller = made.add(factor.op, source, inputs, graph.shape(source))
+            inputs = [smaller, node.inputs[1]]
+            made.nodes.append(replace(node, inputs=tuple(inputs), outputs=factor.outputs))
+        elif node.output not in gone:
+            made.nodes.append(node)
+    return made.done()
+
+
+def with_matrices_side_by_side(graph: Graph) -> Graph:
+    """Write a product of two computed matrices, or of several pairs, as one of [1, G, R, C].
+
+    In front of each operand is an Identity, which is where the device copies it into the order of
+    matrices, unless it lies so already.
+    """
+    made = _Rewriting(graph)
+    for node in graph.nodes:
+        shapes = [graph.values[n].shape if n in graph.values else None for n in node.inputs]
+        computed = graph.constants.keys().isdisjoint(node.inputs)
+        floats = all(n in graph.values and graph.values[n].dtype == _FLOAT32 for n in node.inputs)
+        a, b = (*shapes, None, None)[:2]
+        if (
+            node.op != "MatMul"
+            or not (computed and floats)
+            or a is None
+            or b is None
+            or min(len(a), len(b)) < 3
+            or min(*a, *b) < 1
+            or a[:-2] != b[:-2]
+        ):
+            made.nodes.append(node)
+            continue
+        groups, operands = math.prod(a[:-2]), []
+        plain = a[:-2] == (1, groups)
+        for name, shape in zip(node.inputs, (a, b), strict=True):
+            each = (1, groups, *shape[-2:])
+            if not plain:
+                size = made.constant(f"{name}/matrices", np.array(each, np.int64))
+                name = made.add("Reshape", name, (name, size), each)
+            operands.append(made.add("Identity", name, (name,), each))
+        if plain:
+            made.last(node, "MatMul", operands)
+            continue
+        product = made.add("MatMul", node.output, operands, (1, groups, a[-2], b[-1]))
+        size = made.constant(f"{node.output}/shape", np.array((*a[:-1], b[-1]), np.int64))
+        made.last(node, "Reshape", (product, size))
     return made.done()
 
 

@@ -82,6 +82,7 @@ class Kernel:
         plane: (H, W, C) of the output.
         weights: CONV: float [C_out, kh, kw, C_in / groups].
         bias: CONV: float [C_out].
+        depth: MATMUL: how many products each element of the output sums up.
         function: TABLE: what it computes, one function or one for each channel.
         phases: CONV: every how-many-th row and column of the output one layer writes. In each
             group, weights and biases of the layers for (0, 0), (0, 1), … follow one another. The
@@ -101,6 +102,7 @@ class Kernel:
     groups: int = 1
     weights: npt.NDArray[np.float32] | None = None
     bias: npt.NDArray[np.float32] | None = None
+    depth: int = 0
     function: Function | None = None
     phases: tuple[int, int] = (1, 1)
     lo: float = -math.inf
@@ -111,7 +113,7 @@ class Kernel:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one run."""
-        h, w, _ = self.plane
+        h, w, c = self.plane
         if self.weights is None:
-            return 0
+            return h * w * c * self.depth
         return h * w * int(self.weights.size) // math.prod(self.phases)

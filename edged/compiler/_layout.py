@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Layout", "Shape3", "entering"]
+__all__ = ["Layout", "Shape3", "entering", "make", "matrix_order"]
 
 Shape3 = tuple[int, int, int]
 
@@ -57,6 +57,12 @@ class Layout:
             self.indices().reshape(-1), np.arange(self.indices().size)
         )
 
+    def is_matrices(self) -> bool:
+        """Whether the value is matrices [1, G, R, C] beside each other: pixels are their rows."""
+        if len(self.shape) != 4 or self.plane[2] != self.shape[1] * self.shape[3]:
+            return False
+        return np.array_equal(self.indices(), matrix_order(self.shape))
+
     def to_plane(self, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The elements of *value* as they lie in the tensor, [H, W, C]."""
         if self.order is None:
@@ -75,6 +81,13 @@ def make(base: str, plane: Shape3, order: npt.NDArray[np.int64]) -> Layout:
     if natural and np.array_equal(order, _natural(plane, order.shape)):
         return Layout(base, plane, order.shape)
     return Layout(base, plane, order.shape, order)
+
+
+def matrix_order(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """The order in which matrices [1, G, R, C] are beside each other: rows are pixels."""
+    one, groups, rows, columns = shape
+    order = np.arange(np.prod(shape), dtype=np.int64).reshape(one, rows, groups, columns)
+    return order.transpose(0, 2, 1, 3)
 
 
 def entering(name: str, shape: tuple[int, ...]) -> Layout | None:

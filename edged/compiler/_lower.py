@@ -252,7 +252,7 @@ def _layer(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> La
             return replace(layer, **_scaled(sources, target))
         case Op.TABLE:
             return replace(layer, table=_table(kernel, quantised.formats[kernel.inputs[0]], target))
-        case Op.MUL:
+        case Op.MUL | Op.MATMUL:
             return replace(layer, shift=_places(target.exponents - np.sum(sources, axis=0)))
         case Op.AVGPOOL:
             return replace(

@@ -94,6 +94,15 @@ def _before(
             return [
                 (name, _to(channels[name], after * octaves[other].squares)) for name, other in pairs
             ]
+        case Op.MATMUL:
+            a, b = kernel.inputs
+            of_a, of_b = (octaves[name].squares.reshape(kernel.groups, -1) for name in (a, b))
+            grouped = after.reshape(kernel.groups, -1)
+            through = (grouped * of_b).sum(axis=1, keepdims=True)
+            return [
+                (a, np.broadcast_to(through, of_a.shape).reshape(-1)),
+                (b, (grouped * of_a.sum(axis=1, keepdims=True)).reshape(-1)),
+            ]
         case Op.CONCAT:
             ends = np.cumsum(list(map(len, (worth[name] for name in kernel.inputs))))[:-1]
             return list(zip(kernel.inputs, np.split(after, ends), strict=True))

@@ -208,7 +208,7 @@ def kinds_in_the_way(graph: Graph) -> Counter[str]:
     for c in candidates(graph):
         reordered = c.layout is not None and c.layout.order is not None and c.kernel is None
         if reordered or (c.reason and c.node.op not in VIEWS):
-            counts.update(step.op for step in c.node.steps)
+            counts.update(step.op for step in c.node.steps if step.op != "Identity")
 
     def rank(op: str) -> tuple[object, ...]:
         return op in OPERATORS - VIEWS, op in VIEWS, op != "Transpose", -counts[op], op
@@ -278,6 +278,7 @@ class _Cutting:
                 HostNode(step, self._part(c), self._where(self._part(c)), _reason(c))
                 for c in sorted(host, key=self._part)
                 for step in c.node.steps
+                if step.op != "Identity"  # It is there for the device: the host computes nothing.
             ),
             ranges={name: graph.ranges[name] for name in entering if name in graph.ranges},
             functions=self._functions(everywhere),

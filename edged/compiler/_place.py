@@ -18,6 +18,7 @@ from edged.compiler._graph import Graph, Node
 from edged.compiler._kernel import Kernel, Limit, NotOnDevice, Window
 from edged.compiler._layout import Layout, Shape3, make
 from edged.compiler._place_functions import function, product
+from edged.compiler._place_matrices import product_of_matrices
 from edged.compiler._place_operands import image, parameters
 from edged.npu import ACCUMULATOR_BOUND, Op
 
@@ -79,9 +80,8 @@ _FITTING_WINDOW: Final = Limit(
     "its window does not give {height}×{width} pixels",
 )
 _ONE_ROW: Final = Limit(
-    "It multiplies one row [1, K], or as a Conv many; products of two computed matrices stay on the"
-    " host.",
-    "it multiplies two computed matrices, or more than one row",
+    "It multiplies one row [1, K] by a constant, or as a Conv many.",
+    "it multiplies computed matrices, or more than one row",
 )
 _CONSTANT_MATRIX: Final = Limit(
     "The right operand is a constant matrix [K, N].", "its right operand is no constant [K, N]"
@@ -229,6 +229,11 @@ def _gemm(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Lay
     return kernel, Layout(node.output, kernel.plane, graph.shape(node.output))
 
 
+def _matmul(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
+    rule = product_of_matrices if len(operands) == 2 else _gemm
+    return rule(graph, node, operands)
+
+
 def _add(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
     if len(operands) == 1:
         return function(graph, node, operands)
@@ -320,7 +325,7 @@ _RULES: dict[str, _Rule] = {
     "Gemm": _gemm,
     "GlobalAveragePool": _global_pool,
     "GlobalMaxPool": _global_pool,
-    "MatMul": _gemm,
+    "MatMul": _matmul,
     "MaxPool": _maxpool,
     "Mul": product,
     "ReduceMean": _reduce_mean,

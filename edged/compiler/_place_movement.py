@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -51,6 +51,10 @@ _FITTING: Final = Limit(
 _LOOPS: Final = Limit(
     "Forward loops, at most five in each other, bring every element to its place.",
     "its elements move in an order that no loops of the device make",
+)
+_MULTIPLIED: Final = Limit(
+    "It stands in front of a product of two computed tensors, where the compiler writes it.",
+    "no product of two computed tensors reads it",
 )
 _JOINS_COMPUTED: Final = Limit(
     "It joins computed tensors.", "it joins constants, or one tensor with a constant"
@@ -95,6 +99,28 @@ def straightened(name: str, output: str, source: Layout) -> tuple[Kernel, Layout
     part = _Part(0, source.indices())
     found = _arranged(source.shape, [part], natural)
     return None if found is None else _copy(name, output, [source], source.shape, found)
+
+
+def _side_by_side(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
+    """Matrices [1, G, R, C] copied beside each other, as a product of matrices reads them."""
+    source = _one(operands)
+    if len(source.shape) != 4 or not _multiplied(graph, node.output):
+        raise _MULTIPLIED()
+    beside = _beside(source.shape, [_Part(0, _indices(source))])
+    if beside is None:
+        raise _LOOPS()
+    return _copy(node.name, node.output, [source], source.shape, beside)
+
+
+def _multiplied(graph: Graph, name: str) -> bool:
+    return any(node.op == "MatMul" and name in node.inputs for node in graph.nodes)
+
+
+def _beside(shape: tuple[int, ...], parts: Sequence[_Part]) -> _Arranged | None:
+    """The parts of matrices [1, G, R, C] written beside each other."""
+    found = _arranged(shape, parts, (0, 2, 1, 3))
+    _, groups, rows, columns = shape
+    return None if found is None else replace(found, plane=(rows, 1, groups * columns))
 
 
 def _concat(graph: Graph, node: Node, operands: list[Layout]) -> tuple[Kernel, Layout]:
@@ -299,6 +325,10 @@ def _copied(
     if rank < 2:
         raise _LOOPS()
     last = tuple(range(rank))
+    readers = {each.op for each in graph.nodes if node.output in each.inputs}
+    beside = _beside(shape, parts) if readers == {"Identity"} and rank == 4 else None
+    if beside is not None:
+        return _copy(node.name, node.output, operands, shape, beside)
     natural = _natural_axes(rank) or (0, *range(2, rank), 1)
     orders = [natural, last]
     read_as_image = any(
@@ -358,6 +388,7 @@ RULES: Final[dict[str, Callable[[Graph, Node, list[Layout]], tuple[Kernel, Layou
     "DepthToSpace": _depth_to_space,
     "Expand": _expand,
     "Gather": _gather,
+    "Identity": _side_by_side,
     "Pad": _pad,
     "Resize": _resize,
     "Slice": _slice,

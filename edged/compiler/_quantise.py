@@ -112,7 +112,8 @@ def quantise(
     columns: dict[str, Columns] = {}
     alone = _leaving_alone(cut) if techniques.columns else set()
 
-    bounded = _bounded(cut)
+    signed = _signed(cut)
+    bounded = _bounded(cut, signed)
     choice = Choice(cut, seen)
 
     def chosen(name: str, dtype: DType, otherwise: int) -> Format:
@@ -144,6 +145,9 @@ def quantise(
         channels = cut.layouts[name].plane[2]
         return Format(dtype, np.full(channels, min(max(exponent, low), high)))
 
+    def dtype_of(kernel: Kernel, sources: Sequence[Format]) -> DType:
+        return DType.S8 if kernel.output in signed else _dtype(kernel, sources)
+
     def widest(name: str, otherwise: int) -> Format:
         largest = _WIDE_HEADROOM * statistics[name].largest
         covering = covering_exponent(largest, DType.S16.highest)
@@ -154,7 +158,8 @@ def quantise(
             formats[name] = widest(name, 0)
             continue
         lowest = cut.ranges[name].lo if name in cut.ranges else statistics[name].lowest
-        formats[name] = chosen(name, DType.U8 if lowest >= 0 else DType.S8, 0)
+        known = lowest >= 0 and name not in signed
+        formats[name] = chosen(name, DType.U8 if known else DType.S8, 0)
     for kernel in cut.kernels:
         sources = [formats[name] for name in kernel.inputs]
         if kernel.op is Op.MAXPOOL:
@@ -163,10 +168,10 @@ def quantise(
         if kernel.op is Op.COPY and len(set(kernel.inputs)) == 1:  # Other steps would tell no more.
             if all(map(choice.free, {kernel.output, *tied[kernel.output]})):
                 exponents = np.max(arriving(kernel, formats), axis=0)
-                formats[kernel.output] = Format(_dtype(kernel, sources), exponents)
+                formats[kernel.output] = Format(dtype_of(kernel, sources), exponents)
             else:
                 exponent = sources[0].exponent
-                formats[kernel.output] = even(kernel.output, _dtype(kernel, sources), exponent)
+                formats[kernel.output] = even(kernel.output, dtype_of(kernel, sources), exponent)
             continue
         coarsest = max(source.exponent for source in sources)
         reference = sources[0].exponents
@@ -180,7 +185,7 @@ def quantise(
         elif kernel.output in wide:
             wanted = widest(kernel.output, coarsest)
         else:
-            wanted = chosen(kernel.output, _dtype(kernel, sources), coarsest)
+            wanted = chosen(kernel.output, dtype_of(kernel, sources), coarsest)
         if kernel.op is Op.CONV:
             means = statistics[kernel.inputs[0]].means * techniques.expected_error
             means = means / absorbed(kernel, sources[0].exponents).reshape(-1)
@@ -194,7 +199,7 @@ def quantise(
             wanted = wanted.no_finer_than(finest)
         elif kernel.op is Op.AVGPOOL:
             wanted = wanted.no_finer_than(reference - 24)
-        elif kernel.op is Op.MUL:
+        elif kernel.op in (Op.MUL, Op.MATMUL):
             wanted = wanted.no_finer_than(np.sum(arriving(kernel, formats), axis=0))
         elif kernel.op is not Op.TABLE:
             wanted = wanted.no_finer_than(np.max(arriving(kernel, formats), axis=0) - MAX_LEFT)
@@ -240,7 +245,25 @@ def _finest_steps(kernel: Kernel, finest: npt.NDArray[np.float64]) -> npt.NDArra
     return np.asarray(highest * finest / 64)
 
 
-def _bounded(cut: Partition) -> dict[str, int]:
+def _signed(cut: Partition) -> set[str]:
+    """What is s8 whatever its values: a product of matrices sums up too many of two u8.
+
+    What is copied, or pooled by its maximum, into such a tensor is s8 as well.
+    """
+    found: set[str] = set()
+    for kernel in reversed(cut.kernels):
+        if kernel.op is Op.MATMUL:
+            a, b = kernel.inputs
+            if kernel.depth * DType.U8.reach**2 >= ACCUMULATOR_BOUND:
+                found.add(b)
+            if kernel.depth * DType.U8.reach * DType.S8.reach >= ACCUMULATOR_BOUND:
+                found.add(a)
+        elif kernel.op in (Op.COPY, Op.MAXPOOL) and kernel.output in found:
+            found.update(kernel.inputs)
+    return found
+
+
+def _bounded(cut: Partition, signed: Collection[str]) -> dict[str, int]:
     """The exponents of tensors that are bounded on both sides: what the bounds take, no more.
 
     A quantised model has such bounds for every tensor, learned from more inputs than samples are.
@@ -251,6 +274,7 @@ def _bounded(cut: Partition) -> dict[str, int]:
         if math.isfinite(kernel.lo) and 0 < kernel.hi < math.inf
     }
     ranges |= {name: found * cut.scales.get(name, 1.0) for name, found in cut.ranges.items()}
+    ranges |= {n: Range(min(r.lo, -r.hi), r.hi) for n, r in ranges.items() if n in signed}
     return {
         name: math.ceil(math.log2(found.step) - _STRETCHED)
         for name, found in ranges.items()

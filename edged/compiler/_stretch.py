@@ -38,7 +38,8 @@ def _scales(cut: Partition) -> dict[str, float]:
     bounds = {k.output: Range(k.lo, k.hi) for k in cut.kernels if 0 < k.hi < math.inf}
     bounds |= cut.ranges
     unknown = set(cut.entering) - set(cut.ranges)
-    multiplied = {n for k in cut.kernels if k.op is Op.MUL for n in (*k.inputs, k.output)}
+    products = [kernel for kernel in cut.kernels if kernel.op in (Op.MUL, Op.MATMUL)]
+    multiplied = {name for kernel in products for name in (*kernel.inputs, kernel.output)}
     kept = {*cut.leaving, *multiplied}
     scales: dict[str, float] = {}
     for group in _groups(cut):

@@ -38,7 +38,7 @@ _LARGER: Final = 64
 """What an s16 is added to may be larger by this: left shifts reach no further."""
 
 _READING: Final = frozenset({Op.CONV, Op.ADD, Op.MUL, Op.CONCAT, Op.RESCALE, Op.AVGPOOL})
-_GIVING: Final = _READING | {Op.TABLE}
+_GIVING: Final = _READING | {Op.TABLE, Op.MATMUL}
 
 
 def wide(cut: Partition, seen: Calibration, quantised: Quantised) -> dict[str, float]:

@@ -22,6 +22,7 @@ CONSTANTS = {
             "v": (4, 4, 3, 3),
             "k": (64, 3),
             "scale": (4, 1, 1),
+            "four": (1, 4, 4, 4),
         }.items()
     )
 }
@@ -263,23 +264,28 @@ def test_the_prologue_keeps_the_names_and_dtypes_of_the_inputs() -> None:
 
 def test_a_model_without_a_device_segment_is_refused_with_its_operators() -> None:
     model = make_model(
-        [node("Softmax", "x", "t"), node("Relu", "t", "r"), node("MatMul", "r x", "y")],
+        [
+            node("Softmax", "x", "t"),
+            node("Relu", "t", "r"),
+            node("MatMul", "r four", "y"),
+        ],
         {"x": [1, 4, 4, 4]},
         ["y"],
+        {"four": np.ones((1, 4, 4, 4), np.float32)},
     )
     with pytest.raises(ModelError) as caught:
         compile_model(model)
     text = str(caught.value)
     assert text.startswith("cannot compile model: no part of it can be placed on the device")
     assert "Softmax 'Softmax_t' (operator 1 of 3): the device has no such operator" in text
-    assert "MatMul 'MatMul_y' (operator 3 of 3): it multiplies two computed matrices" in text
+    assert "MatMul 'MatMul_y' (operator 3 of 3): it multiplies computed matrices" in text
 
 
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [
         ([node("Conv", "x x", "y")], "weights are computed"),
-        ([node("MatMul", "x x", "y")], "multiplies"),
+        ([node("Conv", "x w", "c"), node("MatMul", "c four", "y")], "multiplies"),
         (
             [
                 node("Conv", "x w", "c"),
