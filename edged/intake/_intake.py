@@ -8,7 +8,7 @@ import enum
 import functools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -522,7 +522,7 @@ class Intake:
                     self._taking = None
                     self._at_work = None
                     self._wake.set()
-                    await asyncio.to_thread(end_work, self._folder)
+                    await _to_the_end(asyncio.to_thread(end_work, self._folder))
 
     async def _take(self, entry: _Entry) -> None:
         _log.info(
@@ -736,6 +736,16 @@ class Intake:
             entry.name,
             f"waiting: {entry.reason}\ntried {entry.tries}×, next in {seconds:g} s",
         )
+
+
+async def _to_the_end(work: Coroutine[None, None, None]) -> None:
+    """Await *work*; a cancellation waits for it, so that no thread goes on behind us."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 def _arrival(entry: _Entry) -> Arrival:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from edged.errors import (
     StoreError,
 )
 from edged.intake import Intake, Stored, Tell
+from edged.intake._folder import end_work
 from edged.remarks import Code, remark
 
 
@@ -49,6 +51,26 @@ async def test_dropped_file_is_taken_and_removed(drop, acceptor):
     assert acceptor.taken == [("net-1.0.0.edgemodel", b"model")]
     assert told.splitlines()[:2] == ["serving since 2026-11-22 18:44:05 UTC", "net-1.0.0"]
     assert sorted(path.name for path in drop.iterdir()) == ["net-1.0.0.edgemodel.status.txt"]
+
+
+async def test_an_intake_that_was_stopped_does_nothing_more(drop, acceptor, monkeypatch):
+    asked, go_on = threading.Event(), threading.Event()
+
+    def end_slowly(folder):
+        asked.set()
+        assert go_on.wait(PATIENCE)
+        end_work(folder)
+
+    monkeypatch.setattr("edged.intake._intake.end_work", end_slowly)
+    async with running(drop, acceptor) as intake:
+        (drop / "net.onnx").write_bytes(b"model")
+        await until(asked.is_set)
+        stopping = asyncio.create_task(intake.stop())
+        done, _ = await asyncio.wait({stopping}, timeout=1)
+        assert not done
+        go_on.set()
+        await stopping
+        assert [path.name for path in drop.iterdir()] == ["net.onnx.status.txt"]
 
 
 async def test_bare_model_is_taken_whatever_the_case_of_its_name(drop, acceptor):
