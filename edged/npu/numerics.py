@@ -5,7 +5,8 @@ Everything is integer numpy on [H, W, C] tensors; emulator and gateware must equ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,14 +73,15 @@ def run_all(
     return values
 
 
-def _pixels(layer: Layer, x: _Int64, fill: int, y: int, z: int, shape: _Shape) -> _Int64:
-    """What kernel position (y, z) sees: [H_out, W_out, C]."""
+def _seen(layer: Layer, x: _Int64, fill: int, shape: _Shape) -> Iterator[_Int64]:
+    """What each position of the kernel sees, row by row: [H_out, W_out, C]."""
     top, left, bottom, right = layer.pad
     padded = np.pad(x, ((top, bottom), (left, right), (0, 0)), constant_values=fill)
     height, width, _ = shape
-    rows = y * layer.dilation[0] + layer.stride[0] * np.arange(height)
-    columns = z * layer.dilation[1] + layer.stride[1] * np.arange(width)
-    return padded[rows[:, None], columns[None, :]]
+    for y, z in np.ndindex(*layer.kernel):
+        rows = y * layer.dilation[0] + layer.stride[0] * np.arange(height)
+        columns = z * layer.dilation[1] + layer.stride[1] * np.arange(width)
+        yield padded[rows[:, None], columns[None, :]]
 
 
 def _conv(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
@@ -96,12 +98,10 @@ def _conv(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
     # partial sum is an integer below 2^24, or 2^31 of s16, and exact in it.
     weights = layer.weights.astype(np.float64)
     acc = np.zeros((layer.groups, height * width, per_group))
-    for y in range(layer.kernel[0]):
-        for z in range(layer.kernel[1]):
-            seen = _pixels(layer, x, 0, y, z, shape).astype(np.float64)
-            seen = seen.reshape(height * width, layer.groups, c_in).transpose(1, 0, 2)
-            kernel = weights[:, y, z].reshape(layer.groups, per_group, c_in)
-            acc += seen @ kernel.transpose(0, 2, 1)
+    for (y, z), pixels in zip(np.ndindex(*layer.kernel), _seen(layer, x, 0, shape), strict=True):
+        seen = pixels.astype(np.float64).reshape(height * width, layer.groups, c_in)
+        kernel = weights[:, y, z].reshape(layer.groups, per_group, c_in)
+        acc += seen.transpose(1, 0, 2) @ kernel.transpose(0, 2, 1)
     total = acc.transpose(1, 0, 2).reshape(shape).astype(np.int64) + layer.bias
     return shift_round_half_even(total, layer.shift)
 
@@ -114,22 +114,14 @@ def _add(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
 
 def _maxpool(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
     (x,) = operands
-    return np.asarray(np.stack(_windows(layer, x, -(2**31), shape)).max(axis=0), np.int64)
+    return functools.reduce(np.maximum, _seen(layer, x, -(2**31), shape))
 
 
 def _avgpool(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
     """``RNE(Σ x · round(2^24 / n) · 2^-shift)``, n the size of the window, padding included."""
     (x,) = operands
-    total = np.stack(_windows(layer, x, 0, shape)).sum(axis=0)
+    total = functools.reduce(np.add, _seen(layer, x, 0, shape))
     return shift_round_half_even(total * layer.multiplier, layer.shift)
-
-
-def _windows(layer: Layer, x: _Int64, fill: int, shape: _Shape) -> list[_Int64]:
-    return [
-        _pixels(layer, x, fill, y, z, shape)
-        for y in range(layer.kernel[0])
-        for z in range(layer.kernel[1])
-    ]
 
 
 def _concat(layer: Layer, operands: list[_Int64], shape: _Shape) -> _Int64:
