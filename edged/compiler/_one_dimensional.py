@@ -29,7 +29,7 @@ _VIEWS: Final = frozenset({"Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 def with_two_dimensions(graph: Graph) -> Graph:
-    """*graph* with operators of [1, C, L] as those of [1, C, 1, L]."""
+    """Write operators of [1, C, L] as those of [1, C, 1, L]."""
     names = Names((*graph.values, *graph.constants))
     constants, values = dict(graph.constants), dict(graph.values)
     tall: dict[str, str] = {}  # value [1, C, L] → the same as [1, C, 1, L]
@@ -100,7 +100,7 @@ def _has_weights(graph: Graph, node: Node) -> bool:
 
 
 def with_elements_before_views(graph: Graph) -> Graph:
-    """*graph* with operators on elements in front of transposes and squeezes, not behind them."""
+    """Move operators on elements in front of transposes and squeezes."""
     names = Names((*graph.values, *graph.constants))
     constants, values = dict(graph.constants), dict(graph.values)
     producers: dict[str, Node] = {}
