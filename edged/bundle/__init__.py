@@ -8,6 +8,7 @@ from edged.bundle._arrays import MAX_ARRAYS_BYTES, read_arrays, serialize_arrays
 from edged.bundle._bare import pack_bare
 from edged.bundle._digest import Digest
 from edged.bundle._judge import Judge
+from edged.bundle._labels import parse_labels
 from edged.bundle._layout import config_digest
 from edged.bundle._manifest import (
     BundleFile,
@@ -67,6 +68,7 @@ __all__ = [
     "evenly_spaced",
     "pack",
     "pack_bare",
+    "parse_labels",
     "photographs",
     "read_arrays",
     "read_photograph",

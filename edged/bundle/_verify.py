@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import IO, Final
 
 from edged.bundle._digest import Digest
+from edged.bundle._labels import parse_labels
 from edged.bundle._layout import TITLE, Archive, Descriptor, ImageManifest
-from edged.bundle._manifest import BundleFile, Manifest
+from edged.bundle._manifest import BundleFile, FileName, Manifest
 from edged.errors import BundleError, LimitError, ShortageError
 from edged.faults import fault_point
 
@@ -50,6 +51,13 @@ class VerifiedBundle:
     digest: Digest
     manifest: Manifest
     folder: Path
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the output; none where the bundle has none."""
+        if not self.manifest.labels:
+            return ()
+        return parse_labels((self.folder / FileName.LABELS).read_bytes())
 
 
 def verify_bundle(path: Path, into: Path, *, max_bytes: int = MAX_BUNDLE_BYTES) -> VerifiedBundle:

@@ -80,7 +80,7 @@ def evaluate(
     if html is not None and not html.absolute().parent.is_dir():
         raise InputError(f"cannot write {html}: wanted a file in a folder that exists")
     with verified(source) as found, _progress() as progress:
-        labels = evaluation.labels_of(found)
+        labels = found.labels
         chosen = evaluation.load_examples(
             examples, found.manifest, labels, labelled=not no_labels, limit=limit
         )

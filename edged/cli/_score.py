@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from edged import detection
-from edged.bundle import FileName, verify_bundle
+from edged.bundle import verify_bundle
 from edged.cli import _draw
 from edged.cli._output import print_json, stdout
 from edged.client import PredictionClient, Score
@@ -182,7 +182,7 @@ def _labels(path: Path | None, bundle: Path | None) -> list[str]:
         found = verify_bundle(bundle.resolve(), Path(folder))
         if not found.manifest.labels:
             raise NotFoundError(f"cannot take labels from {bundle}: it has none")
-        return _lines((found.folder / FileName.LABELS).read_bytes(), bundle)
+        return list(found.labels)
 
 
 def _lines(content: bytes, path: Path) -> list[str]:

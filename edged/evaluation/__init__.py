@@ -13,7 +13,7 @@ from edged.evaluation._answers import (
     Values,
     compare_values,
 )
-from edged.evaluation._evaluate import Evaluator, labels_of
+from edged.evaluation._evaluate import Evaluator
 from edged.evaluation._examples import LABELS_ARRAY, Example, Examples, load_examples
 from edged.evaluation._result import Accuracy, Result
 
@@ -31,6 +31,5 @@ __all__ = [
     "Result",
     "Values",
     "compare_values",
-    "labels_of",
     "load_examples",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
@@ -23,7 +23,7 @@ from edged.evaluation._answers import Boxes, Classes, Comparison, compare_values
 from edged.evaluation._examples import Examples
 from edged.evaluation._result import Result
 
-__all__ = ["Evaluator", "labels_of"]
+__all__ = ["Evaluator"]
 
 Progress = Callable[[float, str], None]
 
@@ -59,7 +59,7 @@ class Evaluator:
     ) -> None:
         self._manifest = bundle.manifest
         self._output = _named(output, self._manifest)
-        self._labels = len(labels_of(bundle))
+        self._labels = len(bundle.labels)
         model = (bundle.folder / FileName.MODEL).read_bytes()
         calibration = bundle.folder / FileName.CALIBRATION
         self.compiled: CompiledModel = compile_model(
@@ -187,13 +187,6 @@ def _named(output: str | None, manifest: Manifest) -> str | None:
             return tensor.name
     there = ", ".join(repr(tensor.name) for tensor in manifest.outputs)
     raise InputError(f"cannot evaluate {manifest}: it has no output {output!r}, but {there}")
-
-
-def labels_of(bundle: VerifiedBundle) -> Sequence[str]:
-    """The names of the classes, in the order of the output; none where the bundle has none."""
-    if not bundle.manifest.labels:
-        return ()
-    return (bundle.folder / FileName.LABELS).read_text("utf-8", "replace").splitlines()
 
 
 def _not_run(manifest: Manifest, error: Exception) -> ModelError:

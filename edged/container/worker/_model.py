@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edged._compiledfiles import PROGRAM_FILE, host_file
 from edged._pipeline import Arrays, Pipeline, check_there
-from edged.bundle import MANIFEST_NAME, FileName, Manifest, read_arrays
+from edged.bundle import MANIFEST_NAME, FileName, Manifest, parse_labels, read_arrays
 from edged.container._files import Files
 from edged.errors import ModelError
 from edged.npu import MAX_IMAGE_BYTES, ProgramImage, parse_image
@@ -65,7 +65,7 @@ class Model:
             image,
             vectors,
             Pipeline(image, host),
-            _labels(files, FileName.LABELS) if manifest.labels else (),
+            parse_labels(_read(files, FileName.LABELS, _MAX_LABELS)) if manifest.labels else (),
             # An operator's name is in the file as it is written here.
             takes_nan=any(operator in host[0] for operator in _LOOK_FOR_NAN),
             remarks=_remarks(files),
@@ -87,11 +87,6 @@ def _vectors(files: Files, name: str) -> Arrays:
             return read_arrays(file, called=name)
     except OSError as error:
         raise ModelError(f"cannot load the model: {name}: {error.strerror}") from error
-
-
-def _labels(files: Files, name: str) -> tuple[str, ...]:
-    text = _read(files, name, _MAX_LABELS).decode(errors="replace")
-    return tuple(text.removesuffix("\n").split("\n"))
 
 
 def _remarks(files: Files) -> tuple[Remark, ...]:
