@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from compiler.pipeline import Arrays, Pipeline, make_model, node, run_float
+from compiler.pipeline import Arrays, Pipeline, make_model, node, relative_error, run_float
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.compiler import CompiledModel, compile_model
+from edged.compiler import compile_model
 from edged.compiler._kernel import Move
 from edged.compiler._passing import sources_of
 from edged.compiler._techniques import Techniques
@@ -47,19 +47,6 @@ def uneven(body: Sequence[onnx.NodeProto], **constants: np.ndarray) -> tuple[byt
     }
     model = make_model(nodes, {"x": [1, CHANNELS, 12, 12]}, ["y"], {**weights, **constants})
     return model, {"x": rng.standard_normal((8, CHANNELS, 12, 12)).astype(np.float32)}
-
-
-def error(compiled: CompiledModel, model: bytes, samples: Arrays) -> float:
-    """Relative, on all samples; the emulator gives what the reference gives."""
-    run, fast = Pipeline(compiled), Pipeline(compiled, fast=True)
-    noise = signal = 0.0
-    for index in range(len(samples["x"])):
-        feeds = {"x": samples["x"][index : index + 1]}
-        wanted, found = run_float(model, feeds)["y"], run(feeds)["y"]
-        np.testing.assert_array_equal(found, fast(feeds)["y"])
-        noise += float(((found - wanted) ** 2).sum())
-        signal += float((wanted**2).sum())
-    return float(np.sqrt(noise / signal))
 
 
 def depthwise(name: str, source: str) -> onnx.NodeProto:
@@ -101,9 +88,9 @@ def test_channels_of_different_size_are_as_good_as_equal_ones(body: str) -> None
     each = compile_model(model, calibration=samples)
     even = compile_model(model, calibration=samples, techniques=EVEN)
     assert not each.report.host
-    found = error(each, model, samples)
+    found = relative_error(each, model, samples)
     assert found < 0.06
-    assert found < 0.25 * error(even, model, samples)
+    assert found < 0.25 * relative_error(even, model, samples)
 
 
 def test_what_leaves_has_no_exponents_by_what_samples_show() -> None:
@@ -112,7 +99,7 @@ def test_what_leaves_has_no_exponents_by_what_samples_show() -> None:
     rare = {"x": samples["x"].copy()}
     rare["x"][:, 0] = 0
     compiled = compile_model(model, calibration=rare)
-    assert error(compiled, model, samples) < 0.06
+    assert relative_error(compiled, model, samples) < 0.06
 
 
 def test_a_tensor_whose_channels_change_places_has_one_exponent() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from compiler.pipeline import Arrays, Pipeline, make_model, node, run_float
+from compiler.pipeline import Arrays, make_model, node, relative_error
 
 from edged.compiler import CompiledModel, compile_model
 from edged.compiler._techniques import Techniques
@@ -44,18 +44,6 @@ def difference(side: int, last: str) -> tuple[bytes, Arrays]:
     return model, {"x": rng.integers(0, 256, (8, *SHAPE[1:])).astype(np.float32)}
 
 
-def error(compiled: CompiledModel, model: bytes, samples: Arrays) -> float:
-    run, fast = Pipeline(compiled), Pipeline(compiled, fast=True)
-    noise = signal = 0.0
-    for index in range(len(samples["x"])):
-        feeds = {"x": samples["x"][index : index + 1]}
-        wanted, found = run_float(model, feeds)["y"], run(feeds)["y"]
-        np.testing.assert_array_equal(found, fast(feeds)["y"])
-        noise += float(((found - wanted) ** 2).sum())
-        signal += float((wanted**2).sum())
-    return float(np.sqrt(noise / signal))
-
-
 def wide(compiled: CompiledModel) -> list[str]:
     return [t.name.split("/")[0] for t in compiled.image.tensors if t.dtype is DType.S16]
 
@@ -64,9 +52,9 @@ def wide(compiled: CompiledModel) -> list[str]:
 def test_a_small_difference_of_large_tensors_is_kept(side: int, last: str) -> None:
     model, samples = difference(side, last)
     compiled = compile_model(model, calibration=samples)
-    assert error(compiled, model, samples) < 0.03
+    assert relative_error(compiled, model, samples) < 0.03
     narrow = compile_model(model, calibration=samples, techniques=NARROW)
-    assert error(narrow, model, samples) > 0.2
+    assert relative_error(narrow, model, samples) > 0.2
     assert not wide(narrow)
     rows = [row for row in compiled.report.layers if row.wide is not None]
     assert [row.dtype for row in rows] == ["S16"] * len(wide(compiled))
@@ -113,7 +101,7 @@ def test_what_neither_8_bits_hold_nor_tables_read_in_16_is_the_hosts() -> None:
     compiled = compile_model(model, calibration=samples)
     narrow = compile_model(model, calibration=samples, techniques=NARROW)
     assert len(narrow.image.entries) == 1 and len(compiled.image.entries) == 2
-    assert error(compiled, model, samples) < 0.5 * error(narrow, model, samples)
+    assert relative_error(compiled, model, samples) < 0.5 * relative_error(narrow, model, samples)
     # The convolutions stay, and what goes between them and the host has all that the host knows.
     assert compiled.report.host_macs == 0
     assert {"a", "b", "root"} <= set(wide(compiled))
