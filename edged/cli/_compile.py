@@ -170,6 +170,8 @@ def _layer_row(row: LayerRow, several: bool) -> tuple[str, ...]:
         remark = f"{row.coarser_channels} channels coarser, so that sums stay below the bound"
     if row.wide is not None:
         remark = f"16 bits: in 8 it brings {row.wide:.0%} of the outputs' squared error"
+    elif row.dtype == "S16":
+        remark = "16 bits: it goes to the host and back, where 8 lost too much"
     return (
         _abridged(row.name),
         row.op.lower(),

@@ -55,16 +55,6 @@ class CompiledModel:
     host: tuple[bytes, ...]
     report: Report
 
-    @property
-    def prologue(self) -> bytes:
-        """From the model's inputs to those of the first entry."""
-        return self.host[0]
-
-    @property
-    def epilogue(self) -> bytes:
-        """From the outputs of the last entry to the model's."""
-        return self.host[-1]
-
     def write(self, folder: Path) -> None:
         """Write ``program.img``, ``host-0.onnx``, ``host-1.onnx``, …, ``report.json``,
         ``remarks.json``.
@@ -145,7 +135,11 @@ def compile_model(
     if before > _LOST:
         progress(0.93, "measuring what the host brings")
         other_cut = partition(graph, _with_bounds(graph, read))
-        found = trial.program(other_cut, lambda _fraction, _step: None, between(other_cut))
+        found = trial.program(
+            other_cut,
+            lambda part, _step: progress(0.93 + 0.02 * part, "measuring what the host brings"),
+            fine=True,
+        )
         if found[1].output_error(samples) < _WORTH_IT * before:
             seen, written, widened = found
     cut = written.cut
@@ -197,12 +191,12 @@ class _Trial:
     made_up: bool
 
     def program(
-        self, cut: Partition, progress: Progress, wider: Collection[str] = ()
+        self, cut: Partition, progress: Progress, *, fine: bool = False
     ) -> tuple[Calibration, _Written, dict[str, float]]:
-        """Calibrate, quantise and write *cut*; with the tensors that are s16, and why.
+        """Calibrate, quantise and write *cut*; with the tensors that are s16 for what 8 bits lose.
 
         Args:
-            wider: those that are s16 in any case.
+            fine: what goes to the host and back between segments is s16 in any case.
         """
         graph, samples, techniques = self.graph, self.samples, self.techniques
         if techniques.stretch:
@@ -217,19 +211,19 @@ class _Trial:
             own=0 if self.made_up else len(next(iter(samples.values()))),
         )
         progress(0.8, "quantising")
-        quantised = quantise(cut, seen, techniques, wider)
+        given = between(cut, seen) if fine else set()
+        quantised = quantise(cut, seen, techniques, given)
         progress(0.9, "writing the program")
         written = _write(graph, cut, quantised, self.array)
-        given = dict.fromkeys(sorted(wider), 0.0)
         widened = wide(cut, seen, quantised) if techniques.wide else {}
         narrow = written.error(samples) if widened else 0.0
         if narrow > _LOST:
             progress(0.92, "measuring what 16 bits bring")
-            both = given | widened
-            other = _write(graph, cut, quantise(cut, seen, techniques, both), self.array)
+            both = quantise(cut, seen, techniques, given | widened.keys())
+            other = _write(graph, cut, both, self.array)
             if other.error(samples) < _WORTH_IT * narrow:
-                return seen, other, both
-        return seen, written, given
+                return seen, other, widened
+        return seen, written, {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

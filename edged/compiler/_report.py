@@ -46,8 +46,9 @@ class LayerRow:
         activation_bytes: of its output.
         address: of its output in the bank; tensors that never live together share theirs.
         entry: number of the program's entry that it is in.
-        wide: where its output is s16: the part of the outputs' squared error that its rounding to 8
-            bits was estimated to bring.
+        wide: where its output is s16 for that: the part of the outputs' squared error that its
+            rounding to 8 bits was estimated to bring. What goes to the host and back may be s16
+            without.
         error: of its output against the float model, what came before included: the root mean
             square of the difference over that of the float values. None when it was not measured.
     """

@@ -76,13 +76,11 @@ def tabled(cut: Partition) -> set[str]:
     return found if len(found) <= _FEW else set()
 
 
-def between(cut: Partition) -> set[str]:
-    """What goes to the host and back between segments, as far as its readers take s16."""
+def between(cut: Partition, seen: Calibration) -> set[str]:
+    """What goes to the host and back between segments, as far as it can be s16."""
     given = {name for part in cut.parts[1:-1] for name in part.leaving}
     taken = {name for part in cut.parts[1:] for name in part.entering}
-    unable = {n for kernel in cut.kernels if kernel.op not in _READING for n in kernel.inputs}
-    makers = {kernel.output for kernel in cut.kernels if kernel.op in _GIVING}
-    return (given & makers | taken) - unable
+    return (given | taken) & _second_passes(cut, seen).keys()
 
 
 def _brought(kernel: Kernel, seen: Calibration, quantised: Quantised, noise: Noise) -> float:
@@ -96,6 +94,7 @@ def _brought(kernel: Kernel, seen: Calibration, quantised: Quantised, noise: Noi
 def _second_passes(cut: Partition, seen: Calibration) -> dict[str, int]:
     """Of what can be s16: multiply-accumulates of the convolutions that read it."""
     passes = {kernel.output: 0 for kernel in cut.kernels if kernel.op in _GIVING}
+    passes |= dict.fromkeys(cut.entering, 0)
     largest = {name: found.largest for name, found in seen.statistics.items()}
     for kernel in cut.kernels:
         beside = max(largest[name] for name in kernel.inputs)

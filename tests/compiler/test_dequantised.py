@@ -174,7 +174,7 @@ def test_an_asymmetric_input_is_shifted_before_it_comes_to_the_device() -> None:
     compiled = compile_model(hand_made(nodes, BYTES, image=TensorProto.UINT8))
     (entering,) = compiled.image.input_tensors
     assert entering.dtype is DType.S8
-    prologue = session(compiled.prologue)
+    prologue = session(compiled.host[0])
     assert [each.type for each in prologue.get_inputs()] == ["tensor(uint8)"]
     feeds = pixels(0)
     (found,) = prologue.run([entering.name], feeds)
@@ -209,7 +209,7 @@ def test_operators_that_move_quantised_values_move_float_ones(
     ]
     model = hand_made(nodes, BYTES, image=TensorProto.UINT8)
     compiled = compile_model(model)
-    written = onnx.load_from_string(compiled.epilogue)
+    written = onnx.load_from_string(compiled.host[-1])
     assert "QuantizeLinear" not in {each.op_type for each in written.graph.node}
     agree(model, compiled, steps=2)
 

@@ -251,7 +251,7 @@ def test_the_prologue_keeps_the_names_and_dtypes_of_the_inputs() -> None:
         dtype=TensorProto.UINT8,
     )
     compiled = compile_model(model)
-    prologue = onnx.load_from_string(compiled.prologue)
+    prologue = onnx.load_from_string(compiled.host[0])
     (given,) = prologue.graph.input
     assert given.name == "x"
     assert given.type.tensor_type.elem_type == TensorProto.UINT8

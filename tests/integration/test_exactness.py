@@ -21,7 +21,7 @@ DATA = Path(__file__).parents[1] / "data"
 
 def device_inputs(compiled: CompiledModel, inputs: dict[str, Array]) -> list[Array]:
     """What the prologue hands to the device, one [H, W, C] array per input of the image."""
-    prologue = session(compiled.prologue)
+    prologue = session(compiled.host[0])
     names = [tensor.name for tensor in compiled.image.input_tensors]
     return [value[0] for value in prologue.run(names, inputs)]
 
