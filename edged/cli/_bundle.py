@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -172,7 +173,17 @@ def verify(
 
 @contextmanager
 def verified(path: Path) -> Iterator[VerifiedBundle]:
-    """The bundle at *path*, checked and unpacked for as long as that is needed."""
+    """The bundle at *path*, checked and unpacked for as long as that is needed.
+
+    Raises:
+        InputError: it is a model that is in no bundle yet.
+        BundleError, LimitError, ShortageError: see :func:`edged.bundle.verify_bundle`.
+    """
+    if path.suffix.lower() == ".onnx":
+        raise InputError(
+            f"cannot use {path}: it is a model by itself, wanted a bundle; make one of it: `edgectl"
+            f" pack {shlex.quote(str(path))} --name NAME --version 1.0.0`"
+        )
     with tempfile.TemporaryDirectory(prefix="edgectl-") as folder:
         # One's own link is followed; in a drop folder it would not be.
         yield bundle.verify_bundle(path.resolve(), Path(folder))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edged import bundle
-from edged.bundle import VerifiedBundle
+from edged.cli._bundle import verified
 from edged.cli._output import print_json, stderr, stdout
 from edged.errors import EdgedError, InputError, NotFoundError
 
@@ -66,7 +63,7 @@ def featurize(
 
     paths = bundle.photographs(images)
     bundle.check_output(output)
-    with _verified(source) as found, _progress() as progress:
+    with verified(source) as found, _progress() as progress:
         task = progress.add_task("compiling", total=100)
         featurizer = transfer.Featurizer.of(
             found,
@@ -141,7 +138,7 @@ def head(
     known = transfer.Features.load(features)
     chosen = known.labels if labels is None else _lines(labels)
     trained = transfer.train_head(known.values, chosen, strength=strength)
-    with _verified(source) as found, _progress() as progress:
+    with verified(source) as found, _progress() as progress:
         task = progress.add_task("compiling", total=100)
         digest = transfer.pack_head(
             found,
@@ -192,12 +189,6 @@ def _lines(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read labels from {path}: {error}") from error
     return [line.strip() for line in text.rstrip().splitlines()]
-
-
-@contextmanager
-def _verified(path: Path) -> Iterator[VerifiedBundle]:
-    with tempfile.TemporaryDirectory(prefix="edgectl-") as folder:
-        yield bundle.verify_bundle(path.resolve(), Path(folder))
 
 
 def _progress() -> Progress:

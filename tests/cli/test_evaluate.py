@@ -314,6 +314,7 @@ def test_what_cannot_be_evaluated(
     kws = keywords / "kws.edgemodel"
     for words, status, problem in (
         ((kws, tmp_path / "gone.npz"), 66, "there is no such file or folder"),
+        ((KEYWORDS, DATA / "images"), 65, f"edgectl pack {KEYWORDS} --name NAME"),
         ((kws, KEYWORDS), 65, "wanted a folder of photographs, or an .npz"),
         ((kws, tmp_path / "noise.npz"), 65, "it is no whole .npz"),
         ((kws, tmp_path / "other.npz"), 65, f"wanted the model's inputs ['{name}']"),
