@@ -77,6 +77,15 @@ class Rig:
         self.device = Device.open(self.emulator.transport(), self.resets)
         return self.device
 
+    def reopens(self) -> bool:
+        """Whether the device can be opened anew; it is closed first."""
+        self.device.close()
+        try:
+            self.open()
+        except DeviceLostError:
+            return False
+        return True
+
     def load(self) -> Any:
         """The queue of a container for the program."""
         self.device.load(self.program.data, 0)
@@ -328,16 +337,7 @@ def test_a_link_that_was_down_comes_back(rig: Rig, wait_until: Callable[..., Non
     with pytest.raises(DeviceLostError):
         rig.run_for_ever(queue)
     queue.close()
-
-    def is_back() -> bool:
-        try:
-            rig.device.close()
-            rig.open()
-        except DeviceLostError:
-            return False
-        return True
-
-    wait_until(is_back, "the link to come back")
+    wait_until(rig.reopens, "the link to come back")
     assert rig.device.state() is State.CLEARED
     assert rig.device.readings().reset_cause is ResetCause.POWER_ON
     rig.check_anew()
@@ -359,9 +359,7 @@ def test_removal_and_return(rig: Rig, wait_until: Callable[..., None]) -> None:
     with pytest.raises(DeviceLostError):
         rig.run_for_ever(queue)
     queue.close()
-    rig.device.close()
-    wait_until(rig.emulator.path.exists, "the device to return")
-    rig.open()
+    wait_until(rig.reopens, "the device to return")
     assert rig.device.readings().reset_cause is ResetCause.POWER_ON
     rig.check_anew()
 

@@ -325,11 +325,9 @@ def test_a_ring_that_cannot_be_used_stops_the_queue(
     write(register, value, 4 if register is Queue.LOG2_SIZE else 8)
     write(Queue.CONTROL, 1, 4)
     transport.region_write(queue_offset(0, Queue.TAIL), 1, posted=True)
-    error = queue_offset(0, Queue.ERROR)
-    wait_until(
-        lambda: transport.region_read(error) == status, f"the queue stops with {status.name}"
-    )
-    assert transport.region_read(queue_offset(0, Queue.CONTROL)) == 0
+    error, control = queue_offset(0, Queue.ERROR), queue_offset(0, Queue.CONTROL)
+    wait_until(lambda: transport.region_read(error) == status, f"the error is {status.name}")
+    wait_until(lambda: transport.region_read(control) == 0, "the queue stops")
 
 
 def test_a_tail_beyond_the_ring_stops_the_queue(

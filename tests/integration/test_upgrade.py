@@ -83,7 +83,8 @@ def test_images_of_abi_1_are_compiled_anew_and_what_served_serves(
         manager.bind(str(appliance.folder / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(appliance.folder / "notify"))
         appliance.start_daemon()
-        # It was held while the model was compiled.
+        # Calls are held while the model is compiled, and refused before the device is found.
+        eventually(appliance.answers, "the model to serve")
         np.testing.assert_array_equal(scores(appliance), before)
         # The first few are kept for whoever reads them later.
         manager.setblocking(False)
