@@ -201,6 +201,10 @@ class Fault(Code):
     DRAM = 3, "A memory error that could not be corrected."
     IMAGE = 4, "The active bank is corrupt."
     OVER_TEMPERATURE = 5, "The device protects itself."
+    INSTRUCTION = (
+        6,
+        "The program has an instruction that there is not, or one that leaves the bank.",
+    )
 
 
 class QueueControl(Bits):
@@ -871,8 +875,8 @@ def address_map(capabilities: int) -> dict[int, Word]:
 
 # Records: what stands in memory and in files.
 
-_CODES: Final = {"u8": "B", "s8": "b", "u16": "H", "u32": "I", "s32": "i", "u64": "Q"}
-_SIZES: Final = {"u8": 1, "s8": 1, "u16": 2, "u32": 4, "s32": 4, "u64": 8}
+_CODES: Final = {"u8": "B", "s8": "b", "u16": "H", "s16": "h", "u32": "I", "s32": "i", "u64": "Q"}
+_SIZES: Final = {"u8": 1, "s8": 1, "u16": 2, "s16": 2, "u32": 4, "s32": 4, "u64": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -880,7 +884,7 @@ class Item:
     """One item of a record.
 
     Attributes:
-        kind: u8, s8, u16, u32, s32, u64; or ``bytes``, of which there are ``count``.
+        kind: u8, s8, u16, s16, u32, s32, u64; or ``bytes``, of which there are ``count``.
         count: of such items in a row.
     """
 
