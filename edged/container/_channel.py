@@ -64,8 +64,9 @@ HUNG_UP: Final = "it hung up"
 
 _MAX_CALLS: Final = 1024
 _PACKETS_AT_ONCE: Final = 64
-_GRACE_SECONDS: Final = 2.0
-"""An honest worker ends a call by itself when its time is up, but only between two samples."""
+_GRACE_SECONDS: Final = 5.0
+"""An honest worker ends a call by itself when its time is up, but only between two samples. One
+sample of a large network takes seconds on a small machine that has other work as well."""
 
 
 class CalledBack(UnavailableError):  # noqa: N818 (nothing is wrong)
