@@ -1,0 +1,12 @@
+"""The scheduler: from the layers of a program image to the instructions that execute them.
+
+A layer becomes jobs (:mod:`~edged.scheduler._jobs`), a job tiles (:mod:`~edged.scheduler._tiles`),
+and a tile a load, an execution and a store. They are written in an order in which they could be
+executed one by one (:mod:`~edged.scheduler._program`), and get the tokens that make the units obey
+what matters of it (:mod:`~edged.scheduler._order`). What each operator becomes is in a module for
+each kind of them.
+"""
+
+from edged.scheduler._schedule import schedule
+
+__all__ = ["schedule"]

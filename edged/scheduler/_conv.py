@@ -1,0 +1,136 @@
+"""Convolutions and products of matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edged.npu import DType, Layer, Shift, Tensor
+from edged.npu.instructions import Flag, Opcode
+from edged.scheduler._jobs import Job, NothingFitsError, run
+from edged.scheduler._machine import Machine
+from edged.scheduler._pack import (
+    Fixed,
+    MatrixWeights,
+    SumWeights,
+    Weights,
+    channel_words,
+    depthwise_words,
+)
+from edged.scheduler._planes import Operand, Plane, Window
+from edged.scheduler._program import Program
+from edged.scheduler._sums import run_in_sums
+
+__all__ = ["conv", "matmul"]
+
+_ALL = Flag.FIRST | Flag.LAST
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    """Weights of some output channels.
+
+    Attributes:
+        weights: s8 [C_out, kh, kw, C_in].
+        bias: [C_out].
+    """
+
+    weights: npt.NDArray[np.int8]
+    bias: npt.NDArray[np.int32]
+    shift: Shift
+
+
+def conv(program: Program, layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> None:
+    """A convolution: depthwise, or by groups of input channels, which are few by themselves."""
+    assert layer.weights is not None and layer.bias is not None
+    source = Operand(
+        Plane.of(inputs[0]),
+        Window(layer.kernel, layer.stride, layer.dilation, (layer.pad[0], layer.pad[1])),
+    )
+    target = Plane.of(output).each(*layer.grid)
+    if not target.height or not target.width:
+        return
+    kernel = _Kernel(layer.weights, layer.bias, layer.shift)
+    bounds = layer.lo, layer.hi
+    if 1 < layer.groups == len(layer.weights) and layer.weights.shape[3] == 1:
+        try:
+            _depthwise(program, source, target, kernel, bounds)
+        except NothingFitsError:
+            pass
+        else:
+            return
+    c_in = inputs[0].shape[2] // layer.groups
+    c_out = output.shape[2] // layer.groups
+    for first, count, part in _dense(kernel, layer.groups, program.machine):
+        of = Operand(source.plane.some(first * c_in, count * c_in), source.window, source.fill)
+        to = target.some(first * c_out, count * c_out)
+        weights = Weights(program.machine, part.weights, part.bias, part.shift)
+        _sum(program, of, to, weights, bounds)
+
+
+def _depthwise(
+    program: Program, source: Operand, target: Plane, kernel: _Kernel, bounds: tuple[int, int]
+) -> None:
+    machine = program.machine
+    channels = channel_words(machine, target.channels, machine.array.ti, kernel.shift, kernel.bias)
+    taps = depthwise_words(machine, kernel.weights[..., 0])
+    parameters = Fixed(np.concatenate([channels[:, None], taps], 1))
+    run(program, Job(Opcode.DEPTHWISE, (source,), target, *bounds, parameters=parameters))
+
+
+def _dense(kernel: _Kernel, groups: int, machine: Machine) -> Iterator[tuple[int, int, _Kernel]]:
+    """*kernel* by groups, as many together as the array has channels for: its first group, how
+    many there are, and their weights, zero between them."""
+    c_out, kh, kw, c_in = kernel.weights.shape
+    per_group = c_out // groups
+    together = max(1, min(machine.array.ti // c_in, machine.array.to // per_group, groups))
+    for first in range(0, groups, together):
+        count = min(together, groups - first)
+        rows = slice(first * per_group, (first + count) * per_group)
+        dense = np.zeros((count, per_group, kh, kw, count, c_in), np.int8)
+        own = kernel.weights[rows].reshape(count, per_group, kh, kw, c_in)
+        for number in range(count):
+            dense[number, ..., number, :] = own[number]
+        shift = kernel.shift if isinstance(kernel.shift, int) else kernel.shift[rows]
+        weights = dense.reshape(count * per_group, kh, kw, count * c_in)
+        yield first, count, _Kernel(weights, kernel.bias[rows], shift)
+
+
+def _sum(
+    program: Program,
+    source: Operand,
+    target: Plane,
+    weights: SumWeights,
+    bounds: tuple[int, int],
+) -> None:
+    job = Job(Opcode.CONV, (source,), target, *bounds, flags=_ALL, parameters=weights)
+    try:
+        run(program, job)
+    except NothingFitsError:
+        run_in_sums(program, job, weights)
+
+
+def matmul(program: Program, layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> None:
+    """A product of tensors: a CONV for each group, whose weights are loaded from the second."""
+    first, second = (Plane.of(tensor).flattened() for tensor in inputs)
+    target = Plane.of(output).flattened()
+    depth, width = first.channels // layer.groups, target.channels // layer.groups
+    offset = second.dtype is DType.U8
+    # Rows of constant weights see the same pixel.
+    window = Window((3, 1), dilation=(0, 1)) if offset else Window()
+    for group in range(layer.groups):
+        channels = slice(group * width, (group + 1) * width)
+        shift = layer.shift if isinstance(layer.shift, int) else layer.shift[channels]
+        weights = MatrixWeights(
+            program.machine, second.some(group * width, width), shift, offset=offset
+        )
+        _sum(
+            program,
+            Operand(first.some(group * depth, depth), window),
+            target.some(group * width, width),
+            weights,
+            (layer.lo, layer.hi),
+        )
