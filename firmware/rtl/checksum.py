@@ -1,0 +1,104 @@
+"""CRC32C of data as they pass, 64 bytes in a cycle.
+
+The polynomial is that of RFC 3720, appendix B.4 (Castagnoli), reflected: the device, the host and
+the compiler compute the same.
+"""
+
+import functools
+
+from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from firmware.rtl.ports import BEAT_BYTES
+
+__all__ = ["INITIAL", "Checksum", "final"]
+
+INITIAL = 0xFFFF_FFFF
+"""What a checksum begins with."""
+_POLYNOMIAL = 0x82F6_3B78
+
+
+def final(crc: Value) -> Value:
+    """The checksum of what has passed."""
+    return (~crc)[:32]
+
+
+def _after_bit(crc: int) -> int:
+    return (crc >> 1) ^ (_POLYNOMIAL if crc & 1 else 0)
+
+
+@functools.cache
+def _masks(nbytes: int) -> list[int]:
+    """For each bit of the next checksum, which bits of data and last checksum it is the parity of.
+
+    Those of the last checksum come first, in 32 bits; a checksum is linear in both. Data are added
+    to its low bits, so the bits of both have the same effect, but for those beyond either.
+    """
+    masks = [0] * 32
+    for source in range(max(32, 8 * nbytes)):
+        # The bit meets the register's lowest place after as many steps as it is away from it.
+        effect = 1 << source if source < 32 else 1
+        for _ in range(8 * nbytes - (0 if source < 32 else source)):
+            effect = _after_bit(effect)
+        for place in range(32):
+            if effect >> place & 1:
+                masks[place] |= (source < 32) << source
+                masks[place] |= (source < 8 * nbytes) << (32 + source)
+    return masks
+
+
+def _next(crc: Value, data: Value) -> Value:
+    known = Cat(crc, data)
+    return Cat((known & mask).xor() for mask in _masks(len(data) // 8))
+
+
+class Checksum(wiring.Component):
+    """Adds a beat, or some bytes of one, to a checksum.
+
+    Of whole beats it takes one in a cycle; of others, a byte.
+
+    Attributes
+    ----------
+    load: Signal, in
+        Strobe: go on from ``value``. Not with ``add``.
+    value: Signal(32), in
+    add: Signal, in
+        Take ``count`` bytes of ``data`` from ``first`` on, and keep all three until ``done``.
+    data: Signal(512), in
+    first: Signal(6), in
+    count: Signal(7), in
+        1 to 64.
+    done: Signal, out
+        Asserted in the cycle in which the last of them is taken.
+    crc: Signal(32), out
+        The checksum, before :func:`final`.
+    """
+
+    load: In(1)
+    value: In(32)
+    add: In(1)
+    data: In(8 * BEAT_BYTES)
+    first: In(6)
+    count: In(7)
+    done: Out(1)
+    crc: Out(32)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        taken = Signal(7)
+        whole = self.count == BEAT_BYTES
+        m.d.comb += self.done.eq(self.add & (whole | (taken + 1 == self.count)))
+        byte = Signal(8)
+        m.d.comb += byte.eq(self.data.word_select((self.first + taken)[:6], 8))
+        with m.If(self.load):
+            m.d.sync += self.crc.eq(self.value)
+        with m.Elif(self.add):
+            with m.If(whole):
+                m.d.sync += self.crc.eq(_next(self.crc, self.data))
+            with m.Else():
+                m.d.sync += self.crc.eq(_next(self.crc, byte))
+            m.d.sync += taken.eq(taken + 1)
+            with m.If(self.done):
+                m.d.sync += taken.eq(0)
+        return m

@@ -1,0 +1,334 @@
+// Everything around the NPU: its clock, DRAM, the host's memory, interrupts.
+//
+// The clock runs in a thread of its own, and stands still while the NPU says that it is idle. Who
+// calls from outside waits for a few cycles at most.
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "Vtop.h"
+#include "verilated.h"
+
+namespace {
+
+constexpr unsigned kBeat = 64;
+constexpr unsigned kLatency = 64;      // cycles from a read of DRAM to its first beat
+constexpr unsigned kRate = 51;         // bytes that DRAM moves in a cycle, of 64
+constexpr unsigned kHostLatency = 100; // likewise of the host's memory, behind PCI Express
+constexpr unsigned kHostRate = 28;
+constexpr unsigned kRequests = 16;     // reads that are accepted before the first is answered
+constexpr unsigned kBatch = 64;        // cycles before who waits outside gets a turn
+constexpr unsigned kSettle = 4;        // cycles after an access, before idle counts
+constexpr unsigned kVectors = 3;
+constexpr uint64_t kResetCycles = 50'000'000;
+constexpr int kRead = 1, kWrite = 2;
+
+// Gives as many bytes a cycle as it is told, and saves up for two beats.
+class Bucket {
+ public:
+  explicit Bucket(unsigned rate) : rate_(rate) {}
+  void tick() { level_ = std::min(level_ + rate_, 2 * kBeat); }
+  bool has(unsigned beats) const { return level_ >= beats * kBeat; }
+  void take() { level_ -= kBeat; }
+
+ private:
+  unsigned rate_, level_ = 0;
+};
+
+struct Read {
+  uint64_t address;
+  unsigned beats;
+  uint64_t at;  // the cycle from which on it may be answered
+};
+
+struct Region {
+  uint64_t size;
+  uint8_t* bytes;
+  int rights;
+};
+
+class Device {
+ public:
+  Device(uint64_t dram_bytes, uint64_t gateware_id)
+      : model_(&context_), dram_bytes_(dram_bytes) {
+    dram_ = static_cast<uint8_t*>(mmap(nullptr, dram_bytes, PROT_READ | PROT_WRITE,
+                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    if (dram_ == MAP_FAILED) return;
+    for (int& fd : eventfds_) fd = -1;
+    model_.gateware_id = gateware_id;
+    model_.temperature_mc = 45'000;
+    model_.power_mw = 21'500;
+    model_.rst = 1;
+    tick();
+    model_.rst = 0;
+    tick();
+    clock_ = std::thread([this] { run(); });
+  }
+
+  ~Device() {
+    if (dram_ == MAP_FAILED) return;
+    access([this] { stopping_ = true; });
+    clock_.join();
+    for (auto& [address, region] : regions_) munmap(region.bytes, region.size);
+    munmap(dram_, dram_bytes_);
+    model_.final();
+  }
+
+  bool sound() const { return dram_ != MAP_FAILED; }
+
+  // Does something between two cycles.
+  template <typename Act>
+  void access(Act act) {
+    ++waiting_;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      --waiting_;
+      act();
+      settle_ = kSettle;
+    }
+    changed_.notify_all();
+  }
+
+  uint32_t read(uint32_t offset) {
+    uint32_t answer;
+    access([&] {
+      bus(offset, false, 0);
+      model_.eval();
+      answer = model_.bus_answer;
+    });
+    return answer;
+  }
+
+  void write(uint32_t offset, uint32_t value) {
+    access([&] { bus(offset, true, value); });
+  }
+
+  bool map(uint64_t address, uint64_t size, int fd, uint64_t offset, int rights) {
+    int protection = (rights & kRead ? PROT_READ : 0) | (rights & kWrite ? PROT_WRITE : 0);
+    void* bytes = mmap(nullptr, size, protection, MAP_SHARED, fd, offset);
+    if (bytes == MAP_FAILED) return false;
+    access([&] { regions_[address] = {size, static_cast<uint8_t*>(bytes), rights}; });
+    return true;
+  }
+
+  bool unmap(uint64_t address) {
+    bool found = false;
+    access([&] {
+      auto region = regions_.find(address);
+      if (region == regions_.end()) return;
+      munmap(region->second.bytes, region->second.size);
+      regions_.erase(region);
+      found = true;
+    });
+    return found;
+  }
+
+  void interrupt(unsigned vector, int fd) {
+    access([&] {
+      if (eventfds_[vector] >= 0) close(eventfds_[vector]);
+      eventfds_[vector] = fd < 0 ? -1 : dup(fd);
+    });
+  }
+
+  bool reset() {
+    bool done = false;
+    access([&] {
+      model_.function_level_reset = 1;
+      tick();
+      model_.function_level_reset = 0;
+      for (uint64_t i = 0; i < kResetCycles && !done; ++i) {
+        tick();
+        done = !model_.resetting;
+      }
+    });
+    return done;
+  }
+
+  uint64_t cycles() {
+    uint64_t now;
+    access([&] { now = now_; });
+    return now;
+  }
+
+ private:
+  void run() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (!stopping_) {
+      if (waiting_ || (model_.idle && !settle_)) {
+        changed_.wait(lock, [this] {
+          return stopping_ || (!waiting_ && !(model_.idle && !settle_));
+        });
+        continue;
+      }
+      for (unsigned i = 0; i < kBatch && !(model_.idle && !settle_); ++i) {
+        tick();
+        if (settle_) --settle_;
+      }
+    }
+  }
+
+  void bus(uint32_t offset, bool write, uint32_t value) {
+    model_.bus_valid = 1;
+    model_.bus_write = write;
+    model_.bus_address = offset;
+    model_.bus_data = value;
+    tick();
+    model_.bus_valid = 0;
+  }
+
+  void tick() {
+    // What the world says in this cycle.
+    dram_bucket_.tick();
+    host_read_bucket_.tick();
+    host_write_bucket_.tick();
+    bool dram_answers = due(dram_reads_) && dram_bucket_.has(write_starved_ ? 2 : 1);
+    bool host_answers = due(host_reads_) && host_read_bucket_.has(1);
+    if (dram_answers) {
+      memcpy(&model_.dram_data, dram_ + dram_reads_.front().address, kBeat);
+    }
+    if (host_answers) {
+      const uint8_t* bytes = find(host_reads_.front().address, kRead);
+      model_.host_data_fault = !bytes;
+      if (bytes) memcpy(&model_.host_data, bytes, kBeat);
+    }
+    model_.dram_data_valid = dram_answers;
+    model_.host_data_valid = host_answers;
+    model_.dram_request_ready = dram_reads_.size() < kRequests;
+    model_.host_request_ready = host_reads_.size() < kRequests;
+    model_.dram_write_ready = dram_bucket_.has(dram_answers ? 2 : 1);
+    model_.host_write_ready = host_write_bucket_.has(1);
+    model_.dram_written = model_.host_written = 1;
+    model_.host_refused = refused_;
+    refused_ = false;
+    model_.clk = 0;
+    model_.eval();
+
+    // What the NPU says.
+    if (model_.dram_data_ready && dram_answers) {
+      dram_bucket_.take();
+      next(dram_reads_);
+    }
+    if (model_.host_data_ready && host_answers) {
+      host_read_bucket_.take();
+      next(host_reads_);
+    }
+    write_starved_ = model_.dram_write_valid && !model_.dram_write_ready;
+    if (model_.dram_write_valid && model_.dram_write_ready) {
+      dram_bucket_.take();
+      if (model_.dram_write_address < dram_bytes_) {
+        store(dram_ + model_.dram_write_address, &model_.dram_write_data,
+              model_.dram_write_strobe);
+      }
+    }
+    if (model_.host_write_valid && model_.host_write_ready) {
+      host_write_bucket_.take();
+      uint8_t* bytes = find(model_.host_write_address, kWrite);
+      refused_ = !bytes;
+      if (bytes) store(bytes, &model_.host_write_data, model_.host_write_strobe);
+    }
+    if (model_.dram_request_valid && model_.dram_request_ready) {
+      dram_reads_.push_back(
+          {model_.dram_request_address, model_.dram_request_beats, now_ + kLatency});
+    }
+    if (model_.host_request_valid && model_.host_request_ready) {
+      host_reads_.push_back(
+          {model_.host_request_address, model_.host_request_beats, now_ + kHostLatency});
+    }
+    for (unsigned vector = 0; model_.messages && vector < kVectors; ++vector) {
+      if (model_.messages >> vector & 1 && eventfds_[vector] >= 0) {
+        uint64_t one = 1;
+        if (::write(eventfds_[vector], &one, sizeof one) < 0) continue;  // it counts no further
+      }
+    }
+    model_.clk = 1;
+    model_.eval();
+    ++now_;
+  }
+
+  bool due(const std::deque<Read>& reads) const {
+    return !reads.empty() && reads.front().at <= now_;
+  }
+
+  // To the next beat; one beyond the end of DRAM is never asked for.
+  static void next(std::deque<Read>& reads) {
+    reads.front().address += kBeat;
+    if (!--reads.front().beats) reads.pop_front();
+  }
+
+  uint8_t* find(uint64_t address, int right) {
+    auto region = regions_.upper_bound(address);
+    if (region == regions_.begin()) return nullptr;
+    --region;
+    uint64_t within = address - region->first;
+    const Region& found = region->second;
+    // Regions are of whole pages.
+    return within < found.size && found.rights & right ? found.bytes + within : nullptr;
+  }
+
+  static void store(uint8_t* to, const void* beat, uint64_t strobe) {
+    const uint8_t* bytes = static_cast<const uint8_t*>(beat);
+    if (!~strobe) {
+      memcpy(to, bytes, kBeat);
+      return;
+    }
+    // In their order: what a host sees of a completion is never its end alone.
+    for (unsigned i = 0; i < kBeat; ++i) {
+      if (strobe >> i & 1) {
+        std::atomic_thread_fence(std::memory_order_release);
+        to[i] = bytes[i];
+      }
+    }
+  }
+
+  VerilatedContext context_;
+  Vtop model_;
+  uint64_t dram_bytes_;
+  uint8_t* dram_;
+  std::map<uint64_t, Region> regions_;
+  std::deque<Read> dram_reads_, host_reads_;
+  Bucket dram_bucket_{kRate}, host_read_bucket_{kHostRate}, host_write_bucket_{kHostRate};
+  bool write_starved_ = false, refused_ = false;
+  int eventfds_[kVectors];
+  uint64_t now_ = 0;
+  unsigned settle_ = 0;
+  bool stopping_ = false;
+  std::atomic<unsigned> waiting_{0};
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::thread clock_;
+};
+
+}  // namespace
+
+extern "C" {
+
+Device* device_new(uint64_t dram_bytes, uint64_t gateware_id) {
+  auto device = std::make_unique<Device>(dram_bytes, gateware_id);
+  return device->sound() ? device.release() : nullptr;
+}
+void device_delete(Device* device) { delete device; }
+uint32_t device_read(Device* device, uint32_t offset) { return device->read(offset); }
+void device_write(Device* device, uint32_t offset, uint32_t value) {
+  device->write(offset, value);
+}
+int device_map(Device* device, uint64_t address, uint64_t size, int fd, uint64_t offset,
+               int rights) {
+  return device->map(address, size, fd, offset, rights);
+}
+int device_unmap(Device* device, uint64_t address) { return device->unmap(address); }
+void device_interrupt(Device* device, unsigned vector, int fd) {
+  device->interrupt(vector, fd);
+}
+int device_reset(Device* device) { return device->reset(); }
+uint64_t device_cycles(Device* device) { return device->cycles(); }
+}
