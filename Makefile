@@ -52,7 +52,7 @@ docs: $(INSTALLED) ## write from the code what of docs/ and systemd/ is made fro
 	$(BIN)/python -c 'from edged.config import reference; print(reference(), end="")' \
 		> docs/configuration.md
 	$(BIN)/python -m edged.slot._picture docs/slot.md
-	$(BIN)/python packaging/board_vendors.py docs/board-vendors.md
+	$(BIN)/python packaging/board_vendors.py docs/board-vendors.md docs/npu.md
 	$(BIN)/python packaging/operators.py docs/operators.md
 	$(BIN)/python packaging/c_header.py docs/edged-npu.h
 	$(BIN)/python -c 'from edged.notices import reference; print(reference(), end="")' \

@@ -1,5 +1,5 @@
 /* The contract between edged and its device, made by `make docs`. What each name means
- * is said in docs/board-vendors.md. All values are little endian. */
+ * is said in docs/board-vendors.md and docs/npu.md. All values are little endian. */
 #ifndef EDGED_NPU_H
 #define EDGED_NPU_H
 
@@ -269,6 +269,26 @@
 #define EDGED_LAYER_OP_COPY 0x9u
 #define EDGED_LAYER_OP_MATMUL 0xau
 
+#define EDGED_UNIT_LOAD 0x0u
+#define EDGED_UNIT_EXECUTE 0x1u
+#define EDGED_UNIT_STORE 0x2u
+
+#define EDGED_OPCODE_END 0x0u
+#define EDGED_OPCODE_SYNC 0x1u
+#define EDGED_OPCODE_LOAD_PLANE 0x2u
+#define EDGED_OPCODE_LOAD 0x3u
+#define EDGED_OPCODE_LOAD_WEIGHTS 0x4u
+#define EDGED_OPCODE_LOAD_MATRIX 0x5u
+#define EDGED_OPCODE_FRAME 0x6u
+#define EDGED_OPCODE_RESULT 0x7u
+#define EDGED_OPCODE_CONV 0x8u
+#define EDGED_OPCODE_DEPTHWISE 0x9u
+#define EDGED_OPCODE_POOL 0xau
+#define EDGED_OPCODE_VECTOR 0xbu
+#define EDGED_OPCODE_TABLE 0xcu
+#define EDGED_OPCODE_STORE_PLANE 0xdu
+#define EDGED_OPCODE_STORE 0xeu
+
 #define EDGED_CAPABILITY_FAULT_INJECTION 0x1u
 #define EDGED_CAPABILITY_MODELLED_PACE 0x2u
 #define EDGED_CAPABILITY_FLASH 0x4u
@@ -282,6 +302,15 @@
 
 #define EDGED_DESCRIPTOR_FLAG_INTERRUPT 0x1u
 #define EDGED_DESCRIPTOR_FLAG_CRC 0x2u
+
+#define EDGED_FLAG_FIRST 0x1u
+#define EDGED_FLAG_LAST 0x2u
+#define EDGED_FLAG_SHARED 0x4u
+#define EDGED_FLAG_MAXIMUM 0x8u
+#define EDGED_FLAG_ADD 0x10u
+#define EDGED_FLAG_MULTIPLY 0x20u
+#define EDGED_FLAG_SPREAD 0x40u
+#define EDGED_FLAG_OFFSET 0x80u
 
 /* How long edged waits, in milliseconds. */
 #define EDGED_TIMING_QUEUE_ABORT_MS 2000u
@@ -498,5 +527,381 @@ _Static_assert(offsetof(struct edged_firmware_header, digest) == 32, "digest");
 _Static_assert(offsetof(struct edged_firmware_header, name) == 64, "name");
 _Static_assert(offsetof(struct edged_firmware_header, reserved) == 96, "reserved");
 _Static_assert(offsetof(struct edged_firmware_header, crc) == 124, "crc");
+
+struct __attribute__((packed)) edged_channel {
+    int32_t bias;
+    uint8_t shift;
+    uint8_t left;
+    uint8_t second_left;
+    uint8_t reserved;
+};
+_Static_assert(sizeof(struct edged_channel) == 8, "edged_channel");
+_Static_assert(offsetof(struct edged_channel, bias) == 0, "bias");
+_Static_assert(offsetof(struct edged_channel, shift) == 4, "shift");
+_Static_assert(offsetof(struct edged_channel, left) == 5, "left");
+_Static_assert(offsetof(struct edged_channel, second_left) == 6, "second_left");
+_Static_assert(offsetof(struct edged_channel, reserved) == 7, "reserved");
+
+struct __attribute__((packed)) edged_end {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint8_t padding[28];
+};
+_Static_assert(sizeof(struct edged_end) == 32, "edged_end");
+_Static_assert(offsetof(struct edged_end, op) == 0, "op");
+_Static_assert(offsetof(struct edged_end, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_end, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_end, flags) == 3, "flags");
+
+struct __attribute__((packed)) edged_sync {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint8_t padding[28];
+};
+_Static_assert(sizeof(struct edged_sync) == 32, "edged_sync");
+_Static_assert(offsetof(struct edged_sync, op) == 0, "op");
+_Static_assert(offsetof(struct edged_sync, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_sync, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_sync, flags) == 3, "flags");
+
+struct __attribute__((packed)) edged_load_plane {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint16_t height;
+    uint16_t width;
+    uint32_t row_bytes;
+    uint32_t pixel_bytes;
+    uint8_t lanes_across;
+    uint8_t wide;
+    uint16_t fill;
+    uint16_t lane_rows;
+    uint16_t lane_columns;
+    uint16_t buffer_row;
+    uint16_t buffer_pixel;
+    uint8_t padding[4];
+};
+_Static_assert(sizeof(struct edged_load_plane) == 32, "edged_load_plane");
+_Static_assert(offsetof(struct edged_load_plane, op) == 0, "op");
+_Static_assert(offsetof(struct edged_load_plane, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_load_plane, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_load_plane, flags) == 3, "flags");
+_Static_assert(offsetof(struct edged_load_plane, height) == 4, "height");
+_Static_assert(offsetof(struct edged_load_plane, width) == 6, "width");
+_Static_assert(offsetof(struct edged_load_plane, row_bytes) == 8, "row_bytes");
+_Static_assert(offsetof(struct edged_load_plane, pixel_bytes) == 12, "pixel_bytes");
+_Static_assert(offsetof(struct edged_load_plane, lanes_across) == 16, "lanes_across");
+_Static_assert(offsetof(struct edged_load_plane, wide) == 17, "wide");
+_Static_assert(offsetof(struct edged_load_plane, fill) == 18, "fill");
+_Static_assert(offsetof(struct edged_load_plane, lane_rows) == 20, "lane_rows");
+_Static_assert(offsetof(struct edged_load_plane, lane_columns) == 22, "lane_columns");
+_Static_assert(offsetof(struct edged_load_plane, buffer_row) == 24, "buffer_row");
+_Static_assert(offsetof(struct edged_load_plane, buffer_pixel) == 26, "buffer_pixel");
+
+struct __attribute__((packed)) edged_load {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint32_t address;
+    uint32_t buffer;
+    int16_t row;
+    int16_t column;
+    uint16_t rows;
+    uint16_t columns;
+    uint32_t bytes;
+    uint8_t padding[8];
+};
+_Static_assert(sizeof(struct edged_load) == 32, "edged_load");
+_Static_assert(offsetof(struct edged_load, op) == 0, "op");
+_Static_assert(offsetof(struct edged_load, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_load, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_load, flags) == 3, "flags");
+_Static_assert(offsetof(struct edged_load, address) == 4, "address");
+_Static_assert(offsetof(struct edged_load, buffer) == 8, "buffer");
+_Static_assert(offsetof(struct edged_load, row) == 12, "row");
+_Static_assert(offsetof(struct edged_load, column) == 14, "column");
+_Static_assert(offsetof(struct edged_load, rows) == 16, "rows");
+_Static_assert(offsetof(struct edged_load, columns) == 18, "columns");
+_Static_assert(offsetof(struct edged_load, bytes) == 20, "bytes");
+
+struct __attribute__((packed)) edged_load_weights {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint32_t address;
+    uint32_t buffer;
+    uint32_t words;
+    uint8_t padding[16];
+};
+_Static_assert(sizeof(struct edged_load_weights) == 32, "edged_load_weights");
+_Static_assert(offsetof(struct edged_load_weights, op) == 0, "op");
+_Static_assert(offsetof(struct edged_load_weights, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_load_weights, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_load_weights, flags) == 3, "flags");
+_Static_assert(offsetof(struct edged_load_weights, address) == 4, "address");
+_Static_assert(offsetof(struct edged_load_weights, buffer) == 8, "buffer");
+_Static_assert(offsetof(struct edged_load_weights, words) == 12, "words");
+
+struct __attribute__((packed)) edged_load_matrix {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint32_t address;
+    uint32_t buffer;
+    uint32_t row_bytes;
+    uint32_t rows;
+    uint16_t columns;
+    uint8_t padding[10];
+};
+_Static_assert(sizeof(struct edged_load_matrix) == 32, "edged_load_matrix");
+_Static_assert(offsetof(struct edged_load_matrix, op) == 0, "op");
+_Static_assert(offsetof(struct edged_load_matrix, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_load_matrix, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_load_matrix, flags) == 3, "flags");
+_Static_assert(offsetof(struct edged_load_matrix, address) == 4, "address");
+_Static_assert(offsetof(struct edged_load_matrix, buffer) == 8, "buffer");
+_Static_assert(offsetof(struct edged_load_matrix, row_bytes) == 12, "row_bytes");
+_Static_assert(offsetof(struct edged_load_matrix, rows) == 16, "rows");
+_Static_assert(offsetof(struct edged_load_matrix, columns) == 20, "columns");
+
+struct __attribute__((packed)) edged_frame {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint16_t rows;
+    uint16_t columns;
+    uint16_t blocks;
+    uint16_t source_row;
+    uint16_t source_column;
+    uint16_t source_block;
+    uint16_t target_row;
+    uint16_t target_column;
+    uint16_t target_block;
+    uint16_t kernel_rows;
+    uint16_t kernel_columns;
+    uint16_t kernel_blocks;
+    uint16_t kernel_row;
+    uint16_t kernel_column;
+};
+_Static_assert(sizeof(struct edged_frame) == 32, "edged_frame");
+_Static_assert(offsetof(struct edged_frame, op) == 0, "op");
+_Static_assert(offsetof(struct edged_frame, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_frame, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_frame, flags) == 3, "flags");
+_Static_assert(offsetof(struct edged_frame, rows) == 4, "rows");
+_Static_assert(offsetof(struct edged_frame, columns) == 6, "columns");
+_Static_assert(offsetof(struct edged_frame, blocks) == 8, "blocks");
+_Static_assert(offsetof(struct edged_frame, source_row) == 10, "source_row");
+_Static_assert(offsetof(struct edged_frame, source_column) == 12, "source_column");
+_Static_assert(offsetof(struct edged_frame, source_block) == 14, "source_block");
+_Static_assert(offsetof(struct edged_frame, target_row) == 16, "target_row");
+_Static_assert(offsetof(struct edged_frame, target_column) == 18, "target_column");
+_Static_assert(offsetof(struct edged_frame, target_block) == 20, "target_block");
+_Static_assert(offsetof(struct edged_frame, kernel_rows) == 22, "kernel_rows");
+_Static_assert(offsetof(struct edged_frame, kernel_columns) == 24, "kernel_columns");
+_Static_assert(offsetof(struct edged_frame, kernel_blocks) == 26, "kernel_blocks");
+_Static_assert(offsetof(struct edged_frame, kernel_row) == 28, "kernel_row");
+_Static_assert(offsetof(struct edged_frame, kernel_column) == 30, "kernel_column");
+
+struct __attribute__((packed)) edged_result {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint8_t source_type;
+    uint8_t second_type;
+    uint8_t target_type;
+    uint8_t reserved;
+    int16_t lo;
+    int16_t hi;
+    uint32_t multiplier;
+    uint16_t second_row;
+    uint16_t second_column;
+    uint16_t second_block;
+    uint8_t padding[10];
+};
+_Static_assert(sizeof(struct edged_result) == 32, "edged_result");
+_Static_assert(offsetof(struct edged_result, op) == 0, "op");
+_Static_assert(offsetof(struct edged_result, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_result, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_result, flags) == 3, "flags");
+_Static_assert(offsetof(struct edged_result, source_type) == 4, "source_type");
+_Static_assert(offsetof(struct edged_result, second_type) == 5, "second_type");
+_Static_assert(offsetof(struct edged_result, target_type) == 6, "target_type");
+_Static_assert(offsetof(struct edged_result, reserved) == 7, "reserved");
+_Static_assert(offsetof(struct edged_result, lo) == 8, "lo");
+_Static_assert(offsetof(struct edged_result, hi) == 10, "hi");
+_Static_assert(offsetof(struct edged_result, multiplier) == 12, "multiplier");
+_Static_assert(offsetof(struct edged_result, second_row) == 16, "second_row");
+_Static_assert(offsetof(struct edged_result, second_column) == 18, "second_column");
+_Static_assert(offsetof(struct edged_result, second_block) == 20, "second_block");
+
+struct __attribute__((packed)) edged_conv {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint32_t source;
+    uint32_t target;
+    uint32_t weights;
+    uint8_t padding[16];
+};
+_Static_assert(sizeof(struct edged_conv) == 32, "edged_conv");
+_Static_assert(offsetof(struct edged_conv, op) == 0, "op");
+_Static_assert(offsetof(struct edged_conv, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_conv, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_conv, flags) == 3, "flags");
+_Static_assert(offsetof(struct edged_conv, source) == 4, "source");
+_Static_assert(offsetof(struct edged_conv, target) == 8, "target");
+_Static_assert(offsetof(struct edged_conv, weights) == 12, "weights");
+
+struct __attribute__((packed)) edged_depthwise {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint32_t source;
+    uint32_t target;
+    uint32_t weights;
+    uint8_t padding[16];
+};
+_Static_assert(sizeof(struct edged_depthwise) == 32, "edged_depthwise");
+_Static_assert(offsetof(struct edged_depthwise, op) == 0, "op");
+_Static_assert(offsetof(struct edged_depthwise, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_depthwise, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_depthwise, flags) == 3, "flags");
+_Static_assert(offsetof(struct edged_depthwise, source) == 4, "source");
+_Static_assert(offsetof(struct edged_depthwise, target) == 8, "target");
+_Static_assert(offsetof(struct edged_depthwise, weights) == 12, "weights");
+
+struct __attribute__((packed)) edged_pool {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint32_t source;
+    uint32_t target;
+    uint32_t weights;
+    uint8_t padding[16];
+};
+_Static_assert(sizeof(struct edged_pool) == 32, "edged_pool");
+_Static_assert(offsetof(struct edged_pool, op) == 0, "op");
+_Static_assert(offsetof(struct edged_pool, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_pool, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_pool, flags) == 3, "flags");
+_Static_assert(offsetof(struct edged_pool, source) == 4, "source");
+_Static_assert(offsetof(struct edged_pool, target) == 8, "target");
+_Static_assert(offsetof(struct edged_pool, weights) == 12, "weights");
+
+struct __attribute__((packed)) edged_vector {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint32_t source;
+    uint32_t target;
+    uint32_t weights;
+    uint32_t second;
+    uint8_t padding[12];
+};
+_Static_assert(sizeof(struct edged_vector) == 32, "edged_vector");
+_Static_assert(offsetof(struct edged_vector, op) == 0, "op");
+_Static_assert(offsetof(struct edged_vector, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_vector, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_vector, flags) == 3, "flags");
+_Static_assert(offsetof(struct edged_vector, source) == 4, "source");
+_Static_assert(offsetof(struct edged_vector, target) == 8, "target");
+_Static_assert(offsetof(struct edged_vector, weights) == 12, "weights");
+_Static_assert(offsetof(struct edged_vector, second) == 16, "second");
+
+struct __attribute__((packed)) edged_table {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint32_t source;
+    uint32_t target;
+    uint32_t weights;
+    uint8_t padding[16];
+};
+_Static_assert(sizeof(struct edged_table) == 32, "edged_table");
+_Static_assert(offsetof(struct edged_table, op) == 0, "op");
+_Static_assert(offsetof(struct edged_table, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_table, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_table, flags) == 3, "flags");
+_Static_assert(offsetof(struct edged_table, source) == 4, "source");
+_Static_assert(offsetof(struct edged_table, target) == 8, "target");
+_Static_assert(offsetof(struct edged_table, weights) == 12, "weights");
+
+struct __attribute__((packed)) edged_store_plane {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint16_t height;
+    uint16_t width;
+    uint32_t row_bytes;
+    uint32_t pixel_bytes;
+    uint8_t lanes_across;
+    uint8_t wide;
+    uint16_t fill;
+    uint16_t lane_rows;
+    uint16_t lane_columns;
+    uint16_t buffer_row;
+    uint16_t buffer_pixel;
+    uint8_t padding[4];
+};
+_Static_assert(sizeof(struct edged_store_plane) == 32, "edged_store_plane");
+_Static_assert(offsetof(struct edged_store_plane, op) == 0, "op");
+_Static_assert(offsetof(struct edged_store_plane, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_store_plane, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_store_plane, flags) == 3, "flags");
+_Static_assert(offsetof(struct edged_store_plane, height) == 4, "height");
+_Static_assert(offsetof(struct edged_store_plane, width) == 6, "width");
+_Static_assert(offsetof(struct edged_store_plane, row_bytes) == 8, "row_bytes");
+_Static_assert(offsetof(struct edged_store_plane, pixel_bytes) == 12, "pixel_bytes");
+_Static_assert(offsetof(struct edged_store_plane, lanes_across) == 16, "lanes_across");
+_Static_assert(offsetof(struct edged_store_plane, wide) == 17, "wide");
+_Static_assert(offsetof(struct edged_store_plane, fill) == 18, "fill");
+_Static_assert(offsetof(struct edged_store_plane, lane_rows) == 20, "lane_rows");
+_Static_assert(offsetof(struct edged_store_plane, lane_columns) == 22, "lane_columns");
+_Static_assert(offsetof(struct edged_store_plane, buffer_row) == 24, "buffer_row");
+_Static_assert(offsetof(struct edged_store_plane, buffer_pixel) == 26, "buffer_pixel");
+
+struct __attribute__((packed)) edged_store {
+    uint8_t op;
+    uint8_t wait;
+    uint8_t signal;
+    uint8_t flags;
+    uint32_t address;
+    uint32_t buffer;
+    int16_t row;
+    int16_t column;
+    uint16_t rows;
+    uint16_t columns;
+    uint32_t bytes;
+    uint8_t padding[8];
+};
+_Static_assert(sizeof(struct edged_store) == 32, "edged_store");
+_Static_assert(offsetof(struct edged_store, op) == 0, "op");
+_Static_assert(offsetof(struct edged_store, wait) == 1, "wait");
+_Static_assert(offsetof(struct edged_store, signal) == 2, "signal");
+_Static_assert(offsetof(struct edged_store, flags) == 3, "flags");
+_Static_assert(offsetof(struct edged_store, address) == 4, "address");
+_Static_assert(offsetof(struct edged_store, buffer) == 8, "buffer");
+_Static_assert(offsetof(struct edged_store, row) == 12, "row");
+_Static_assert(offsetof(struct edged_store, column) == 14, "column");
+_Static_assert(offsetof(struct edged_store, rows) == 16, "rows");
+_Static_assert(offsetof(struct edged_store, columns) == 18, "columns");
+_Static_assert(offsetof(struct edged_store, bytes) == 20, "bytes");
 
 #endif

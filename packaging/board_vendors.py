@@ -1,6 +1,8 @@
-"""The tables of docs/board-vendors.md, made from edged/npu/regmap.py: ``make docs`` writes them.
+"""The tables of docs/board-vendors.md and docs/npu.md: ``make docs`` writes them.
 
-python packaging/board_vendors.py docs/board-vendors.md
+They are made from edged/npu/regmap.py and edged/npu/instructions.py.
+
+python packaging/board_vendors.py docs/board-vendors.md docs/npu.md
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from typing import Final
 
 from edged.device import Step
 from edged.discovery import KNOWN
-from edged.npu import regmap
-from edged.npu.regmap import Access, Bits, Code, Guard, Record, Register, Timing
+from edged.npu import instructions, regmap
+from edged.npu.regmap import Access, Bits, Code, Guard, Item, Record, Register, Timing
 
 __all__ = ["remade"]
 
@@ -130,11 +132,15 @@ def _flash_codes() -> str:
 
 
 def _layout(record: Record) -> str:
-    rows = [
-        (record.offset(item.name), item.nbytes, f"`{item.name}`", item.text)
-        for item in record.items
-    ]
-    return f"{record.size} bytes.\n\n" + _table(("offset", "bytes", "field", ""), rows)
+    return f"{record.size} bytes.\n\n" + _fields(record.items, 0)
+
+
+def _fields(items: Iterable[Item], offset: int) -> str:
+    rows = []
+    for item in items:
+        rows.append((offset, item.nbytes, f"`{item.name}`", item.text))
+        offset += item.nbytes
+    return _table(("offset", "bytes", "field", ""), rows)
 
 
 def _rings() -> str:
@@ -160,6 +166,41 @@ def _image() -> str:
         f"A loop, {_layout(regmap.IMAGE_LOOP)}\n"
         f"Layers compute:\n\n{_of(regmap.LayerOp, 'op')}"
     )
+
+
+def _instructions() -> str:
+    parts = [
+        _several(
+            (
+                (
+                    "Units; the bit of a unit in `wait` and `signal` is 1 << value",
+                    instructions.Unit,
+                ),
+                ("Operations", instructions.Opcode),
+                ("Flags", instructions.Flag),
+            )
+        ),
+        f"Parameters of a channel, {_layout(instructions.CHANNEL)}",
+        "The first four bytes are the same in all:\n\n" + _fields(instructions.HEAD, 0),
+    ]
+    for opcodes, record in _alike():
+        names = ", ".join(f"`{opcode.name}`" for opcode in opcodes)
+        head = sum(item.nbytes for item in instructions.HEAD)
+        items = record.items[len(instructions.HEAD) :]
+        parts.append(f"{names}:\n\n{_fields(items, head)}" if items else f"{names} have no more.\n")
+    return "\n".join(parts)
+
+
+def _alike() -> list[tuple[list[instructions.Opcode], Record]]:
+    """Operations that have the same operands."""
+    found: list[tuple[list[instructions.Opcode], Record]] = []
+    for opcode, record in instructions.INSTRUCTIONS.items():
+        others = [opcodes for opcodes, other in found if other.items == record.items]
+        if others:
+            others[0].append(opcode)
+        else:
+            found.append(([opcode], record))
+    return found
 
 
 def _timing() -> str:
@@ -213,6 +254,7 @@ _PARTS: Final[dict[str, Callable[[], str]]] = {
     "codes": _codes,
     "rings": _rings,
     "image": _image,
+    "instructions": _instructions,
     "timing": _timing,
     "ladder": _ladder,
     "firmware": lambda: _layout(regmap.FIRMWARE_HEADER),
@@ -221,5 +263,5 @@ _PARTS: Final[dict[str, Callable[[], str]]] = {
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(remade(path.read_text()))
+    for path in map(Path, sys.argv[1:]):
+        path.write_text(remade(path.read_text()))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from edged.npu import regmap
+from edged.npu import instructions, regmap
 from edged.npu.regmap import Bits, Code, Item, Record
 
 __all__ = ["header"]
@@ -40,6 +40,7 @@ _TYPES: Final = {
     "u8": "uint8_t",
     "s8": "int8_t",
     "u16": "uint16_t",
+    "s16": "int16_t",
     "u32": "uint32_t",
     "s32": "int32_t",
     "u64": "uint64_t",
@@ -54,7 +55,7 @@ def header() -> str:
 
 def _lines() -> Iterator[str]:
     yield "/* The contract between edged and its device, made by `make docs`. What each name means"
-    yield " * is said in docs/board-vendors.md. All values are little endian. */"
+    yield " * is said in docs/board-vendors.md and docs/npu.md. All values are little endian. */"
     yield "#ifndef EDGED_NPU_H"
     yield "#define EDGED_NPU_H"
     yield ""
@@ -81,7 +82,7 @@ def _lines() -> Iterator[str]:
     yield "/* How long edged waits, in milliseconds. */"
     for bound in regmap.Timing:
         yield f"#define {_PREFIX}TIMING_{bound.name}_MS {round(bound.seconds * 1000)}u"
-    for record in regmap.RECORDS:
+    for record in (*regmap.RECORDS, instructions.CHANNEL, *instructions.INSTRUCTIONS.values()):
         yield ""
         yield from _struct(record)
     yield ""

@@ -43,6 +43,7 @@ from edged.npu.regmap import Bits, Code, Item, Record
 
 __all__ = [
     "CHANNEL",
+    "HEAD",
     "INSTRUCTIONS",
     "INSTRUCTION_BYTES",
     "MAX_TOKENS",
@@ -61,9 +62,9 @@ MAX_TOKENS: Final = 255
 class Unit(Code):
     """A unit; in ``wait`` and ``signal`` its bit is ``1 << value``."""
 
-    LOAD = 0
-    EXECUTE = 1
-    STORE = 2
+    LOAD = 0, "Moves DRAM to the buffers."
+    EXECUTE = 1, "Computes from buffers to buffers."
+    STORE = 2, "Moves the activation buffer to DRAM."
 
 
 class Opcode(Code):
@@ -127,16 +128,17 @@ class Flag(Bits):
     )
 
 
-_HEAD: Final = (
+HEAD: Final = (
     Item("op", "u8", "An `Opcode`."),
     Item("wait", "u8", "Units whose token it takes."),
     Item("signal", "u8", "Units to which it gives a token."),
     Item("flags", "u8", "Bits of `Flag`."),
 )
+"""What each instruction begins with."""
 
 
 def _instruction(name: str, text: str, *items: Item) -> Record:
-    return Record(name, INSTRUCTION_BYTES, text, (*_HEAD, *items))
+    return Record(name, INSTRUCTION_BYTES, text, (*HEAD, *items))
 
 
 _PLANE: Final = (
@@ -291,10 +293,10 @@ class Instruction:
         """
         record = INSTRUCTIONS[self.op]
         names = [item.name for item in record.items]
-        if unknown := self.operands.keys() - set(names[len(_HEAD) :]):
+        if unknown := self.operands.keys() - set(names[len(HEAD) :]):
             raise KeyError(f"{self.op.name} has no {', '.join(sorted(unknown))}")
         head = (self.op, self.wait, self.signal, self.flags)
-        values = (self.operands.get(name, 0) for name in names[len(_HEAD) :])
+        values = (self.operands.get(name, 0) for name in names[len(HEAD) :])
         return struct.pack(record.format, *head, *values)
 
     @classmethod
@@ -307,5 +309,5 @@ class Instruction:
         op = Opcode(data[0])
         record = INSTRUCTIONS[op]
         _, wait, signal, flags, *values = struct.unpack(record.format, data)
-        names = [item.name for item in record.items[len(_HEAD) :]]
+        names = [item.name for item in record.items[len(HEAD) :]]
         return cls(op, dict(zip(names, values, strict=True)), wait, signal, flags)

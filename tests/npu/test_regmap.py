@@ -16,6 +16,7 @@ from types import ModuleType
 import pytest
 
 from edged.npu import regmap
+from edged.npu.instructions import CHANNEL, INSTRUCTIONS
 from edged.npu.registers import Completion, Descriptor
 from edged.npu.regmap import BLOCKS, RECORDS, Access, Bits, Capability, Code, Register, address_map
 
@@ -116,7 +117,7 @@ def expected() -> dict[str, int]:
                 found[f"{name}_BITS"] = register.bits
     for bound in regmap.Timing:
         found[f"EDGED_TIMING_{bound.name}_MS"] = round(bound.seconds * 1000)
-    for record in RECORDS:
+    for record in (*RECORDS, CHANNEL, *INSTRUCTIONS.values()):
         name = f"struct edged_{record.name}"
         found[f"sizeof({name})"] = record.size
         for item in record.items:
@@ -133,6 +134,7 @@ def codes() -> Iterator[tuple[str, int]]:
         "Status": "STATUS",
         "Operation": "OPERATION",
         "LayerOp": "LAYER_OP",
+        "Opcode": "OPCODE",
     }
     for kind in (*Code.__subclasses__(), *Bits.__subclasses__()):
         if kind.__name__ in names:

@@ -1,4 +1,4 @@
-"""docs/board-vendors.md says what the contract's code says."""
+"""docs/board-vendors.md and docs/npu.md say what the contract's code says."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from types import ModuleType
 
 import pytest
 
+from edged.npu.instructions import CHANNEL, INSTRUCTIONS
 from edged.npu.regmap import BLOCKS, RECORDS, Bits, Code, Inject, Injection, Timing
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "board-vendors.md").read_text()
+PAGES = [(ROOT / "docs" / name).read_text() for name in ("board-vendors.md", "npu.md")]
+PAGE = "\n".join(PAGES)
 OF_THE_EMULATOR = (Inject, Injection)
 
 
@@ -28,7 +30,8 @@ def generator() -> ModuleType:
 
 
 def test_the_tables_are_those_of_the_code(generator: ModuleType) -> None:
-    assert generator.remade(PAGE) == PAGE, "run `make docs`"
+    for page in PAGES:
+        assert generator.remade(page) == page, "run `make docs`"
 
 
 def test_everything_of_the_contract_is_there_and_explained() -> None:
@@ -40,7 +43,8 @@ def test_everything_of_the_contract_is_there_and_explained() -> None:
         if not re.search(rf"^\| `(0x)?[0-9a-f]+` \| `{member.name}` \| ", PAGE, re.MULTILINE)
     ]
     assert missing == []
-    fields = [item.name for record in RECORDS for item in record.items]
+    records = (*RECORDS, *INSTRUCTIONS.values(), CHANNEL)
+    fields = [item.name for record in records for item in record.items]
     assert [name for name in fields if f"| `{name}` |" not in PAGE] == []
     assert [bound.name for bound in Timing if f"| {bound.text} | " not in PAGE] == []
     unexplained = re.findall(r"^\| `(?:0x)?[0-9a-f]+` \| `(\w+)` \|.* \|  \|$", PAGE, re.MULTILINE)
