@@ -13,7 +13,7 @@ OLDEST := build/oldest
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped networks bench bench-swap failures soak clean
+.PHONY: help demo test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares rtl test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped networks bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ test-oldest: $(OLDEST)/installed ## compiler and container with the oldest versi
 
 test-slow: $(INSTALLED) ## what takes too long for every change: whole classic networks
 	$(BIN)/pytest -m slow --timeout 3600
+
+rtl: $(INSTALLED) ## the gateware as Verilator simulates it, whole networks too
+	@packaging/prerequisites --test
+	$(BIN)/pytest firmware/tests tests/scheduler -m '' --timeout 3600
 
 test-hostile: $(INSTALLED) ## hostile clients of every kind against the whole of edged: docs/hostile-clients.md
 	PYTHONPATH=tests:bench $(BIN)/python bench/hostile_clients.py --write docs/hostile-clients.md
@@ -124,7 +128,7 @@ clean: ## remove the virtual environment and what tools leave behind
 $(INSTALLED): pyproject.toml packaging/prerequisites
 	@packaging/prerequisites
 	"$$(packaging/prerequisites --python)" -m venv --clear .venv
-	$(BIN)/python -m pip install -e '.[test]'
+	$(BIN)/python -m pip install -e '.[test,firmware]'
 	@touch $@
 
 # The same with the oldest versions of all that edged depends on, and what these tests need.
