@@ -7,6 +7,6 @@ what matters of it (:mod:`~edged.scheduler._order`). What each operator becomes 
 each kind of them.
 """
 
-from edged.scheduler._schedule import schedule
+from edged.scheduler._schedule import Scheduled, schedule, scheduled
 
-__all__ = ["schedule"]
+__all__ = ["Scheduled", "schedule", "scheduled"]

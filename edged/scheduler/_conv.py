@@ -22,6 +22,7 @@ from edged.scheduler._pack import (
 )
 from edged.scheduler._planes import Operand, Plane, Window
 from edged.scheduler._program import Program
+from edged.scheduler._runs import pays_off, runs
 from edged.scheduler._sums import run_in_sums
 
 __all__ = ["conv", "matmul"]
@@ -67,8 +68,11 @@ def conv(program: Program, layer: Layer, inputs: Sequence[Tensor], output: Tenso
     for first, count, part in _dense(kernel, layer.groups, program.machine):
         of = Operand(source.plane.some(first * c_in, count * c_in), source.window, source.fill)
         to = target.some(first * c_out, count * c_out)
-        weights = Weights(program.machine, part.weights, part.bias, part.shift)
-        _sum(program, of, to, weights, bounds)
+        whole = (of, to, part.weights)
+        cheaper = pays_off(*whole, program.machine)
+        for read, written, weights in runs(*whole) if cheaper else (whole,):
+            words = Weights(program.machine, weights, part.bias, part.shift)
+            _sum(program, read, written, words, bounds)
 
 
 def _depthwise(

@@ -12,15 +12,12 @@ from edged.scheduler._pack import Parameters
 from edged.scheduler._planes import POINT, Operand, Plane, Window
 from edged.scheduler._program import Program, Region
 from edged.scheduler._tiles import MAX_TILE, Tile, Tiling, tilings
+from edged.scheduler.timing import DRAM_BYTES, OVERHEAD, moving_cycles
 
 __all__ = ["Job", "NothingFitsError", "compute", "run", "target_words"]
 
 _FIELD: Final = 0xFFFF
 _TABLE_CYCLES: Final = 256
-_WEIGHT_BYTES_PER_CYCLE: Final = 51
-_CHUNK: Final = 64
-_OVERHEAD: Final = 40
-"""Estimated cycles of an instruction before its first word and behind its last."""
 
 
 class NothingFitsError(Exception):
@@ -293,14 +290,17 @@ def _plans(
     total = -(-job.target.channels // job.block(machine))
     parts = -(-total // blocks)
     words = job.parameters.words(blocks) if job.parameters is not None else 0
-    weights = words * machine.weight_bytes / _WEIGHT_BYTES_PER_CYCLE
+    weights = words * machine.weight_bytes / DRAM_BYTES
     doubled = room < machine.bank_words
     for tiling in tilings(
         height, width, machine.array.tp, lambda r, c: _fits(some, r, c, room, machine)
     ):
         count = tiling.count(height, width)
         load, execute, store = (
-            cycles + _OVERHEAD for cycles in _tile_cycles(some, tiling, machine)
+            cycles + extra
+            for cycles, extra in zip(
+                _tile_cycles(some, tiling, machine), OVERHEAD.values(), strict=True
+            )
         )
         for by_tile in (False, True) if parts > 1 and count > 1 else (count == 1,):
             once = by_tile and job.op is Opcode.CONV
@@ -333,11 +333,11 @@ def _fits(job: Job, rows: int, columns: int, room: int, machine: Machine) -> boo
 def _tile_cycles(job: Job, tiling: Tiling, machine: Machine) -> tuple[float, float, float]:
     """Estimated cycles of the three units for a tile."""
     pixels, lanes = tiling.rows * tiling.columns, machine.array.tp
-    load = 0
+    load = 0.0
     for source in job.sources:
         high, wide = source.window.extent(tiling.rows, tiling.columns)
-        load += high * wide * lanes * -(-source.plane.run_bytes // _CHUNK)
-    store = pixels * lanes * -(-job.target.run_bytes // _CHUNK)
+        load += moving_cycles(high * wide * lanes, source.plane.run_bytes)
+    store = moving_cycles(pixels * lanes, job.target.run_bytes)
     kernel = job.window.kernel[0] * job.window.kernel[1]
     source_words = job.sources[0].plane.words(machine)
     if job.op is Opcode.CONV:

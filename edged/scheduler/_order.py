@@ -19,9 +19,12 @@ _GRANULES: Final = 1 << 14
 """Parts of DRAM that are told apart, at least."""
 
 
-def ordered(steps: Sequence[Step], machine: Machine, dram_bytes: int) -> list[Instruction]:
+def ordered(
+    steps: Sequence[Step], machine: Machine, dram_bytes: int
+) -> tuple[list[Instruction], list[int]]:
     """The instructions of *steps*, which are in an order in which they could be executed one by
-    one, with the tokens that make the units obey what matters of it.
+    one, with the tokens that make the units obey what matters of it; and the place of each step
+    among them, and of the end.
 
     A unit knows of each other one up to which step it is done: by tokens, and by what the giver of
     a token knew itself. A step that needs to know more takes a token. Between two SYNCs no pair of
@@ -62,18 +65,21 @@ def ordered(steps: Sequence[Step], machine: Machine, dram_bytes: int) -> list[In
 
 def _assembled(
     steps: Sequence[Step], waits: list[int], signals: list[int], syncs: list[int]
-) -> list[Instruction]:
+) -> tuple[list[Instruction], list[int]]:
     stops = set(syncs)
-    made = []
+    made: list[Instruction] = []
+    places = []
     for at, step in enumerate(steps):
         if at in stops:
             made.append(Instruction(Opcode.SYNC, {}))
+        places.append(len(made))
         instruction = step.instruction
         if waits[at] or signals[at]:
             instruction = replace(instruction, wait=waits[at], signal=signals[at])
         made.append(instruction)
+    places.append(len(made))
     made.append(Instruction(Opcode.END, {}))
-    return made
+    return made, places
 
 
 class _Last:

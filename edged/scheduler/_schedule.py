@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from edged.errors import ModelError
@@ -17,7 +17,7 @@ from edged.scheduler._order import ordered
 from edged.scheduler._pool import pool
 from edged.scheduler._program import Packed, Program
 
-__all__ = ["schedule"]
+__all__ = ["Scheduled", "schedule", "scheduled"]
 
 _Emit = Callable[[Program, Layer, Sequence[Tensor], Tensor], None]
 _EMIT: Final[dict[Op, _Emit]] = {
@@ -34,6 +34,18 @@ _EMIT: Final[dict[Op, _Emit]] = {
 }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scheduled:
+    """An image with code, and where in it each layer begins.
+
+    Attributes:
+        layers: of each entry, the first instruction of each of its layers.
+    """
+
+    image: ProgramImage
+    layers: tuple[tuple[int, ...], ...]
+
+
 def schedule(image: ProgramImage, activation_buffer: int, weight_buffer: int) -> ProgramImage:
     """*image* with code that executes its layers on its array.
 
@@ -45,17 +57,26 @@ def schedule(image: ProgramImage, activation_buffer: int, weight_buffer: int) ->
         ModelError: a layer that buffers of this size cannot hold the least part of, or that needs
             too many instructions; or an array for which there is no code.
     """
+    return scheduled(image, activation_buffer, weight_buffer).image
+
+
+def scheduled(image: ProgramImage, activation_buffer: int, weight_buffer: int) -> Scheduled:
+    """As :func:`schedule`, with the places of the layers."""
     machine = Machine.of(image.array, activation_buffer, weight_buffer)
     packed = Packed()
     code: list[bytes] = []
-    entries = []
+    entries, layers = [], []
     for entry in image.entries:
         program = Program(machine, packed)
+        begins = []
         for layer in entry.layers:
+            begins.append(len(program.steps))
             _emit(program, image, layer)
+        instructions, places = ordered(program.steps, machine, image.dram_bytes)
         entries.append(replace(entry, instruction=len(code)))
-        code += [step.pack() for step in ordered(program.steps, machine, image.dram_bytes)]
-    return replace(
+        layers.append(tuple(len(code) + places[begin] for begin in begins))
+        code += [instruction.pack() for instruction in instructions]
+    made = replace(
         image,
         entries=tuple(entries),
         code=b"".join(code),
@@ -63,6 +84,7 @@ def schedule(image: ProgramImage, activation_buffer: int, weight_buffer: int) ->
         schedule=Schedule(activation_buffer, weight_buffer, machine.array.to),
         digest=b"",
     )
+    return Scheduled(made, tuple(layers))
 
 
 def _emit(program: Program, image: ProgramImage, layer: Layer) -> None:
