@@ -22,7 +22,7 @@ from edged.scheduler._pack import (
 )
 from edged.scheduler._planes import Operand, Plane, Window
 from edged.scheduler._program import Program
-from edged.scheduler._runs import pays_off, runs
+from edged.scheduler._runs import Run, runs
 from edged.scheduler._sums import run_in_sums
 
 __all__ = ["conv", "matmul"]
@@ -68,11 +68,18 @@ def conv(program: Program, layer: Layer, inputs: Sequence[Tensor], output: Tenso
     for first, count, part in _dense(kernel, layer.groups, program.machine):
         of = Operand(source.plane.some(first * c_in, count * c_in), source.window, source.fill)
         to = target.some(first * c_out, count * c_out)
-        whole = (of, to, part.weights)
-        cheaper = pays_off(*whole, program.machine)
-        for read, written, weights in runs(*whole) if cheaper else (whole,):
-            words = Weights(program.machine, weights, part.bias, part.shift)
-            _sum(program, read, written, words, bounds)
+        whole = Run(of, to, part.weights, 1)
+        for piece in runs(of, to, part.weights, program.machine) or [whole]:
+            words = _words(program.machine, piece, part)
+            _sum(program, piece.source, piece.target, words, bounds)
+
+
+def _words(machine: Machine, piece: Run, kernel: _Kernel) -> Weights:
+    """The weights of a run, with the parameters of *kernel* for each of its pixels."""
+    shift = kernel.shift
+    if not isinstance(shift, int):
+        shift = np.tile(shift, piece.together)
+    return Weights(machine, piece.weights, np.tile(kernel.bias, piece.together), shift)
 
 
 def _depthwise(

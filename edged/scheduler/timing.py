@@ -24,7 +24,7 @@ from typing import Final
 from edged.npu import Array, DType, ProgramImage
 from edged.npu.instructions import INSTRUCTION_BYTES, Flag, Instruction, Opcode, Unit, unit_of
 
-__all__ = ["DRAM_BYTES", "OVERHEAD", "LayerCycles", "measure", "moving_cycles"]
+__all__ = ["CHUNK", "DRAM_BYTES", "OVERHEAD", "LayerCycles", "measure", "moving_cycles"]
 
 LATENCY: Final = 64
 """Cycles from a request to DRAM to its first byte."""

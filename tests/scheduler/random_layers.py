@@ -76,6 +76,35 @@ def conv(rng: Rng) -> ProgramImage:
     return image([(before, source), (after, target)], layer)
 
 
+def stem(rng: Rng) -> ProgramImage:
+    """A convolution of an image of few channels."""
+    source, target = of(rng, U8, S8, S16), of(rng, U8, S8, S16)
+    before = (int(rng.integers(8, 20)), int(rng.integers(20, 60)), int(rng.integers(1, 5)))
+    kernel = (int(rng.integers(1, 5)), int(rng.integers(2, 8)))
+    dilation = (1, int(of(rng, 1, 1, 2)))
+    most = (kernel[0] - 1, dilation[1] * (kernel[1] - 1))
+    layer = Layer(
+        Op.CONV,
+        "stem",
+        (0,),
+        1,
+        kernel=kernel,
+        stride=(int(rng.integers(1, 3)), int(rng.integers(1, 4))),
+        dilation=dilation,
+        pad=tuple(int(rng.integers(0, most[side % 2] + 1)) for side in range(4)),
+    )
+    c_out = int(rng.integers(1, 40))
+    layer = replace(
+        layer,
+        weights=rng.integers(-128, 128, (c_out, *kernel, before[2])).astype(np.int8),
+        bias=rng.integers(-5000, 5000, c_out).astype(np.int32),
+        shift=shifts(rng, c_out, 6, 12),
+        **bounds(rng, target),
+    )
+    after = (*window_shape(layer, *before[:2]), c_out)
+    return image([(before, source), (after, target)], layer)
+
+
 def transposed(rng: Rng) -> ProgramImage:
     """Grids of all phases."""
     before = shape(rng)
@@ -299,6 +328,7 @@ def shuffled(rng: Rng) -> ProgramImage:
 
 OPERATORS: dict[str, Callable[[Rng], ProgramImage]] = {
     "conv": conv,
+    "stem": stem,
     "transposed": transposed,
     "depthwise": depthwise,
     "gemm": gemm,
