@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edged.npu import DType, Layer, Shift, Tensor
 from edged.npu.instructions import Flag, Opcode
-from edged.scheduler._jobs import Job, NothingFitsError, run
+from edged.scheduler._jobs import Job, NothingFitsError, Then
 from edged.scheduler._machine import Machine
 from edged.scheduler._pack import (
     Fixed,
@@ -20,6 +20,7 @@ from edged.scheduler._pack import (
     channel_words,
     depthwise_words,
 )
+from edged.scheduler._passes import run
 from edged.scheduler._planes import Operand, Plane, Window
 from edged.scheduler._program import Program
 from edged.scheduler._runs import Run, runs
@@ -44,8 +45,21 @@ class _Kernel:
     shift: Shift
 
 
-def conv(program: Program, layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> None:
-    """A convolution: depthwise, or by groups of input channels, which are few by themselves."""
+def conv(
+    program: Program,
+    layer: Layer,
+    inputs: Sequence[Tensor],
+    output: Tensor,
+    then: Then | None = None,
+) -> None:
+    """A convolution: depthwise, or by groups of input channels, which are few by themselves.
+
+    Args:
+        then: what goes on with the result on chip.
+
+    Raises:
+        NothingFitsError: what is to go on with it cannot; nothing is written then.
+    """
     assert layer.weights is not None and layer.bias is not None
     source = Operand(
         Plane.of(inputs[0]),
@@ -58,11 +72,14 @@ def conv(program: Program, layer: Layer, inputs: Sequence[Tensor], output: Tenso
     bounds = layer.lo, layer.hi
     if 1 < layer.groups == len(layer.weights) and layer.weights.shape[3] == 1:
         try:
-            _depthwise(program, source, target, kernel, bounds)
+            _depthwise(program, source, target, kernel, bounds, then)
         except NothingFitsError:
-            pass
+            if then is not None:
+                raise
         else:
             return
+    if then is not None and layer.groups > 1:
+        raise NothingFitsError
     c_in = inputs[0].shape[2] // layer.groups
     c_out = output.shape[2] // layer.groups
     for first, count, part in _dense(kernel, layer.groups, program.machine):
@@ -71,7 +88,9 @@ def conv(program: Program, layer: Layer, inputs: Sequence[Tensor], output: Tenso
         whole = Run(of, to, part.weights, 1)
         for piece in runs(of, to, part.weights, program.machine) or [whole]:
             words = _words(program.machine, piece, part)
-            _sum(program, piece.source, piece.target, words, bounds)
+            if then is not None and piece is not whole:
+                raise NothingFitsError
+            _sum(program, piece.source, piece.target, words, bounds, then)
 
 
 def _words(machine: Machine, piece: Run, kernel: _Kernel) -> Weights:
@@ -83,13 +102,19 @@ def _words(machine: Machine, piece: Run, kernel: _Kernel) -> Weights:
 
 
 def _depthwise(
-    program: Program, source: Operand, target: Plane, kernel: _Kernel, bounds: tuple[int, int]
+    program: Program,
+    source: Operand,
+    target: Plane,
+    kernel: _Kernel,
+    bounds: tuple[int, int],
+    then: Then | None,
 ) -> None:
     machine = program.machine
     channels = channel_words(machine, target.channels, machine.array.ti, kernel.shift, kernel.bias)
     taps = depthwise_words(machine, kernel.weights[..., 0])
     parameters = Fixed(np.concatenate([channels[:, None], taps], 1))
-    run(program, Job(Opcode.DEPTHWISE, (source,), target, *bounds, parameters=parameters))
+    job = Job(Opcode.DEPTHWISE, (source,), target, *bounds, parameters=parameters, then=then)
+    run(program, job)
 
 
 def _dense(kernel: _Kernel, groups: int, machine: Machine) -> Iterator[tuple[int, int, _Kernel]]:
@@ -116,11 +141,14 @@ def _sum(
     target: Plane,
     weights: SumWeights,
     bounds: tuple[int, int],
+    then: Then | None = None,
 ) -> None:
-    job = Job(Opcode.CONV, (source,), target, *bounds, flags=_ALL, parameters=weights)
+    job = Job(Opcode.CONV, (source,), target, *bounds, _ALL, parameters=weights, then=then)
     try:
         run(program, job)
     except NothingFitsError:
+        if then is not None:
+            raise
         run_in_sums(program, job, weights)
 
 

@@ -1,23 +1,18 @@
-"""A job: one instruction over a whole plane, tile by tile."""
+"""A job: one instruction over a whole plane, or several on what is on chip, and its operands."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from edged.npu.instructions import Flag, Opcode
 from edged.scheduler._machine import Machine
 from edged.scheduler._pack import Parameters
 from edged.scheduler._planes import POINT, Operand, Plane, Window
 from edged.scheduler._program import Program, Region
-from edged.scheduler._tiles import MAX_TILE, Tile, Tiling, tilings
-from edged.scheduler.timing import DRAM_BYTES, OVERHEAD, moving_cycles
+from edged.scheduler._tiles import Tile
 
-__all__ = ["Job", "NothingFitsError", "compute", "run", "target_words"]
-
-_FIELD: Final = 0xFFFF
-_TABLE_CYCLES: Final = 256
+__all__ = ["Job", "NothingFitsError", "Then", "compute", "target_words"]
 
 
 class NothingFitsError(Exception):
@@ -34,6 +29,7 @@ class Job:
         lo, hi: bounds of the result.
         multiplier: POOL, mean.
         parameters: what the weight buffer has; None: nothing.
+        then: what is made of the result while it is on chip; it is not stored then.
     """
 
     op: Opcode | None
@@ -44,6 +40,7 @@ class Job:
     flags: int = 0
     multiplier: int = 0
     parameters: Parameters | None = None
+    then: Then | None = None
 
     @property
     def window(self) -> Window:
@@ -53,11 +50,21 @@ class Job:
         """Channels of a block of the result."""
         return machine.array.to if self.op is Opcode.CONV else machine.array.ti
 
+    def blocks(self, machine: Machine) -> int:
+        """Blocks of the result."""
+        return -(-self.target.channels // self.block(machine))
+
+    def chain(self) -> list[Job]:
+        """It, and what is made of its result while that is on chip."""
+        return [self, *(self.then.job.chain() if self.then is not None else [])]
+
     def of_blocks(self, machine: Machine, first: int, blocks: int) -> Job:
         """The part of it that makes some of the blocks of channels."""
         size = self.block(machine)
         begin = first * size
-        channels = min(blocks * size, self.target.channels - begin)
+        return self._of_channels(begin, min(blocks * size, self.target.channels - begin))
+
+    def _of_channels(self, begin: int, channels: int) -> Job:
         if channels == self.target.channels:
             return self
         sources = self.sources
@@ -68,111 +75,45 @@ class Job:
                 else replace(source, plane=source.plane.some(begin, channels))
                 for number, source in enumerate(sources)
             )
-        return replace(self, sources=sources, target=self.target.some(begin, channels))
+        then = self.then and replace(self.then, job=self.then.job._of_channels(begin, channels))
+        return replace(self, sources=sources, target=self.target.some(begin, channels), then=then)
 
     def flattened(self) -> Job:
         """The same with planes of one row, if that can be."""
-        whole = [source.plane for source in self.sources if source.window == POINT]
-        if self.window != POINT or self.target.height == 1:
-            return self
-        if any(source.window not in (POINT, _EVERYWHERE) for source in self.sources):
-            return self
-        if not all(plane.is_flat for plane in (self.target, *whole)):
-            return self
+        return self._flattened() if all(job._is_flat() for job in self.chain()) else self
+
+    def _is_flat(self) -> bool:
+        windows = {source.window for source in self.sources}
+        planes = [source.plane for source in self.sources if source.window == POINT]
+        return (
+            self.window == POINT
+            and windows <= {POINT, _EVERYWHERE}
+            and all(plane.is_flat for plane in (self.target, *planes))
+        )
+
+    def _flattened(self) -> Job:
         sources = tuple(
             replace(source, plane=source.plane.flattened()) if source.window == POINT else source
             for source in self.sources
         )
-        return replace(self, sources=sources, target=self.target.flattened())
-
-
-_EVERYWHERE = Window(stride=(0, 0))
+        then = self.then and replace(self.then, job=self.then.job._flattened())
+        return replace(self, sources=sources, target=self.target.flattened(), then=then)
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """How a job is done.
+class Then:
+    """A job that goes on with a result.
 
     Attributes:
-        blocks: of channels that are made at a time.
-        by_tile: whether all blocks of a tile are made before the next tile; otherwise all tiles of
-            some blocks before the next blocks.
+        job: of pixels by themselves.
+        index: which of its sources the result is.
     """
 
-    blocks: int
-    tiling: Tiling
-    by_tile: bool
+    job: Job
+    index: int
 
 
-def run(program: Program, job: Job) -> None:
-    """Write the steps of a *job*.
-
-    Raises:
-        NothingFitsError: its smallest tile does not.
-    """
-    machine = program.machine
-    job = job.flattened()
-    plan = _planned(job, machine)
-    total = -(-job.target.channels // job.block(machine))
-    parts = [(first, min(plan.blocks, total - first)) for first in range(0, total, plan.blocks)]
-    tiles = list(plan.tiling.tiles(job.target.height, job.target.width))
-    # An operand or weights that are needed again are kept. What CONV reads is the same for all
-    # blocks; other instructions read those that they make.
-    weights: tuple[tuple[int, int], Region] | None = None
-    loaded: tuple[object, list[Region]] | None = None
-    for part, tile in _visits(parts, tiles, by_tile=plan.by_tile):
-        some = job.of_blocks(machine, *part)
-        if job.parameters is not None and (weights is None or weights[0] != part):
-            if weights is not None:
-                program.weights.free(weights[1])
-            weights = part, job.parameters.load(program, *part)
-        which = tile if job.op is Opcode.CONV else (tile, part)
-        if loaded is None or loaded[0] != which:
-            if loaded is not None:
-                _free(program, loaded[1])
-            loaded = which, [_load(program, source, tile) for source in some.sources]
-        _execute(program, some, tile, loaded[1], weights[1] if weights else None)
-    if weights is not None:
-        program.weights.free(weights[1])
-    if loaded is not None:
-        _free(program, loaded[1])
-
-
-def _visits(
-    parts: list[tuple[int, int]], tiles: list[Tile], *, by_tile: bool
-) -> Iterator[tuple[tuple[int, int], Tile]]:
-    if by_tile:
-        yield from ((part, tile) for tile in tiles for part in parts)
-    else:
-        yield from ((part, tile) for part in parts for tile in tiles)
-
-
-def _free(program: Program, regions: list[Region]) -> None:
-    for region in regions:
-        program.bank.free(region)
-
-
-def _load(program: Program, source: Operand, tile: Tile) -> Region:
-    part = tile.part(source.window)
-    words = part.rows * part.columns * source.plane.words(program.machine)
-    region = program.bank.take(words)
-    program.load(source.plane, part, source.fill, region)
-    return region
-
-
-def _execute(
-    program: Program, job: Job, tile: Tile, sources: list[Region], weights: Region | None
-) -> None:
-    """Compute a tile and store it."""
-    part = tile.part(POINT)
-    if job.op is None:
-        program.store(job.target, part, sources[0])
-        return
-    words = target_words(job, program.machine)
-    out = program.bank.take(tile.rows * tile.columns * words)
-    compute(program, job, tile, sources, out, weights)
-    program.store(job.target, part, out, words)
-    program.bank.free(out)
+_EVERYWHERE = Window(stride=(0, 0))
 
 
 def compute(
@@ -206,13 +147,13 @@ def target_words(job: Job, machine: Machine) -> int:
 def _frame(job: Job, tile: Tile, machine: Machine) -> dict[str, int]:
     """The operands of FRAME for a *tile*."""
     (kh, kw), (sh, sw), (dh, dw) = job.window.kernel, job.window.stride, job.window.dilation
-    source = job.sources[0].plane
+    source = job.sources[0]
     pixel, target = source.words(machine), target_words(job, machine)
     row = job.window.extent(tile.rows, tile.columns)[1] * pixel
     frame = {
         "rows": tile.rows,
         "columns": tile.columns,
-        "blocks": -(-job.target.channels // job.block(machine)),
+        "blocks": job.blocks(machine),
         "source_row": sh * row if tile.rows > 1 else 0,
         "source_column": sw * pixel if tile.columns > 1 else 0,
         "target_row": tile.columns * target if tile.rows > 1 else 0,
@@ -223,8 +164,8 @@ def _frame(job: Job, tile: Tile, machine: Machine) -> dict[str, int]:
         "kernel_column": dw * pixel if kw > 1 else 0,
     }
     if job.op is Opcode.CONV:
-        return frame | {"kernel_blocks": pixel // source.itemsize}
-    return frame | {"source_block": source.itemsize, "target_block": job.target.itemsize}
+        return frame | {"kernel_blocks": machine.blocks(source.plane.channels)}
+    return frame | {"source_block": source.plane.itemsize, "target_block": job.target.itemsize}
 
 
 def _result(job: Job, tile: Tile, machine: Machine) -> dict[str, int]:
@@ -239,7 +180,7 @@ def _result(job: Job, tile: Tile, machine: Machine) -> dict[str, int]:
     if len(job.sources) < 2:
         return result
     second = job.sources[1]
-    (down, right), words = second.window.stride, second.plane.words(machine)
+    (down, right), words = second.window.stride, second.words(machine)
     row = second.window.extent(tile.rows, tile.columns)[1] * words
     return result | {
         "second_type": int(second.plane.dtype),
@@ -247,108 +188,3 @@ def _result(job: Job, tile: Tile, machine: Machine) -> dict[str, int]:
         "second_column": right * words if tile.columns > 1 else 0,
         "second_block": 0 if job.flags & Flag.SPREAD else second.plane.itemsize,
     }
-
-
-# Planning.
-
-
-def _planned(job: Job, machine: Machine) -> _Plan:
-    """The plan with the least estimated cycles."""
-    best: tuple[float, _Plan] | None = None
-    for blocks in _part_sizes(job, machine):
-        some = job.of_blocks(machine, 0, blocks)
-        for room in (machine.bank_words // 2, machine.bank_words):
-            found = False
-            for cost, plan in _plans(job, some, blocks, room, machine):
-                found = True
-                if best is None or cost < best[0]:
-                    best = cost, plan
-            if found:
-                break
-    if best is None:
-        raise NothingFitsError
-    return best[1]
-
-
-def _part_sizes(job: Job, machine: Machine) -> list[int]:
-    """How many blocks may be made at a time: all, or as many as fit."""
-    total = -(-job.target.channels // job.block(machine))
-    most = min(total, _FIELD)
-    if job.parameters is not None:
-        while most and job.parameters.words(most) > machine.weight_words:
-            most = min(most - 1, most * machine.weight_words // job.parameters.words(most))
-    sizes = {most, most // 2, most // 4, most // 16, 1} if most else set()
-    # Parts of the same size where there are several.
-    return sorted({-(-total // -(-total // size)) for size in sizes if size}, reverse=True)
-
-
-def _plans(
-    job: Job, some: Job, blocks: int, room: int, machine: Machine
-) -> Iterator[tuple[float, _Plan]]:
-    """Plans whose tiles take at most *room* words, with the cycles that they are estimated at."""
-    height, width = job.target.height, job.target.width
-    total = -(-job.target.channels // job.block(machine))
-    parts = -(-total // blocks)
-    words = job.parameters.words(blocks) if job.parameters is not None else 0
-    weights = words * machine.weight_bytes / DRAM_BYTES
-    doubled = room < machine.bank_words
-    for tiling in tilings(
-        height, width, machine.array.tp, lambda r, c: _fits(some, r, c, room, machine)
-    ):
-        count = tiling.count(height, width)
-        load, execute, store = (
-            cycles + extra
-            for cycles, extra in zip(
-                _tile_cycles(some, tiling, machine), OVERHEAD.values(), strict=True
-            )
-        )
-        for by_tile in (False, True) if parts > 1 and count > 1 else (count == 1,):
-            once = by_tile and job.op is Opcode.CONV
-            loads = load * count * (1 if once else parts)
-            loads += weights * parts * (count if by_tile and parts > 1 else 1)
-            steps = execute * count * parts, store * count * parts
-            total_cycles = max(loads, *steps) if doubled else loads + sum(steps)
-            fill = (loads + sum(steps)) / (count * parts)
-            yield total_cycles + fill, _Plan(blocks, tiling, by_tile)
-
-
-def _fits(job: Job, rows: int, columns: int, room: int, machine: Machine) -> bool:
-    words = rows * columns * (target_words(job, machine) if job.op is not None else 0)
-    if columns * target_words(job, machine) > _FIELD:
-        return False
-    for source in job.sources:
-        high, wide = source.window.extent(rows, columns)
-        pixel = source.plane.words(machine)
-        words += high * wide * pixel
-        lanes = machine.array.tp
-        if max(rows * source.window.stride[0], high) * lanes > MAX_TILE:
-            return False
-        if max(columns * source.window.stride[1], wide) * lanes > MAX_TILE:
-            return False
-        if wide * pixel * max(source.window.reach, 1) > _FIELD:
-            return False
-    return words <= room
-
-
-def _tile_cycles(job: Job, tiling: Tiling, machine: Machine) -> tuple[float, float, float]:
-    """Estimated cycles of the three units for a tile."""
-    pixels, lanes = tiling.rows * tiling.columns, machine.array.tp
-    load = 0.0
-    for source in job.sources:
-        high, wide = source.window.extent(tiling.rows, tiling.columns)
-        load += moving_cycles(high * wide * lanes, source.plane.run_bytes)
-    store = moving_cycles(pixels * lanes, job.target.run_bytes)
-    kernel = job.window.kernel[0] * job.window.kernel[1]
-    source_words = job.sources[0].plane.words(machine)
-    if job.op is Opcode.CONV:
-        blocks = -(-job.target.channels // machine.array.to)
-        results = -(-machine.array.to // machine.array.ti) * job.target.itemsize
-        execute = blocks * (1 + pixels * max(kernel * source_words, results))
-    elif job.op is None:
-        execute = 0
-    else:
-        execute = pixels * kernel * source_words
-        execute += pixels * sum(s.plane.words(machine) for s in job.sources[1:])
-        if job.op is Opcode.TABLE:
-            execute += machine.blocks(job.target.channels) * _TABLE_CYCLES
-    return load, execute, store

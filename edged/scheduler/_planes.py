@@ -114,11 +114,17 @@ class Operand:
 
     Attributes:
         fill: what elements outside of the plane are.
+        pitch: words from one pixel to the next in a bank; 0: as many as a pixel has.
     """
 
     plane: Plane
     window: Window = POINT
     fill: int = 0
+    pitch: int = 0
+
+    def words(self, machine: Machine) -> int:
+        """Words from one pixel to the next."""
+        return self.pitch or self.plane.words(machine)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from edged.errors import ModelError
 from edged.npu import DType, Layer, Op, Tensor
 from edged.npu.instructions import Flag, Opcode
 from edged.scheduler._elements import parameters
-from edged.scheduler._jobs import Job, NothingFitsError, compute, run
+from edged.scheduler._jobs import Job, NothingFitsError, compute
 from edged.scheduler._machine import Machine
 from edged.scheduler._pack import Box
+from edged.scheduler._passes import run
 from edged.scheduler._planes import POINT, Operand, Plane, Window
 from edged.scheduler._program import Program, Region
 from edged.scheduler._sums import seen

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from edged.errors import ModelError
-from edged.npu import Layer, Op, ProgramImage, Schedule, Tensor
+from edged.npu import Entry, Layer, Op, ProgramImage, Schedule, Tensor
 from edged.scheduler._conv import conv, matmul
 from edged.scheduler._copy import copy
-from edged.scheduler._elements import add, concat, mul, table
-from edged.scheduler._jobs import NothingFitsError
+from edged.scheduler._elements import concat, element_job, elements
+from edged.scheduler._jobs import NothingFitsError, Then
 from edged.scheduler._machine import Machine
 from edged.scheduler._order import ordered
 from edged.scheduler._pool import pool
@@ -22,16 +23,17 @@ __all__ = ["Scheduled", "schedule", "scheduled"]
 _Emit = Callable[[Program, Layer, Sequence[Tensor], Tensor], None]
 _EMIT: Final[dict[Op, _Emit]] = {
     Op.CONV: conv,
-    Op.ADD: add,
+    Op.ADD: elements,
     Op.MAXPOOL: pool,
     Op.AVGPOOL: pool,
     Op.CONCAT: concat,
-    Op.RESCALE: concat,
-    Op.TABLE: table,
-    Op.MUL: mul,
+    Op.RESCALE: elements,
+    Op.TABLE: elements,
+    Op.MUL: elements,
     Op.COPY: copy,
     Op.MATMUL: matmul,
 }
+_ELEMENTS: Final = (Op.ADD, Op.MUL, Op.TABLE, Op.RESCALE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,10 +70,7 @@ def scheduled(image: ProgramImage, activation_buffer: int, weight_buffer: int) -
     entries, layers = [], []
     for entry in image.entries:
         program = Program(machine, packed)
-        begins = []
-        for layer in entry.layers:
-            begins.append(len(program.steps))
-            _emit(program, image, layer)
+        begins = _layers(program, image, entry)
         instructions, places = ordered(program.steps, machine, image.dram_bytes)
         entries.append(replace(entry, instruction=len(code)))
         layers.append(tuple(len(code) + places[begin] for begin in begins))
@@ -85,6 +84,52 @@ def scheduled(image: ProgramImage, activation_buffer: int, weight_buffer: int) -
         digest=b"",
     )
     return Scheduled(made, tuple(layers))
+
+
+def _layers(program: Program, image: ProgramImage, entry: Entry) -> list[int]:
+    """Write the steps of all layers; the first step of each."""
+    begins: list[int] = []
+    readers = Counter(index for layer in entry.layers for index in layer.inputs)
+    readers.update(entry.outputs)
+    done = 0
+    while done < len(entry.layers):
+        layer, following = entry.layers[done], entry.layers[done + 1 : done + 2]
+        begins.append(len(program.steps))
+        if following and readers[layer.output] == 1 and _both(program, image, layer, *following):
+            begins.append(len(program.steps))
+            done += 2
+        else:
+            _emit(program, image, layer)
+            done += 1
+    return begins
+
+
+def _both(program: Program, image: ProgramImage, layer: Layer, following: Layer) -> bool:
+    """Write a convolution and the layer behind it, which goes on with each element of what only it
+    reads, while that is on chip; whether that can be done."""
+    if layer.op is not Op.CONV or following.op not in _ELEMENTS or layer.in_part:
+        return False
+    index = following.inputs.index(layer.output) if layer.output in following.inputs else None
+    result, output = image.tensors[layer.output], image.tensors[following.output]
+    if index is None or result.shape != output.shape:
+        return False
+    inputs = image.chosen(layer.inputs)
+    # The result overwrites nothing that tiles to come read.
+    if any(_overlap(tensor, output) for tensor in inputs):
+        return False
+    job = element_job(program.machine, following, image.chosen(following.inputs), output)
+    if job.op is None:
+        return False
+    program.begin(layer.name)
+    try:
+        conv(program, layer, inputs, result, Then(job, index))
+    except NothingFitsError:
+        return False
+    return True
+
+
+def _overlap(one: Tensor, other: Tensor) -> bool:
+    return one.address < other.address + other.nbytes and other.address < one.address + one.nbytes
 
 
 def _emit(program: Program, image: ProgramImage, layer: Layer) -> None:

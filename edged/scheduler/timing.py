@@ -82,17 +82,17 @@ def measure(
     begins = layers[entry]
     found: list[LayerCycles] = []
     before = clock.total()
-    next_layer = 1
     while True:
         instruction = Instruction.unpack(
             image.code[at * INSTRUCTION_BYTES : (at + 1) * INSTRUCTION_BYTES]
         )
         ends = instruction.op is Opcode.END
-        if ends or (next_layer < len(begins) and at == begins[next_layer]):
+        while len(found) < len(begins) and (
+            ends or (len(found) + 1 < len(begins) and at == begins[len(found) + 1])
+        ):
             after = clock.total()
             found.append(LayerCycles(*(b - a for a, b in zip(before, after, strict=True))))
             before = after
-            next_layer += 1
         if ends:
             return found
         clock.execute(instruction)

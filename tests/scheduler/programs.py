@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edged.npu import Array, DType, Entry, Layer, ProgramImage, Tensor, numerics
-from edged.npu.instructions import Unit
+from edged.npu.instructions import INSTRUCTION_BYTES, Instruction, Unit
 from edged.npu.simulator import Order, Simulator
 from edged.scheduler import schedule
 
@@ -122,3 +122,10 @@ def check(made: ProgramImage, machine: str, seed: int = 0) -> ProgramImage:
         for a, b in zip(found, wanted, strict=True):
             np.testing.assert_array_equal(a, b)
     return scheduled
+
+
+def steps(scheduled: ProgramImage) -> list[Instruction]:
+    """All instructions of its code."""
+    size = INSTRUCTION_BYTES
+    code = scheduled.code
+    return [Instruction.unpack(code[at : at + size]) for at in range(0, len(code), size)]

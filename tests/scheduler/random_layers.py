@@ -147,6 +147,47 @@ def depthwise(rng: Rng) -> ProgramImage:
     return image([(before, source), (after, target)], layer)
 
 
+def goes_on(rng: Rng) -> ProgramImage:
+    """A convolution, and a layer that goes on with its result."""
+    first = of(rng, conv, depthwise)(rng)
+    (layer,) = first.layers
+    source, result = ((t.shape, t.dtype) for t in first.tensors)
+    plane, dtype = result
+    target = of(rng, *DType)
+    kind = of(rng, Op.ADD, Op.ADD, Op.MUL, Op.RESCALE, Op.TABLE)
+    if kind is Op.TABLE and dtype is S16:
+        kind = Op.ADD
+    other = plane
+    if kind is Op.MUL:
+        other = of(rng, plane, (1, 1, plane[2]), (*plane[:2], 1))
+    swapped = other == plane and bool(rng.integers(2))
+    tensors = [source, result, (other, of(rng, *DType)), (plane, target)]
+    if kind in (Op.RESCALE, Op.TABLE):
+        del tensors[2]
+    count = len(tensors)
+    after = Layer(kind, "after", (2, 1) if swapped else (1, 2), count - 1, **bounds(rng, target))
+    match kind:
+        case Op.ADD | Op.MUL | Op.RESCALE:
+            lefts = {Op.ADD: 2, Op.RESCALE: 1}.get(kind, 0)
+            after = replace(
+                after,
+                lefts=tuple(shifts(rng, plane[2], 0, 5) for _ in range(lefts)),
+                shift=shifts(rng, plane[2], 0, 12),
+            )
+        case Op.TABLE:
+            rows = of(rng, 1, plane[2])
+            values = rng.integers(target.lowest, target.highest + 1, (rows, 256))
+            after = replace(
+                after,
+                table=values.astype(target.numpy),
+                lo=target.lowest,
+                hi=target.highest,
+            )
+    if kind in (Op.RESCALE, Op.TABLE):
+        after = replace(after, inputs=(1,))
+    return image(tensors, layer, after)
+
+
 def gemm(rng: Rng) -> ProgramImage:
     """A window of the whole plane, with very many weights."""
     before = (int(rng.integers(1, 8)), int(rng.integers(1, 8)), int(rng.integers(1, 300)))
@@ -331,6 +372,7 @@ OPERATORS: dict[str, Callable[[Rng], ProgramImage]] = {
     "stem": stem,
     "transposed": transposed,
     "depthwise": depthwise,
+    "goes on": goes_on,
     "gemm": gemm,
     "add": add,
     "mul": mul,

@@ -1,0 +1,199 @@
+"""How a job is cut into parts and tiles: the way that is estimated to take the least time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Self
+
+from edged.npu.instructions import Opcode, Unit
+from edged.scheduler._jobs import Job, NothingFitsError, target_words
+from edged.scheduler._machine import Machine
+from edged.scheduler._planes import Window
+from edged.scheduler._tiles import MAX_TILE, Tiling, tilings
+from edged.scheduler.timing import OVERHEAD, moving_cycles
+
+__all__ = ["Plan", "planned"]
+
+_FIELD: Final = 0xFFFF
+_TABLE_CYCLES: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a job is done.
+
+    Attributes:
+        blocks: of channels that are made at a time.
+        by_tile: whether all blocks of a tile are made before the next tile; otherwise all tiles of
+            some blocks before the next blocks.
+    """
+
+    blocks: int
+    tiling: Tiling
+    by_tile: bool
+
+
+def planned(job: Job, machine: Machine) -> Plan:
+    """The plan with the least estimated cycles.
+
+    Raises:
+        NothingFitsError: the smallest tile does not.
+    """
+    best: tuple[float, Plan] | None = None
+    for blocks in _part_sizes(job, machine):
+        some = job.of_blocks(machine, 0, blocks)
+        for room in (machine.bank_words // 2, machine.bank_words):
+            found = False
+            for cost, plan in _plans(job, some, blocks, room, machine):
+                found = True
+                if best is None or cost < best[0]:
+                    best = cost, plan
+            if found:
+                break
+    if best is None:
+        raise NothingFitsError
+    return best[1]
+
+
+def _part_sizes(job: Job, machine: Machine) -> list[int]:
+    """How many blocks may be made at a time: all, or as many as fit."""
+    total = job.blocks(machine)
+    most = min(total, _FIELD)
+    while most and _weight_words(job, most, machine) > machine.weight_words:
+        most -= max(1, most // 16)
+    sizes = {most, most // 2, most // 3, most // 4, most // 8, 1} if most else set()
+    if job.then is not None:  # Parts begin with whole words.
+        step = -(-machine.array.ti // job.block(machine))
+        sizes = {size for size in sizes if size == total or size % step == 0}
+    # Parts of the same size where there are several.
+    even = {-(-total // -(-total // size)) if job.then is None else size for size in sizes if size}
+    return sorted(even, reverse=True)
+
+
+def _weight_words(job: Job, blocks: int, machine: Machine) -> int:
+    """Words of the weight buffer for so many blocks, and what follows on chip."""
+    words, channels = 0, blocks * job.block(machine)
+    for each in job.chain():
+        if each.parameters is not None:
+            words += each.parameters.words(-(-channels // each.block(machine)))
+    return words
+
+
+def _plans(
+    job: Job, some: Job, blocks: int, room: int, machine: Machine
+) -> Iterator[tuple[float, Plan]]:
+    """Plans whose tiles take at most *room* words, with the cycles that they are estimated at.
+
+    Of two parts of the weights that fit, one is loaded while the array computes with the other; and
+    so it is with tiles. What comes first and last has nothing beside it.
+    """
+    height, width = job.target.height, job.target.width
+    parts = -(-job.blocks(machine) // blocks)
+    words = _weight_words(job, blocks, machine)
+    weights = moving_cycles(1, words * machine.weight_bytes) + OVERHEAD[Unit.LOAD] if words else 0
+    tiles_doubled, weights_doubled = room < machine.bank_words, 2 * words <= machine.weight_words
+    sizes = _Sizes.of(some, machine)
+    for tiling in tilings(height, width, machine.array.tp, lambda r, c: sizes.fit(r, c, room)):
+        count = tiling.count(height, width)
+        load, besides, execute, store = sizes.cycles(tiling)
+        for by_tile in (False, True) if parts > 1 and count > 1 else (count == 1,):
+            again = 1 if by_tile and job.op is Opcode.CONV else parts
+            loads = (load * again + besides * parts) * count
+            constants = weights * parts * (count if by_tile and parts > 1 else 1)
+            steps = execute * count * parts, store * count * parts
+            if not tiles_doubled:
+                total = loads + constants + sum(steps)
+            elif parts > 1 and not weights_doubled:
+                total = max(loads, *steps) + constants
+            else:
+                total = max(loads + constants, *steps)
+            yield total + load + weights + store, Plan(blocks, tiling, by_tile)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """What tiles of a job take, so that many can be tried.
+
+    Attributes:
+        sources: of each operand from DRAM, its window, words and bytes of a pixel, and whether it
+            is of the first instruction.
+        results: words of a pixel of all results.
+        first_result: likewise of the first one.
+        steps: of each instruction, cycles for a pixel and besides.
+        stored: bytes of a pixel of the last result.
+    """
+
+    lanes: int
+    sources: tuple[tuple[Window, int, int, bool], ...]
+    results: int
+    first_result: int
+    steps: tuple[tuple[int, int], ...]
+    stored: int
+
+    @classmethod
+    def of(cls, job: Job, machine: Machine) -> Self:
+        chain = job.chain()
+        sources = []
+        taken = -1
+        for each in chain:
+            sources += [
+                (s.window, s.words(machine), s.plane.run_bytes, each is job)
+                for number, s in enumerate(each.sources)
+                if number != taken
+            ]
+            taken = each.then.index if each.then is not None else -1
+        results = [target_words(each, machine) for each in chain if each.op is not None]
+        return cls(
+            machine.array.tp,
+            tuple(sources),
+            sum(results),
+            max(results, default=0),
+            tuple(_steps(each, machine) for each in chain),
+            chain[-1].target.run_bytes,
+        )
+
+    def fit(self, rows: int, columns: int, room: int) -> bool:
+        words = rows * columns * self.results
+        if columns * self.first_result > _FIELD:
+            return False
+        for window, pixel, _, _ in self.sources:
+            high, wide = window.extent(rows, columns)
+            words += high * wide * pixel
+            if max(rows * window.stride[0], high) * self.lanes > MAX_TILE:
+                return False
+            if max(columns * window.stride[1], wide) * self.lanes > MAX_TILE:
+                return False
+            if wide * pixel * max(window.reach, 1) > _FIELD:
+                return False
+        return words <= room
+
+    def cycles(self, tiling: Tiling) -> tuple[int, int, int, int]:
+        """Estimated cycles for a tile: to load the operands of the first instruction, those of the
+        others, to execute, and to store."""
+        pixels = tiling.rows * tiling.columns
+        loads = [0, 0]
+        for window, _, size, first in self.sources:
+            high, wide = window.extent(tiling.rows, tiling.columns)
+            cycles = moving_cycles(high * wide * self.lanes, size) + OVERHEAD[Unit.LOAD]
+            loads[0 if first else 1] += cycles
+        execute = sum(each * pixels + besides for each, besides in self.steps)
+        store = moving_cycles(pixels * self.lanes, self.stored) + OVERHEAD[Unit.STORE]
+        return loads[0], loads[1], execute, store
+
+
+def _steps(job: Job, machine: Machine) -> tuple[int, int]:
+    """Estimated cycles of an instruction for each pixel, and besides."""
+    if job.op is None:
+        return 0, 0
+    blocks = job.blocks(machine)
+    kernel = job.window.kernel[0] * job.window.kernel[1]
+    words = job.sources[0].plane.words(machine)
+    besides = OVERHEAD[Unit.EXECUTE] + blocks
+    if job.op is Opcode.CONV:
+        results = -(-machine.array.to // machine.array.ti) * job.target.itemsize
+        return blocks * max(kernel * words, results), besides
+    words = kernel * words + sum(source.plane.words(machine) for source in job.sources[1:])
+    if job.op is Opcode.TABLE:
+        besides += blocks * _TABLE_CYCLES
+    return words, besides
