@@ -150,7 +150,7 @@ class Mover(wiring.Component):
                 broken.eq(host.data.payload.fault),
                 host.data.ready.eq(taken),
             ]
-        m.d.comb += turned.eq(_turned(incoming, turn))
+        m.d.comb += turned.eq(_turned(m, incoming, turn))
         with m.If(taken & arrived):
             m.d.sync += [before.eq(turned), wanted.eq(wanted - 1), fault.eq(fault | broken)]
         with m.If(host.refused):
@@ -211,10 +211,12 @@ class Mover(wiring.Component):
                 # The last beat of the target may need no more of the source.
                 m.d.comb += [active.eq(1), taken.eq(wanted != 0)]
                 with m.If(arrived | (wanted == 0)):
-                    for n in range(BEAT_BYTES):
-                        m.d.sync += beat.word_select(n, 8).eq(
+                    m.d.sync += beat.eq(
+                        Cat(
                             Mux(n < turn, before.word_select(n, 8), turned.word_select(n, 8))
+                            for n in range(BEAT_BYTES)
                         )
+                    )
                     room = BEAT_BYTES - at
                     m.d.sync += count.eq(Mux(left < room, left, room))
                     m.next = "WRITE"
@@ -255,9 +257,11 @@ class Mover(wiring.Component):
             m.next = "ALIGN"
 
 
-def _turned(beat: Value, nbytes: Value) -> Value:
+def _turned(m: Module, beat: Value, nbytes: Value) -> Value:
     """A beat with its byte 0 at place *nbytes*, and what leaves it at the top at the bottom."""
     for bit in range(_OFFSET_BITS):
         width = 8 << bit
-        beat = Mux(nbytes[bit], Cat(beat[-width:], beat[:-width]), beat)
+        turned = Signal(8 * BEAT_BYTES, name=f"turned_{bit}")
+        m.d.comb += turned.eq(Mux(nbytes[bit], Cat(beat[-width:], beat[:-width]), beat))
+        beat = turned
     return beat

@@ -88,7 +88,7 @@ class Reader(wiring.Component):
                 with m.Elif(self.want & ~self.valid):
                     m.d.comb += [self.dram.claim.eq(1), memory.request.valid.eq(1)]
                     with m.If(memory.request.ready):
-                        m.d.sync += kept.eq(number)
+                        m.d.sync += [kept.eq(number), is_kept.eq(0)]
                         m.next = "WORD"
             with m.State("WORD"):
                 m.d.comb += [self.dram.claim.eq(1), memory.data.ready.eq(1)]
