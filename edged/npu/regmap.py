@@ -265,7 +265,11 @@ class Status(Code):
 class BankStatus(Code):
     EMPTY = 0, "Nothing was loaded, or a reset has emptied it."
     LOADING = 1, "A LOAD_IMAGE is under way."
-    VALID = 2, "Section CRCs and digest were checked by the device."
+    VALID = (
+        2,
+        "Section CRCs were checked by the device. The digest that the header has need not be: who"
+        " loads an image compares `DIGEST` with what it computes.",
+    )
     CORRUPT = 3, "A load failed, or a bit flipped since. It is not run."
 
 
@@ -740,7 +744,11 @@ class Bank(Register, base=0x2000, stride=0x80, count=BANKS):
     """A bank: one of the two places for a program image, with DRAM of its own."""
 
     DIGEST = _Spec(
-        0x00, "blake2s of the image, zero when the bank is empty.", bits=256, reset=0, soft=True
+        0x00,
+        "blake2s of the image, as its header has it; zero when the bank is empty.",
+        bits=256,
+        reset=0,
+        soft=True,
     )
     BASE = _Spec(
         0x20,

@@ -239,7 +239,7 @@ class Mover(wiring.Component):
                 with m.If(checksum.done):
                     self._advance(m, left, count, address, at)
             with m.State("WRITTEN"):
-                m.d.comb += active.eq(1)
+                m.d.comb += [self.host.claim.eq(to_host), self.dram.claim.eq(~to_host)]
                 with m.If(Mux(to_host, host.written, dram.written)):
                     m.next = "DONE"
             with m.State("DONE"):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from amaranth.back import verilog
 from amaranth.lib import wiring
 
-__all__ = ["build", "cache_folder", "is_possible", "verilog_of"]
+__all__ = ["build", "cache_folder", "verilog_of"]
 
 _HARNESS: Final = Path(__file__).with_name("harness.cpp")
 _LIBRARY: Final = "libdevice.so"
@@ -23,6 +24,8 @@ _OPTIONS: Final = (
     "--top-module",
     "top",
     "-O3",
+    # It computes what is shared at each cycle, where much is for a few cycles of a state only.
+    "-fno-dfg",
     "--x-assign",
     "fast",
     "--x-initial",
@@ -35,13 +38,8 @@ _OPTIONS: Final = (
     "-LDFLAGS",
     "-shared",
     "-MAKEFLAGS",
-    "OPT_FAST=-O2 OPT_SLOW=-O1 OPT_GLOBAL=-O2",
+    "OPT_FAST=-O2 OPT_SLOW=-O0 OPT_GLOBAL=-O2",
 )
-
-
-def is_possible() -> bool:
-    """Whether what it takes is installed."""
-    return all(shutil.which(tool) for tool in ("verilator", "g++", "make"))
 
 
 def cache_folder() -> Path:
@@ -55,10 +53,11 @@ def verilog_of(top: wiring.Component) -> str:
     return str(verilog.convert(top, name="top", emit_src=False))
 
 
-def build(source: str, cache: Path | None = None) -> Path:
+def build(source: str, modules: Sequence[Path] = (), cache: Path | None = None) -> Path:
     """The library for the Verilog *source*, from the cache if it is there.
 
     Args:
+        modules: files of what it uses and does not define.
         cache: a folder for what was built; :func:`cache_folder` if it is None.
 
     Raises:
@@ -67,35 +66,30 @@ def build(source: str, cache: Path | None = None) -> Path:
     folder = cache if cache is not None else cache_folder()
     harness = _HARNESS.read_bytes()
     version = _run(["verilator", "--version"])
-    parts = (source.encode(), harness, "\0".join(_OPTIONS).encode(), version.encode())
+    parts = (
+        source.encode(),
+        harness,
+        "\0".join(_OPTIONS).encode(),
+        version.encode(),
+        *(module.read_bytes() for module in modules),
+    )
     key = hashlib.blake2s(b"\0".join(hashlib.blake2s(part).digest() for part in parts))
     library = folder / key.hexdigest()[:24] / _LIBRARY
-    if library.exists():
-        return library
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as made:
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with (library.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # who wants the same waits for it
+        if not library.exists():
+            _compile(source, modules, library)
+    return library
+
+
+def _compile(source: str, modules: Sequence[Path], library: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=library.parent) as made:
         at = Path(made)
         (at / "top.v").write_text(source)
-        _run(
-            [
-                "verilator",
-                *_OPTIONS,
-                "--build",
-                "-j",
-                "1",
-                "--Mdir",
-                made,
-                "-o",
-                _LIBRARY,
-                str(at / "top.v"),
-                str(_HARNESS),
-            ]
-        )
-        library.parent.mkdir(exist_ok=True)
-        # Two that build the same at once put the same there.
+        command = ["verilator", *_OPTIONS, "--build", "-j", "1", "--Mdir", made, "-o", _LIBRARY]
+        _run([*command, str(at / "top.v"), *map(str, modules), str(_HARNESS)])
         (at / _LIBRARY).replace(library)
-        (at / "top.v").replace(library.with_name("top.v"))
-    return library
 
 
 def _run(command: list[str]) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,16 +28,12 @@ _RIGHTS: Final = int(DmaFlag.READ | DmaFlag.WRITE)
 _CLASS_AT: Final = 0x08
 
 
-def simulation(
-    parameters: Parameters, core: Callable[[Parameters], Any], cache: Path | None = None
-) -> tuple[Path, int]:
-    """Build the device with these sizes.
+def simulation(parameters: Parameters, core: Any, modules: Sequence[Path] = ()) -> RtlTransport:
+    """A device with these sizes, built if it was not before.
 
     Args:
-        core: makes the core.
-
-    Returns:
-        the library, and the first 8 bytes of the digest of the design: what ``GATEWARE_ID`` is.
+        core: what executes programs.
+        modules: files of the SystemVerilog that it has inside.
     """
     shell = Shell(
         parameters,
@@ -46,17 +42,17 @@ def simulation(
         capabilities=int(Capability.MODELLED_READINGS),
         zeroed=True,
     )
-    source = verilog_of(Top(shell, core(parameters)))
+    source = verilog_of(Top(shell, core))
     identity = hashlib.blake2s(source.encode()).digest()[:8]
-    return build(source, cache), int.from_bytes(identity, "little")
+    return RtlTransport(build(source, modules), int.from_bytes(identity, "little"))
 
 
 class RtlTransport:
     """The one user of a simulated device, as :class:`edged.device.Transport` has it.
 
     Args:
-        library: what :func:`simulation` built.
-        gateware_id: likewise.
+        library: what :func:`~firmware.sim.build.build` made.
+        gateware_id: what ``GATEWARE_ID`` is to be.
 
     Raises:
         DeviceError: there is not as much memory.
