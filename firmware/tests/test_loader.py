@@ -131,7 +131,7 @@ def test_a_sound_image() -> None:
     }
 
 
-def sections(image: bytes) -> dict[int, tuple[int, int, int]]:
+def sections(image: bytes | bytearray) -> dict[int, tuple[int, int, int]]:
     """Where its entry in the table, and the section itself begin, and the length of that."""
     (count,) = struct.unpack_from("<I", image, IMAGE_HEADER.offset("sections"))
     found = {}
