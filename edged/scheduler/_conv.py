@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edged.npu import DType, Layer, Shift, Tensor
 from edged.npu.instructions import Flag, Opcode
+from edged.scheduler._diagonal import Diagonal
 from edged.scheduler._jobs import Job, NothingFitsError, Then
 from edged.scheduler._machine import Machine
 from edged.scheduler._pack import (
@@ -22,6 +23,7 @@ from edged.scheduler._pack import (
 )
 from edged.scheduler._passes import run
 from edged.scheduler._planes import Operand, Plane, Window
+from edged.scheduler._plans import planned
 from edged.scheduler._program import Program
 from edged.scheduler._runs import Run, runs
 from edged.scheduler._sums import run_in_sums
@@ -114,7 +116,11 @@ def _depthwise(
     taps = depthwise_words(machine, kernel.weights[..., 0])
     parameters = Fixed(np.concatenate([channels[:, None], taps], 1))
     job = Job(Opcode.DEPTHWISE, (source,), target, *bounds, parameters=parameters, then=then)
-    run(program, job)
+    other = Diagonal.planned(source, target, bounds, machine) if then is None else None
+    if other is not None and other.cycles < planned(job, machine).cycles:
+        other.run(program, kernel.weights[..., 0], kernel.bias, kernel.shift)
+    else:
+        run(program, job)
 
 
 def _dense(kernel: _Kernel, groups: int, machine: Machine) -> Iterator[tuple[int, int, _Kernel]]:

@@ -27,11 +27,13 @@ class Plan:
         blocks: of channels that are made at a time.
         by_tile: whether all blocks of a tile are made before the next tile; otherwise all tiles of
             some blocks before the next blocks.
+        cycles: estimated.
     """
 
     blocks: int
     tiling: Tiling
     by_tile: bool
+    cycles: float
 
 
 def planned(job: Job, machine: Machine) -> Plan:
@@ -40,20 +42,20 @@ def planned(job: Job, machine: Machine) -> Plan:
     Raises:
         NothingFitsError: the smallest tile does not.
     """
-    best: tuple[float, Plan] | None = None
+    best: Plan | None = None
     for blocks in _part_sizes(job, machine):
         some = job.of_blocks(machine, 0, blocks)
         for room in (machine.bank_words // 2, machine.bank_words):
             found = False
-            for cost, plan in _plans(job, some, blocks, room, machine):
+            for plan in _plans(job, some, blocks, room, machine):
                 found = True
-                if best is None or cost < best[0]:
-                    best = cost, plan
+                if best is None or plan.cycles < best.cycles:
+                    best = plan
             if found:
                 break
     if best is None:
         raise NothingFitsError
-    return best[1]
+    return best
 
 
 def _part_sizes(job: Job, machine: Machine) -> list[int]:
@@ -80,9 +82,7 @@ def _weight_words(job: Job, blocks: int, machine: Machine) -> int:
     return words
 
 
-def _plans(
-    job: Job, some: Job, blocks: int, room: int, machine: Machine
-) -> Iterator[tuple[float, Plan]]:
+def _plans(job: Job, some: Job, blocks: int, room: int, machine: Machine) -> Iterator[Plan]:
     """Plans whose tiles take at most *room* words, with the cycles that they are estimated at.
 
     Of two parts of the weights that fit, one is loaded while the array computes with the other; and
@@ -108,7 +108,7 @@ def _plans(
                 total = max(loads, *steps) + constants
             else:
                 total = max(loads + constants, *steps)
-            yield total + load + weights + store, Plan(blocks, tiling, by_tile)
+            yield Plan(blocks, tiling, by_tile, total + load + weights + store)
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,34 @@ def depthwise(rng: Rng) -> ProgramImage:
     return image([(before, source), (after, target)], layer)
 
 
+def large_depthwise(rng: Rng) -> ProgramImage:
+    """A depthwise convolution of a plane that is worth weights of several pixels."""
+    source, target = of(rng, U8, S8, S16), of(rng, U8, S8, S16)
+    before = (int(rng.integers(30, 50)), int(rng.integers(30, 50)), int(rng.integers(2, 60)))
+    kernel = (int(rng.integers(2, 6)), int(rng.integers(3, 6)))
+    layer = Layer(
+        Op.CONV,
+        "depthwise",
+        (0,),
+        1,
+        kernel=kernel,
+        stride=(int(rng.integers(1, 3)), 1),
+        dilation=(int(rng.integers(1, 3)), 1),
+        pad=tuple(int(rng.integers(0, kernel[side % 2])) for side in range(4)),
+    )
+    channels = before[2]
+    layer = replace(
+        layer,
+        groups=channels,
+        weights=rng.integers(-128, 128, (channels, *layer.kernel, 1)).astype(np.int8),
+        bias=rng.integers(-5000, 5000, channels).astype(np.int32),
+        shift=shifts(rng, channels, 3, 9),
+        **bounds(rng, target),
+    )
+    after = (*window_shape(layer, *before[:2]), channels)
+    return image([(before, source), (after, target)], layer)
+
+
 def goes_on(rng: Rng) -> ProgramImage:
     """A convolution, and a layer that goes on with its result."""
     first = of(rng, conv, depthwise)(rng)
@@ -372,6 +400,7 @@ OPERATORS: dict[str, Callable[[Rng], ProgramImage]] = {
     "stem": stem,
     "transposed": transposed,
     "depthwise": depthwise,
+    "large depthwise": large_depthwise,
     "goes on": goes_on,
     "gemm": gemm,
     "add": add,
