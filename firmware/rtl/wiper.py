@@ -66,7 +66,7 @@ class Wiper(wiring.Component):
         m = Module()
         chunks = BANKS * self._chunks
         m.submodules.written = written = Ram(
-            shape=1, depth=chunks, init=[0 if self._zeroed else 1] * chunks
+            shape=1, depth=chunks, init=[] if self._zeroed else [1] * chunks
         )
         mark, clear, look = written.write_port(), written.write_port(), written.read_port()
         m.d.comb += [
