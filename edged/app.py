@@ -223,9 +223,7 @@ async def _serve(
         figures = [f"{meter.figures().per_minute:.0f} requests/min"]
         if monitor.report is not None:
             figures += [
-                f"{reading.value:.0f} {reading.unit}"
-                for reading in monitor.report.readings
-                if reading.name == "temperature"
+                reading.text for reading in monitor.report.readings if reading.name == "temperature"
             ]
         notifier.status(describe(slot.status, way, figures))
 

@@ -220,7 +220,7 @@ def test_a_member_of_the_group_drops_a_model_and_it_serves(machine, client, bund
     assert client.call() == "OK"
     assert machine.show("StatusText").startswith("serving kws 1.0.0")
     status = machine.show("StatusText")
-    assert re.search(r"emulated.*, \d+ requests/min, \d+ °C \(modelled\)$", status)
+    assert re.search(r"emulated.*, \d+ requests/min, [\d.]+ °C \(modelled\)$", status)
     # Alice may read what became of it; Mallory may not, nor drop anything.
     assert machine.ask("runuser", "-u", "alice", "--", "cat", f"{DROP}/{bundle.name}.status.txt")
     assert machine.run("runuser", "-u", "mallory", "--", "ls", DROP, check=False).returncode
