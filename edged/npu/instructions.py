@@ -190,7 +190,7 @@ INSTRUCTIONS: Final[dict[Opcode, Record]] = {
         Item("address", "u32", "In DRAM, of the first byte."),
         Item("buffer", "u32", "Word of the weight buffer."),
         Item("row_bytes", "u32", "In DRAM from one row to the next."),
-        Item("rows", "u32", "Rows, one for each input channel."),
+        Item("rows", "u16", "Rows, one for each input channel."),
         Item("columns", "u16", "Bytes of each row, one for each output channel; at most `to`."),
     ),
     Opcode.FRAME: _instruction(

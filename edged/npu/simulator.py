@@ -210,7 +210,7 @@ class Simulator:
             words = self.activations[lane, self._buffer(plane, move, blocks * wide)]
             rows, columns = inside.shape
             pixels = words.reshape(rows, columns, blocks, wide, self.array.ti).swapaxes(3, 4)
-            pixels = pixels.reshape(rows, columns, -1)[..., :size]
+            pixels = pixels.reshape(rows, columns, blocks * self.array.ti * wide)[..., :size]
             self.dram[self._within(addresses[inside], size)] = pixels[inside]
 
     def _plane(self, unit: Unit) -> dict[str, int]:

@@ -35,15 +35,25 @@ class Parameters:
                 f"cannot build array {self.array}: wanted ti and to of 8, 16 or 32, tp of 1, 2 or 4"
             )
         for name, size, word in (
-            ("activation", self.activation_buffer, ti * tp),
+            ("activation", self.activation_buffer, 64 * tp),
             ("weight", self.weight_buffer, ti * to),
         ):
             if size.bit_count() != 1 or size < 4 * word:
                 raise ValueError(
                     f"cannot build {name} buffer of {size} bytes: wanted a power of two of at"
-                    f" least 4 words of {word} bytes"
+                    f" least {4 * word}"
                 )
         assert ti * to >= CHANNEL.size * max(ti, to)
+
+    @property
+    def parts(self) -> int:
+        """Words of a lane's bank in 64 bytes."""
+        return 64 // self.array.ti
+
+    @property
+    def slices(self) -> int:
+        """Times 64 bytes in a word of the weight buffer."""
+        return self.array.ti * self.array.to // 64
 
     @property
     def activation_words(self) -> int:

@@ -17,6 +17,7 @@ from amaranth.lib import wiring
 __all__ = ["build", "cache_folder", "verilog_of"]
 
 _HARNESS: Final = Path(__file__).with_name("harness.cpp")
+_DRAM: Final = Path(__file__).with_name("dram.h")
 _LIBRARY: Final = "libdevice.so"
 _OPTIONS: Final = (
     "--cc",
@@ -53,22 +54,28 @@ def verilog_of(top: wiring.Component) -> str:
     return str(verilog.convert(top, name="top", emit_src=False))
 
 
-def build(source: str, modules: Sequence[Path] = (), cache: Path | None = None) -> Path:
+def build(
+    source: str,
+    modules: Sequence[Path] = (),
+    cache: Path | None = None,
+    harness: Path = _HARNESS,
+) -> Path:
     """The library for the Verilog *source*, from the cache if it is there.
 
     Args:
         modules: files of what it uses and does not define.
         cache: a folder for what was built; :func:`cache_folder` if it is None.
+        harness: the C++ around it.
 
     Raises:
         RuntimeError: Verilator or the compiler fails, with what it said.
     """
     folder = cache if cache is not None else cache_folder()
-    harness = _HARNESS.read_bytes()
     version = _run(["verilator", "--version"])
     parts = (
         source.encode(),
-        harness,
+        harness.read_bytes(),
+        _DRAM.read_bytes(),
         "\0".join(_OPTIONS).encode(),
         version.encode(),
         *(module.read_bytes() for module in modules),
@@ -79,16 +86,17 @@ def build(source: str, modules: Sequence[Path] = (), cache: Path | None = None) 
     with (library.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # who wants the same waits for it
         if not library.exists():
-            _compile(source, modules, library)
+            _compile(source, modules, harness, library)
     return library
 
 
-def _compile(source: str, modules: Sequence[Path], library: Path) -> None:
+def _compile(source: str, modules: Sequence[Path], harness: Path, library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as made:
         at = Path(made)
         (at / "top.v").write_text(source)
         command = ["verilator", *_OPTIONS, "--build", "-j", "1", "--Mdir", made, "-o", _LIBRARY]
-        _run([*command, str(at / "top.v"), *map(str, modules), str(_HARNESS)])
+        command += ["-CFLAGS", f"-I{_DRAM.parent}"]
+        _run([*command, str(at / "top.v"), *map(str, modules), str(harness)])
         (at / _LIBRARY).replace(library)
 
 
