@@ -1,6 +1,8 @@
 """One memory for several users, one at a time."""
 
-from amaranth.hdl import Module
+from functools import reduce
+
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -62,14 +64,24 @@ class Sharing(wiring.Component):
         m = Module()
         with m.Switch(self.user):
             for number in range(self._count):
-                with m.Case(number):
-                    user = self.users[number]
-                    with m.If(user.claim):
-                        wiring.connect(m, wiring.flipped(user.memory), wiring.flipped(self.memory))
-                    with m.Else():
-                        # The last assignment counts: the nearest one that claims it.
-                        for step in range(self._count - 1, 0, -1):
-                            other = (number + step) % self._count
-                            with m.If(self.users[other].claim):
-                                m.d.sync += self.user.eq(other)
+                with m.Case(number), m.If(~self.users[number].claim):
+                    # The last assignment counts: the nearest one that claims it.
+                    for step in range(self._count - 1, 0, -1):
+                        other = (number + step) % self._count
+                        with m.If(self.users[other].claim):
+                            m.d.sync += self.user.eq(other)
+        has = Signal(self._count)
+        m.d.comb += has.eq(Cat(user.claim for user in self.users) & (1 << self.user))
+        for path, member, shared in self.memory.signature.flatten(self.memory):
+            each = [reduce(getattr, path, user.memory) for user in self.users]
+            # What goes with a strobe needs no gate of its own: they are wide.
+            is_strobe = path[-1] != "payload"
+            if member.flow is In:
+                for number, mine in enumerate(each):
+                    m.d.comb += mine.eq(shared & has[number] if is_strobe else shared)
+                continue
+            with m.Switch(self.user):
+                for number, mine in enumerate(each):
+                    with m.Case(number):
+                        m.d.comb += shared.eq(mine & has[number] if is_strobe else mine)
         return m

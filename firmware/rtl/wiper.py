@@ -4,7 +4,7 @@ A bank is divided into chunks, and a bit for each tells whether anything was wri
 load does not take the time to write the whole bank.
 """
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory as Ram
 from amaranth.lib.wiring import In, Out
@@ -68,13 +68,9 @@ class Wiper(wiring.Component):
         m.submodules.written = written = Ram(
             shape=1, depth=chunks, init=[] if self._zeroed else [1] * chunks
         )
-        mark, clear, look = written.write_port(), written.write_port(), written.read_port()
-        m.d.comb += [
-            mark.addr.eq(self.address >> self._chunk_bits),
-            mark.data.eq(1),
-            mark.en.eq(self.write),
-            clear.data.eq(0),
-        ]
+        # One port for writing, so that a block RAM of any part does: marks come first.
+        note, look = written.write_port(), written.read_port()
+        clears = Signal()
         chunk = Signal(range(self._chunks))
         bank = Signal(range(BANKS))
         beat = Signal(self._chunk_bits - exact_log2(BEAT_BYTES))
@@ -82,7 +78,9 @@ class Wiper(wiring.Component):
         write = self.dram.memory.write
         m.d.comb += [
             look.addr.eq(place),
-            clear.addr.eq(place),
+            note.addr.eq(Mux(self.write, self.address >> self._chunk_bits, place)),
+            note.data.eq(self.write),
+            note.en.eq(self.write | clears),
             write.payload.address.eq(Cat(beat, place) * BEAT_BYTES),
             write.payload.strobe.eq(~0),
         ]
@@ -102,8 +100,9 @@ class Wiper(wiring.Component):
                 m.next = "LOOKED"
             with m.State("LOOKED"):
                 with m.If(look.data):
-                    m.d.comb += clear.en.eq(1)
-                    m.next = "WRITE"
+                    m.d.comb += clears.eq(1)
+                    with m.If(~self.write):
+                        m.next = "WRITE"
                 with m.Else():
                     go_on()
             with m.State("WRITE"):
