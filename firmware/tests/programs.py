@@ -30,7 +30,7 @@ KINDS = (
 )
 """What :func:`program` makes programs of."""
 _U8, _S8, _S16 = ElementType.U8, ElementType.S8, ElementType.S16
-_DRAM = 1 << 16
+_DRAM = 1 << 17
 
 
 @dataclass
@@ -62,7 +62,7 @@ def program(kind: str, parameters: Parameters, seed: int) -> Program:
     dram = random.integers(0, 256, _DRAM, np.uint8)
     packed = _packed(writer)
     _load(writer)
-    _load_weights(writer, packed)
+    _load_weights(writer)
     for _ in range(writer.number(1, 3)):
         _compute(kind, writer)
         writer.sync()
@@ -84,7 +84,7 @@ def _packed(writer: _Writer) -> bytes:
     return data.tobytes()
 
 
-def _load_weights(writer: _Writer, packed: bytes) -> None:
+def _load_weights(writer: _Writer) -> None:
     words = writer.parameters.weight_words
     half = words // 2
     start = writer.number(0, words - 1)
@@ -269,6 +269,7 @@ def _compute(kind: str, writer: _Writer) -> None:
         _result(writer, narrow)
         writer.add(Opcode.TABLE, shared, **where)
     elif kind == "matrix":
+        _load_weights(writer)  # again: the matrix before may lie where parameters are read
         size = array.ti * writer.number(1, 3) - writer.number(0, 5)
         buffer = writer.number(0, writer.parameters.weight_words - 1)
         _frame(
