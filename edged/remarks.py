@@ -31,6 +31,7 @@ class Code(enum.StrEnum):
     COARSE_OUTPUT = "coarse-output"
     HOST_SHARE = "host-share"
     ROUND_TRIPS = "round-trips"
+    NO_CODE = "no-code"
 
 
 class Remark(Struct, frozen=True, omit_defaults=True):

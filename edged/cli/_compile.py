@@ -22,6 +22,7 @@ from edged.bundle import FileName
 from edged.cli._options import shapes
 from edged.cli._output import print_json, print_table, stderr, stdout
 from edged.errors import InputError, NotFoundError
+from edged.npu import EMULATED, Target
 
 if TYPE_CHECKING:
     from edged.compiler import CompiledModel, HostRow, LayerRow, Report, Samples
@@ -67,6 +68,13 @@ def compile(
     measured: Annotated[
         int, typer.Option(min=1, max=64, help="With --report: on how many samples.")
     ] = 2,
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="TIxTOxTP,BYTES,BYTES",
+            help="MAC array, and bytes of the activation and weight buffers.",
+        ),
+    ] = str(EMULATED),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Compile a model as edged does when it is dropped, and say what became of each operator."""
@@ -84,6 +92,7 @@ def compile(
             calibration=_samples(calibration or packed),
             progress=lambda done, step: progress.update(task, completed=done, description=step),
             measured=measured if report else 0,
+            target=_target(target),
         )
     if output is not None:
         _write(made, output)
@@ -111,6 +120,13 @@ def _source(model: Path) -> Iterator[tuple[Path, Path | None, dict[str, tuple[in
         samples = found.folder / FileName.CALIBRATION
         given = samples if samples.exists() else None
         yield found.folder / FileName.MODEL, given, found.manifest.shapes
+
+
+def _target(text: str) -> Target:
+    try:
+        return Target.parse(text)
+    except ValueError as error:
+        raise InputError(f"cannot compile for {error}") from error
 
 
 def _samples(path: Path | None) -> Samples | None:
@@ -153,7 +169,7 @@ def _tables(report: Report) -> None:
     print_table(
         (
             *("LAYER", "OPERATOR", "WHERE", "OUTPUT", "MMACS", "WEIGHTS", "ACTIVATIONS"),
-            *("EXPONENTS", "ERROR", "WHY THERE"),
+            *("EXPONENTS", "ERROR", "CYCLES", "ARRAY", "TRAFFIC", "BOUND", "WHY THERE"),
         ),
         rows,
     )
@@ -182,6 +198,10 @@ def _layer_row(row: LayerRow, several: bool) -> tuple[str, ...]:
         _bytes(row.activation_bytes),
         exponents,
         "–" if row.error is None else f"{row.error:.2%}",
+        f"{row.cycles}" if row.cycles else "–",
+        f"{row.array_cycles / row.cycles:.0%}" if row.cycles and row.array_cycles else "–",
+        _bytes(row.dram_traffic or 0),
+        row.bound or "–",
         remark,
     )
 
@@ -195,9 +215,7 @@ def _host_row(row: HostRow) -> tuple[str, ...]:
         shape,
         "not known" if row.macs is None else _millions(row.macs),
         _bytes(row.weight_bytes),
-        "–",
-        "–",
-        "–",
+        *("–",) * 7,
         row.reason,
     )
 
@@ -226,6 +244,7 @@ def _summary(report: Report, seconds: float, peak: int) -> None:
             f"{_bytes(report.activations_bytes)} at the peak, "
             f"{_bytes(report.activations_total_bytes)} if none shared its place ({saved:.1f}x)",
         ),
+        ("code", _code(report)),
         ("calibration", samples),
         ("compiled", f"in {seconds:.1f} s, {peak / 1e6:.0f} MB at the peak"),
     ):
@@ -233,6 +252,13 @@ def _summary(report: Report, seconds: float, peak: int) -> None:
     for remark in report.remarks:
         if remark.warning:
             stderr().print(escape(f"edgectl: {remark}"))
+
+
+def _code(report: Report) -> str:
+    if report.cycles is None:
+        return "–"
+    kilo = report.cycles / 1e3
+    return f"{_bytes(report.code_bytes)}, {kilo:.0f} thousand cycles a run by the model"
 
 
 def _abridged(name: str) -> str:

@@ -38,7 +38,7 @@ from edged.errors import (
     stumbled,
 )
 from edged.nesting import NestingError, check_nesting
-from edged.npu import Array
+from edged.npu import Target
 
 _MAX_CALIBRATION_BYTES: Final = 1 << 30
 _MAX_CALIBRATION_ARRAYS: Final = 64
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     memory_bytes=options.memory,
                 )
             )
-        _compile(options.job, options.output, options.array)
+        _compile(options.job, options.output, options.target)
     except EdgedError as error:
         _say(error=str(error), kind=type(error).__name__)
         return error.exit_status
@@ -92,7 +92,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--output", type=_folder, required=True, metavar="FOLDER", help="an empty folder"
     )
     parser.add_argument(
-        "--array", type=_array, default=Array(), help="MAC array, such as 16x32x4 (the default)"
+        "--target",
+        type=_target,
+        default=Target(),
+        help="MAC array, such as 16x32x4 (the default); with code for buffers of so many bytes:"
+        " 16x32x4,2097152,1048576",
     )
     parser.add_argument("--memory", type=int, metavar="BYTES", help="with --confine: its bound")
     parser.add_argument("--confine", action="store_true", help="lock the process down first")
@@ -106,19 +110,17 @@ def _folder(text: str) -> Path:
     return path.absolute()
 
 
-def _array(text: str) -> Array:
-    numbers = text.split("x")
-    if len(numbers) != 3 or not all(n.isdecimal() and 0 < int(n) <= 1024 for n in numbers):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no MAC array; wanted three sizes from 1 to 1024, such as 16x32x4"
-        )
-    return Array(*(int(n) for n in numbers))
+def _target(text: str) -> Target:
+    try:
+        return Target.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _compile(job: Path, output: Path, array: Array) -> None:
+def _compile(job: Path, output: Path, target: Target) -> None:
     compiled = compile_model(
         _read_model(job / "model.onnx"),
-        array=array,
+        target=target,
         calibration=_read_calibration(job / "calibration.npz"),
         shapes=_read_shapes(job / "manifest.json"),
         progress=_reporter(),

@@ -25,14 +25,16 @@ from edged.compiler._lower import lower
 from edged.compiler._measure import layer_errors, output_error
 from edged.compiler._partition import Partition, partition
 from edged.compiler._quantise import Quantised, quantise
-from edged.compiler._report import Report, report
+from edged.compiler._report import Code, Report, report
 from edged.compiler._stretch import stretch
 from edged.compiler._techniques import Techniques
 from edged.compiler._version import COMPILER_VERSION
 from edged.compiler._wide import between, tabled, wide
 from edged.errors import ImageError, ModelError
-from edged.npu import Array, ProgramImage, parse_image, serialize_image, weights_bytes
+from edged.npu import Array, ProgramImage, Target, parse_image, serialize_image, weights_bytes
 from edged.remarks import FILE_NAME, serialize
+from edged.scheduler import schedulable, scheduled
+from edged.scheduler.timing import measure
 
 __all__ = ["CompiledModel", "Progress", "compile_model"]
 
@@ -91,7 +93,7 @@ def _silent(_fraction: float, _step: str) -> None:
 def compile_model(
     model: bytes,
     *,
-    array: Array = Array(),  # noqa: B008  (frozen: one is as good as another)
+    target: Target = Target(),  # noqa: B008  (frozen: one is as good as another)
     calibration: Samples | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     progress: Progress = _silent,
@@ -103,7 +105,7 @@ def compile_model(
     Args:
         model: the file; floats of 16, 32 or 64 bits, opset 7 or newer, all in one file, every
             dimension but the batch fixed.
-        array: the MAC array to compile for.
+        target: the MAC array to compile for, and the buffers that the image has code for.
         calibration: typical inputs, name → [N, …] of the input's dtype; up to 256 evenly chosen
             ones are used. None: seeded synthetic inputs, with a warning in the report.
         shapes: sizes of inputs that the model leaves open, by name, with a batch of 1 first.
@@ -127,7 +129,7 @@ def compile_model(
         if calibration is None
         else checked_samples(graph, calibration)
     )
-    trial = _Trial(graph, array, techniques, samples, made_up=calibration is None)
+    trial = _Trial(graph, target.array, techniques, samples, made_up=calibration is None)
     cut = partition(graph)
     seen, written, widened = trial.program(cut, progress)
     read = tabled(cut) if techniques.wide and not widened else set()
@@ -147,7 +149,8 @@ def compile_model(
     if measured:
         progress(0.95, "measuring errors")
         errors = written.errors(samples, measured)
-    image = written.image
+    progress(0.97, "scheduling")
+    code = _scheduled(written, target)
     made = report(
         compiler=COMPILER_VERSION,
         graph=graph,
@@ -155,14 +158,14 @@ def compile_model(
         seen=seen,
         quantised=written.quantised,
         widened=widened,
-        image=image,
-        weights=weights_bytes(image.layers),
+        code=code,
+        weights=weights_bytes(code.image.layers),
         calibration="synthetic" if calibration is None else "samples",
         samples=len(next(iter(samples.values()))),
         errors=errors,
     )
     progress(1.0, "compiled")
-    return CompiledModel(image, written.program, written.host, made)
+    return CompiledModel(code.image, code.program, written.host, made)
 
 
 def _with_bounds(graph: Graph, outputs: Collection[str]) -> dict[str, str]:
@@ -259,12 +262,34 @@ class _Written:
         return min(max(count, _COMPARED), _MOST_COMPARED)
 
 
-def _write(graph: Graph, cut: Partition, quantised: Quantised, array: Array) -> _Written:
-    image = lower(cut, quantised, array)
+def _scheduled(written: _Written, target: Target) -> Code:
+    """The program with code for *target*, if it wants any and there is such code."""
+    image, program = written.image, written.program
+    if not target.activation_buffer or not schedulable(target.array):
+        return Code(image, program)
     try:
-        program = serialize_image(image)
-        image = replace(image, digest=parse_image(program).digest)
-    except ImageError as error:
-        raise ModelError(f"cannot compile model: it does not fit the device: {error}") from error
+        found = scheduled(image, target.activation_buffer, target.weight_buffer)
+        program, image = _serialized(found.image)
+    except ModelError as error:
+        return Code(image, program, missing=str(error))
+    cycles = tuple(measure(image, found.layers, entry) for entry in range(len(image.entries)))
+    return Code(image, program, cycles)
+
+
+def _write(graph: Graph, cut: Partition, quantised: Quantised, array: Array) -> _Written:
+    program, image = _serialized(lower(cut, quantised, array))
     host = emit(graph, cut, image, {name: quantised.real(name) for name in cut.leaving})
     return _Written(graph, cut, quantised, image, program, host)
+
+
+def _serialized(image: ProgramImage) -> tuple[bytes, ProgramImage]:
+    """The file, and the image with its digest.
+
+    Raises:
+        ModelError: the format cannot hold it.
+    """
+    try:
+        program = serialize_image(image)
+        return program, replace(image, digest=parse_image(program).digest)
+    except ImageError as error:
+        raise ModelError(f"cannot compile model: it does not fit the device: {error}") from error

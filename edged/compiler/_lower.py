@@ -35,6 +35,7 @@ __all__ = ["device_name", "lower"]
 _MAX_NAME = 160
 _MAX_SHIFT = 31
 _MAX_POOL_SHIFT = 47
+_GO_ON = (Op.ADD, Op.MUL, Op.TABLE, Op.RESCALE)
 
 
 def lower(cut: Partition, quantised: Quantised, array: Array) -> ProgramImage:
@@ -98,7 +99,15 @@ def _lifetimes(entries: Sequence[Entry], sizes: Sequence[int]) -> list[Lifetime]
     steps: list[list[int]] = [[] for _ in sizes]
     now = 0
     for entry in entries:
-        touched = [entry.inputs, *((*x.inputs, x.output) for x in entry.layers), entry.outputs]
+        before: tuple[int, ...] = ()
+        touched: list[Sequence[int]] = [entry.inputs]
+        for layer in entry.layers:
+            # One that goes on with a result may be done tile by tile with the layer before it, and
+            # overwrites nothing that tiles to come read.
+            goes_on = layer.op in _GO_ON and touched[-1][-1] in layer.inputs
+            touched.append((*layer.inputs, *(before if goes_on else ()), layer.output))
+            before = layer.inputs if layer.op is Op.CONV else ()
+        touched.append(entry.outputs)
         for indices in touched:
             for index in indices:
                 steps[index].append(now)

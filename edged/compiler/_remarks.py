@@ -14,7 +14,7 @@ from edged.remarks import Code, Remark, remark
 if TYPE_CHECKING:
     from edged.compiler._report import HostRow, OutputRow
 
-__all__ = ["calibration_remarks", "output_remarks", "share_remark", "trips_remark"]
+__all__ = ["calibration_remarks", "code_remarks", "output_remarks", "share_remark", "trips_remark"]
 
 _FEW_SAMPLES: Final = 8
 _MUCH: Final = 0.05
@@ -49,6 +49,12 @@ def calibration_remarks(calibration: str, samples: int) -> Iterator[Remark]:
             f" {_FEW_SAMPLES} or more are better (edgectl pack --calibration)",
             value=samples,
         )
+
+
+def code_remarks(missing: str) -> Iterator[Remark]:
+    """Why there is no code, if there should be."""
+    if missing:
+        yield remark(Code.NO_CODE, f"gateware cannot run it: {missing}")
 
 
 def output_remarks(outputs: Sequence[OutputRow]) -> Iterator[Remark]:

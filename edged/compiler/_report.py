@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Final
+from typing import Final, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +16,64 @@ from edged.compiler._graph import Graph, abridged
 from edged.compiler._macs import macs
 from edged.compiler._partition import HostNode, Partition
 from edged.compiler._quantise import Quantised
-from edged.compiler._remarks import calibration_remarks, output_remarks, share_remark, trips_remark
+from edged.compiler._remarks import (
+    calibration_remarks,
+    code_remarks,
+    output_remarks,
+    share_remark,
+    trips_remark,
+)
 from edged.npu import ProgramImage, weights_bytes
 from edged.remarks import Remark
+from edged.scheduler.timing import LayerCycles
 
-__all__ = ["HostRow", "LayerRow", "OutputRow", "Report", "host_rows", "report"]
+__all__ = ["Code", "HostRow", "LayerRow", "OutputRow", "Report", "host_rows", "report"]
 
 _Float = npt.NDArray[np.float64]
 
 _COARSE: Final = 1.0
 """Steps above this multiple of a column's standard deviation are said to be coarse: rounding alone
 then adds an error of at least 29 % of it (a step has a standard deviation of 1/√12)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Code:
+    """The program, with code or without.
+
+    Attributes:
+        program: *image*, serialised.
+        cycles: of each entry, what each of its layers takes; empty without code.
+        missing: why there is no code though it was wanted.
+    """
+
+    image: ProgramImage
+    program: bytes
+    cycles: tuple[Sequence[LayerCycles], ...] = ()
+    missing: str = ""
+
+    @property
+    def total(self) -> int | None:
+        """Cycles of a run of every entry; None without code."""
+        return sum(layer.cycles for entry in self.cycles for layer in entry) or None
+
+    def of_output(self, tensor: int) -> _Cycles:
+        """What the layers take that write *tensor*."""
+        timed = zip(self.image.layers, (x for entry in self.cycles for x in entry), strict=True)
+        parts = [cycles for layer, cycles in timed if layer.output == tensor]
+        longest = max(parts, key=lambda part: part.cycles)
+        return {
+            "cycles": sum(part.cycles for part in parts),
+            "array_cycles": sum(part.array for part in parts),
+            "dram_traffic": sum(part.read + part.written for part in parts),
+            "bound": longest.bound if longest.cycles else "",
+        }
+
+
+class _Cycles(TypedDict):
+    cycles: int
+    array_cycles: int
+    dram_traffic: int
+    bound: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +96,12 @@ class LayerRow:
         wide: where its output is s16 for that: the part of the outputs' squared error that its
             rounding to 8 bits was estimated to bring. What goes to the host and back may be s16
             without.
+        cycles: in which the device makes it, by the model of :mod:`edged.scheduler.timing`, what
+            is made of it on chip included; None without code.
+        array_cycles: of these, those in which the array multiplies.
+        dram_traffic: bytes that it reads and writes in DRAM.
+        bound: what takes most of its cycles: the array, the elements' unit, dram, or dependencies
+            between them.
         error: of its output against the float model, what came before included: the root mean
             square of the difference over that of the float values. None when it was not measured.
     """
@@ -71,6 +124,10 @@ class LayerRow:
     address: int = 0
     entry: int = 0
     wide: float | None = None
+    cycles: int | None = None
+    array_cycles: int | None = None
+    dram_traffic: int | None = None
+    bound: str = ""
     error: float | None = None
 
 
@@ -132,6 +189,8 @@ class Report:
         dram_bytes: DRAM that a bank needs.
         weights_bytes: of these, weights and biases.
         activations_bytes: of these, activations: the peak, since addresses are used again.
+        code_bytes: of code and of what it loads; 0 without code.
+        cycles: of one run of every entry, by the model; None without code.
         activations_total_bytes: what activations would take if each had an address of its own.
         host_macs: multiply-accumulates of one run on the host, as far as they are known.
         outputs: how coarse what leaves the device is.
@@ -147,6 +206,8 @@ class Report:
     weights_bytes: int
     activations_bytes: int
     activations_total_bytes: int
+    code_bytes: int
+    cycles: int | None
     host_macs: int
     outputs: tuple[OutputRow, ...]
     layers: tuple[LayerRow, ...]
@@ -167,13 +228,13 @@ def report(
     seen: Calibration,
     quantised: Quantised,
     widened: Mapping[str, float],
-    image: ProgramImage,
+    code: Code,
     weights: int,
     calibration: str,
     samples: int,
     errors: Mapping[str, float],
 ) -> Report:
-    """The report on *image*.
+    """The report on the image of *code*.
 
     Args:
         widened: tensors that are s16, each with what its 8 bits would have brought.
@@ -181,6 +242,7 @@ def report(
         errors: of kernels' outputs by their names, where they were measured.
     """
     rows = []
+    image = code.image
     entries = [number for number, each in enumerate(cut.segments) for _ in each.kernels]
     for number, kernel in enumerate(cut.kernels, len(cut.entering)):
         parts = [layer for layer in image.layers if layer.output == number]
@@ -205,6 +267,8 @@ def report(
             wide=round(widened[kernel.output], 3) if kernel.output in widened else None,
             error=errors.get(kernel.output),
         )
+        if code.cycles:
+            row = replace(row, **code.of_output(number))
         if convolution is not None:
             exponents = convolution.exponents
             row = replace(
@@ -229,6 +293,8 @@ def report(
         weights_bytes=weights,
         activations_bytes=image.dram_bytes - weights,
         activations_total_bytes=sum(tensor.nbytes for tensor in image.tensors),
+        code_bytes=len(image.code) + len(image.packed),
+        cycles=code.total,
         host_macs=_known(host),
         outputs=outputs,
         layers=tuple(rows),
@@ -238,6 +304,7 @@ def report(
             *share_remark(graph, image.macs(), host),
             *trips_remark(cut),
             *output_remarks(outputs),
+            *code_remarks(code.missing),
         ),
     )
 

@@ -37,6 +37,7 @@ from edged.npu import (
     Array,
     Firmware,
     FirmwareKind,
+    Target,
     image_digest,
     parse_image,
 )
@@ -87,20 +88,21 @@ class Identity:
 
     Attributes:
         gateware: first 8 bytes of blake2s over the role image.
+        target: what programs for it are compiled for.
         clock_khz: of the array.
     """
 
     abi: int
     gateware: bytes
-    array: Array
+    target: Target
     dram_bytes: int
     clock_khz: int
     capabilities: Capability
 
     def __str__(self) -> str:
         return (
-            f"gateware {self.gateware.hex()}, array {self.array} at {self.clock_khz // 1000} MHz,"
-            f" {self.dram_bytes >> 20} MiB"
+            f"gateware {self.gateware.hex()}, array {self.target.array} at"
+            f" {self.clock_khz // 1000} MHz, {self.dram_bytes >> 20} MiB"
         )
 
 
@@ -603,8 +605,8 @@ class Device:
         size = self._bank(bank, False).size
         return (
             f" (image: ABI {parsed.abi}, array {parsed.array}, {parsed.dram_bytes} bytes of DRAM;"
-            f" device: ABI {self.identity.abi}, array {self.identity.array}, {size} bytes a bank);"
-            " compile the model for this device"
+            f" device: ABI {self.identity.abi}, array {self.identity.target.array}, {size} bytes a"
+            " bank); compile the model for this device"
         )
 
 
@@ -662,7 +664,11 @@ def _identify(transport: Transport, any_abi: bool) -> Identity:
     return Identity(
         abi,
         transport.region_read(Reg.GATEWARE_ID, 8).to_bytes(8, "little"),
-        array,
+        Target(
+            array,
+            transport.region_read(Reg.ACTIVATION_BUFFER),
+            transport.region_read(Reg.WEIGHT_BUFFER),
+        ),
         transport.region_read(Reg.DRAM_SIZE, 8),
         transport.region_read(Reg.CLOCK_KHZ),
         Capability(transport.region_read(Reg.CAPABILITIES)),

@@ -23,6 +23,7 @@ from edged.npu.access import AccessPolicy, read_words, words
 from edged.npu.registers import (
     ABI,
     BAR0_SIZE,
+    EMULATED,
     MAGIC,
     NO_BANK,
     QUEUES,
@@ -45,8 +46,6 @@ from edged.npu.regmap import Access, Register, Word, address_map
 
 __all__ = ["Gateware"]
 
-_ACTIVATION_BUFFER: Final = 2 << 20
-_WEIGHT_BUFFER: Final = 1 << 20
 _IDLE_POWER_MW: Final = 21_500
 _RUN_POWER_MW: Final = 43_000
 _RESET_SECONDS: Final = 10.0
@@ -444,8 +443,8 @@ _READERS: Final[dict[type[Register], dict[int, _Reader]]] = {
         Reg.ARRAY_TO: lambda device, _: device._core.array.to,
         Reg.ARRAY_TP: lambda device, _: device._core.array.tp,
         Reg.CAPABILITIES: lambda device, _: device._capabilities,
-        Reg.ACTIVATION_BUFFER: lambda device, _: _ACTIVATION_BUFFER,
-        Reg.WEIGHT_BUFFER: lambda device, _: _WEIGHT_BUFFER,
+        Reg.ACTIVATION_BUFFER: lambda device, _: EMULATED.activation_buffer,
+        Reg.WEIGHT_BUFFER: lambda device, _: EMULATED.weight_buffer,
         Reg.DRAM_SIZE: lambda device, _: device._core.dram.size,
         Reg.SCRATCH: lambda device, _: device._scratch,
         Reg.CLOCK_KHZ: lambda device, _: CLOCK_KHZ,

@@ -37,12 +37,13 @@ if TYPE_CHECKING:
         serialize_image,
         weights_bytes,
     )
-    from edged.npu.registers import Array
+    from edged.npu.registers import EMULATED, Array, Target
     from edged.npu.regmap import ABI, MAX_FIRMWARE_BYTES, MAX_IMAGE_BYTES, FirmwareKind
 
 __all__ = [
     "ABI",
     "ACCUMULATOR_BOUND",
+    "EMULATED",
     "EMULATOR_SHELL",
     "MAX_FIRMWARE_BYTES",
     "MAX_IMAGE_BYTES",
@@ -59,6 +60,7 @@ __all__ = [
     "ProgramImage",
     "Schedule",
     "Shift",
+    "Target",
     "Tensor",
     "image_digest",
     "numerics",
@@ -74,7 +76,7 @@ __all__ = [
 
 _PLACES = {
     **dict.fromkeys(("ABI", "MAX_FIRMWARE_BYTES", "MAX_IMAGE_BYTES", "FirmwareKind"), "regmap"),
-    "Array": "registers",
+    **dict.fromkeys(("EMULATED", "Array", "Target"), "registers"),
     **dict.fromkeys(
         (
             "ACCUMULATOR_BOUND",

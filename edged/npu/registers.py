@@ -52,6 +52,7 @@ __all__ = [
     "ABI",
     "BANKS",
     "BAR0_SIZE",
+    "EMULATED",
     "FLASH_KEY",
     "MAGIC",
     "MAX_ARRAY_SIZE",
@@ -85,6 +86,7 @@ __all__ = [
     "ResetCause",
     "State",
     "Status",
+    "Target",
     "Timing",
     "bank_offset",
     "interrupt_of_queue",
@@ -106,6 +108,63 @@ class Array:
 
     def __str__(self) -> str:
         return f"{self.ti}x{self.to}x{self.tp}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The array that is printed as *text*.
+
+        Raises:
+            ValueError: it is none.
+        """
+        numbers = text.split("x")
+        if len(numbers) != 3 or not all(
+            n.isdecimal() and 0 < int(n) <= MAX_ARRAY_SIZE for n in numbers
+        ):
+            raise ValueError(
+                f"{text!r} is no MAC array; wanted three sizes from 1 to {MAX_ARRAY_SIZE}, such as"
+                " 16x32x4"
+            )
+        return cls(*(int(n) for n in numbers))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a program is compiled for.
+
+    Attributes:
+        activation_buffer, weight_buffer: on-chip bytes that code is made for; 0: there is to be
+            none.
+    """
+
+    array: Array = Array()
+    activation_buffer: int = 0
+    weight_buffer: int = 0
+
+    def __str__(self) -> str:
+        if not self.activation_buffer:
+            return str(self.array)
+        return f"{self.array},{self.activation_buffer},{self.weight_buffer}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The target that is printed as *text*.
+
+        Raises:
+            ValueError: it is none.
+        """
+        array, *buffers = text.split(",")
+        if len(buffers) not in (0, 2) or not all(
+            n.isdecimal() and 0 < int(n) < 1 << 32 for n in buffers
+        ):
+            raise ValueError(
+                f"{text!r} is no target; wanted a MAC array, or one and the bytes of both buffers,"
+                " such as 16x32x4,2097152,1048576"
+            )
+        return cls(Array.parse(array), *(int(n) for n in buffers))
+
+
+EMULATED = Target(Array(), 2 << 20, 1 << 20)
+"""The device that the emulator is, unless it is told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,6 @@ what matters of it (:mod:`~edged.scheduler._order`). What each operator becomes 
 each kind of them.
 """
 
-from edged.scheduler._schedule import Scheduled, schedule, scheduled
+from edged.scheduler._schedule import Scheduled, schedulable, schedule, scheduled
 
-__all__ = ["Scheduled", "schedule", "scheduled"]
+__all__ = ["Scheduled", "schedulable", "schedule", "scheduled"]

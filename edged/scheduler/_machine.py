@@ -27,6 +27,11 @@ class Machine:
     bank_words: int
     weight_words: int
 
+    @staticmethod
+    def has(array: Array) -> bool:
+        """Whether there are machines with such an array."""
+        return array.ti in _SIZES and array.to in _SIZES and array.tp in _LANES
+
     @classmethod
     def of(cls, array: Array, activation_buffer: int, weight_buffer: int) -> Self:
         """A machine with buffers of so many bytes.
@@ -35,7 +40,7 @@ class Machine:
             ModelError: there is no such machine.
         """
         ti, to, tp = array.ti, array.to, array.tp
-        if ti not in _SIZES or to not in _SIZES or tp not in _LANES:
+        if not cls.has(array):
             raise ModelError(
                 f"cannot schedule for array {array}: wanted input and output channels of 8, 16 or"
                 " 32, and 1, 2 or 4 pixels"

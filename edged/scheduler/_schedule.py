@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edged.errors import ModelError
-from edged.npu import Entry, Layer, Op, ProgramImage, Schedule, Tensor
+from edged.npu import Array, Entry, Layer, Op, ProgramImage, Schedule, Tensor
 from edged.scheduler._conv import conv, matmul
 from edged.scheduler._copy import copy
 from edged.scheduler._elements import concat, element_job, elements
@@ -18,7 +18,7 @@ from edged.scheduler._order import ordered
 from edged.scheduler._pool import pool
 from edged.scheduler._program import Packed, Program
 
-__all__ = ["Scheduled", "schedule", "scheduled"]
+__all__ = ["Scheduled", "schedulable", "schedule", "scheduled"]
 
 _Emit = Callable[[Program, Layer, Sequence[Tensor], Tensor], None]
 _EMIT: Final[dict[Op, _Emit]] = {
@@ -46,6 +46,11 @@ class Scheduled:
 
     image: ProgramImage
     layers: tuple[tuple[int, ...], ...]
+
+
+def schedulable(array: Array) -> bool:
+    """Whether there is code for such an array."""
+    return Machine.has(array)
 
 
 def schedule(image: ProgramImage, activation_buffer: int, weight_buffer: int) -> ProgramImage:

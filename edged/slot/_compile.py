@@ -14,7 +14,7 @@ from edged import sandbox
 from edged.errors import DeadlineError, ModelError, UnavailableError, by_name
 from edged.faults import fault_point
 from edged.nesting import check_nesting
-from edged.npu import Array
+from edged.npu import Target
 
 __all__ = ["CompilerProcess"]
 
@@ -37,7 +37,7 @@ class CompilerProcess:
         self._bubblewrap = bubblewrap
 
     async def __call__(
-        self, job: Path, output: Path, array: Array, tell: Callable[[float, str], None]
+        self, job: Path, output: Path, target: Target, tell: Callable[[float, str], None]
     ) -> None:
         """Compile ``job/model.onnx`` into the folder *output*.
 
@@ -54,7 +54,7 @@ class CompilerProcess:
             read_only=(job,), writable=(output,), memory_bytes=self._memory_bytes
         )
         argv = [sys.executable, "-m", "edged.compiler", str(job), "--output", str(output)]
-        argv += ["--array", str(array), "--confine", "--memory", str(self._memory_bytes)]
+        argv += ["--target", str(target), "--confine", "--memory", str(self._memory_bytes)]
         words = await asyncio.to_thread(
             sandbox.command, argv, confinement, (), bubblewrap=self._bubblewrap
         )

@@ -7,7 +7,7 @@ import logging
 import time
 
 from edged.errors import EdgedError
-from edged.npu import Array
+from edged.npu import Target
 from edged.slot._slot import Slot, SlotStatus
 from edged.slot._standby import Standbys
 from edged.slot._states import State
@@ -29,15 +29,15 @@ class Renewal:
         store: what was compiled.
         standbys: compile it.
         compiler_version: of this edged.
-        slot: says when a model serves, and on which array.
+        slot: says when a model serves, and on what device.
     """
 
     def __init__(self, store: Store, standbys: Standbys, compiler_version: str, slot: Slot) -> None:
         self._store = store
         self._standbys = standbys
         self._compiler_version = compiler_version
-        self._latest: Array | None = None
-        self._arrays: asyncio.Queue[Array] = asyncio.Queue()
+        self._latest: Target | None = None
+        self._targets: asyncio.Queue[Target] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         slot.on_change(self._notice)
 
@@ -52,29 +52,31 @@ class Renewal:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _notice(self, status: SlotStatus) -> None:
-        array = status.array
-        if status.state is State.SERVING and array is not None and array != self._latest:
-            self._latest = array
-            self._arrays.put_nowait(array)
+        target = status.target
+        if status.state is State.SERVING and target is not None and target != self._latest:
+            self._latest = target
+            self._targets.put_nowait(target)
 
     async def _run(self) -> None:
         while True:
-            array = await self._arrays.get()
+            target = await self._targets.get()
             try:
-                await self._renew_all(array)
+                await self._renew_all(target)
             except EdgedError as error:
                 _log.error("cannot compile the models in the store anew: %s", error)
 
-    async def _renew_all(self, array: Array) -> None:
-        outdated = await asyncio.to_thread(self._store.outdated, self._compiler_version, str(array))
+    async def _renew_all(self, target: Target) -> None:
+        outdated = await asyncio.to_thread(
+            self._store.outdated, self._compiler_version, str(target)
+        )
         for number, record in enumerate(outdated, 1):
-            await self._renew(record, array, f"{number} of {len(outdated)}")
+            await self._renew(record, target, f"{number} of {len(outdated)}")
         await asyncio.to_thread(self._store.forget_superseded, self._compiler_version)
 
-    async def _renew(self, record: BundleRecord, array: Array, which: str) -> None:
+    async def _renew(self, record: BundleRecord, target: Target, which: str) -> None:
         start = time.monotonic()
         try:
-            await self._standbys.renew(record, array)
+            await self._standbys.renew(record, target)
         except EdgedError as error:
             _log.warning("cannot compile %s anew (%s): %s", record, which, error)
         else:

@@ -29,7 +29,7 @@ from edged.errors import (
 )
 from edged.faults import fault_point
 from edged.notices import Notice, about
-from edged.npu import Array, image_digest
+from edged.npu import Target, image_digest
 from edged.npu.registers import QUEUE_DATA, BankStatus
 from edged.remarks import Remark
 from edged.slot._demand import Demand
@@ -93,7 +93,7 @@ class SlotStatus:
         since: seconds since the epoch at which the model began to serve, None with none serving.
         problem: why nothing serves, in a sentence; empty when something does.
         remarks: of the compiler on the model.
-        array: of the device, None without one.
+        target: of the device, None without one.
     """
 
     state: State
@@ -101,7 +101,7 @@ class SlotStatus:
     since: float | None
     problem: str
     remarks: tuple[Remark, ...] = ()
-    array: Array | None = None
+    target: Target | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class Slot:
             loaded.since if loaded and serving else None,
             "" if serving else self._problem,
             loaded.remarks if loaded else (),
-            self._device.identity.array if self._device else None,
+            self._device.identity.target if self._device else None,
         )
 
     @property
@@ -293,9 +293,9 @@ class Slot:
         if self._device is None:
             tell("waiting for the device")
         await self._found.wait()
-        array = self._present().identity.array
+        target = self._present().identity.target
         # Not under the lock: should the old model's container die meanwhile, it is replaced.
-        standby = await self._standbys.prepare(record, array, tell)
+        standby = await self._standbys.prepare(record, target, tell)
         try:
             async with self._changing:
                 # What is committed goes first: it is what a failure falls back to, and what serves
@@ -305,10 +305,10 @@ class Slot:
                 if (already := self._already(record)) is not None:
                     await self._standbys.discard(standby)
                     return already
-                if device.identity.array != array:
+                if device.identity.target != target:
                     raise UnavailableError(
-                        f"cannot load {record}: it was compiled for array {array}, the device now"
-                        f" has {device.identity.array}; it is tried again"
+                        f"cannot load {record}: it was compiled for {target}, the device now is"
+                        f" {device.identity.target}; it is tried again"
                     )
                 closed = await self._swap(device, standby, tell, cause)
         except BaseException:
@@ -628,8 +628,8 @@ class Slot:
             await self._standbys.discard(model)
             model = None
         if model is None:
-            array = device.identity.array
-            model = await self._standbys.prepare(record, array, self._tell_loading(record))
+            target = device.identity.target
+            model = await self._standbys.prepare(record, target, self._tell_loading(record))
         try:
             fault_point("slot.load.prepared")
             await asyncio.to_thread(device.disable_queue, QUEUE_DATA)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from edged.container import Container, Launcher
 from edged.faults import fault_point
-from edged.npu import Array
+from edged.npu import Target
 from edged.remarks import Remark
 from edged.slot._to_its_end import to_its_end
 from edged.store import BundleRecord, CompiledKey, Store, read_remarks, translated
@@ -33,7 +33,7 @@ class Compile(Protocol):
     """What :class:`edged.slot.CompilerProcess` does."""
 
     async def __call__(
-        self, job: Path, output: Path, array: Array, tell: Callable[[float, str], None]
+        self, job: Path, output: Path, target: Target, tell: Callable[[float, str], None]
     ) -> None: ...
 
 
@@ -82,7 +82,7 @@ class Standbys:
         self._unhurried.set()
         self._renewing: asyncio.Task[Path] | None = None
 
-    async def prepare(self, record: BundleRecord, array: Array, tell: Tell) -> Model:
+    async def prepare(self, record: BundleRecord, target: Target, tell: Tell) -> Model:
         """Lay out the files of *record*, compile it if that was not done yet, start a container.
 
         Raises:
@@ -93,7 +93,7 @@ class Standbys:
             with translated(f"cannot lay out the files of {record}"):
                 await asyncio.to_thread(self._store.materialize, record.digest, folder)
                 fault_point("slot.materialised")
-                compiled = await self._compiled(record, folder, array, tell)
+                compiled = await self._compiled(record, folder, target, tell)
                 await asyncio.to_thread(_link_files, compiled, folder)
                 remarks = await asyncio.to_thread(read_remarks, folder)
                 fault_point("slot.compiled")
@@ -105,7 +105,7 @@ class Standbys:
             raise
         return Model(record, folder, container, remarks)
 
-    async def renew(self, record: BundleRecord, array: Array) -> None:
+    async def renew(self, record: BundleRecord, target: Target) -> None:
         """Compile *record* if that was not done yet, when nobody waits for another to be.
 
         What is compiled for somebody who waits comes first: this is called off then, and begins
@@ -118,7 +118,7 @@ class Standbys:
         try:
             with translated(f"cannot lay out the files of {record}"):
                 await asyncio.to_thread(self._store.materialize, record.digest, folder)
-                while not await self._renewed(record, folder, array):
+                while not await self._renewed(record, folder, target):
                     await self._unhurried.wait()
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -129,11 +129,13 @@ class Standbys:
             model.watch.cancel()
         await to_its_end(_put_away(model))
 
-    def _key(self, record: BundleRecord, array: Array) -> CompiledKey:
-        return CompiledKey(record.digest, self._compiler_version, str(array))
+    def _key(self, record: BundleRecord, target: Target) -> CompiledKey:
+        return CompiledKey(record.digest, self._compiler_version, str(target))
 
-    async def _compiled(self, record: BundleRecord, folder: Path, array: Array, tell: Tell) -> Path:
-        key = self._key(record, array)
+    async def _compiled(
+        self, record: BundleRecord, folder: Path, target: Target, tell: Tell
+    ) -> Path:
+        key = self._key(record, target)
         if (compiled := await asyncio.to_thread(self._store.compiled, key)) is not None:
             return compiled
         self._hurried += 1
@@ -141,21 +143,21 @@ class Standbys:
         if self._renewing is not None:
             self._renewing.cancel()
         try:
-            return await self._compile_for(key, record, folder, array, tell)
+            return await self._compile_for(key, record, folder, target, tell)
         finally:
             self._hurried -= 1
             if not self._hurried:
                 self._unhurried.set()
 
-    async def _renewed(self, record: BundleRecord, folder: Path, array: Array) -> bool:
+    async def _renewed(self, record: BundleRecord, folder: Path, target: Target) -> bool:
         """Whether it was compiled, and not called off for another."""
-        key = self._key(record, array)
+        key = self._key(record, target)
         if await asyncio.to_thread(self._store.compiled, key) is not None:
             return True
         if self._hurried:
             return False
         renewing = self._renewing = asyncio.create_task(
-            self._compile_for(key, record, folder, array, log_only)
+            self._compile_for(key, record, folder, target, log_only)
         )
         try:
             await asyncio.wait({renewing})
@@ -166,19 +168,19 @@ class Standbys:
         return not renewing.cancelled() and bool(renewing.result())
 
     async def _compile_for(
-        self, key: CompiledKey, record: BundleRecord, folder: Path, array: Array, tell: Tell
+        self, key: CompiledKey, record: BundleRecord, folder: Path, target: Target, tell: Tell
     ) -> Path:
         output = await asyncio.to_thread(self._store.scratch)
         try:
             _log.info(
-                "compiling %s: compiler %s, array %s, ABI %d",
+                "compiling %s: compiler %s, target %s, ABI %d",
                 record,
                 key.compiler_version,
                 key.array,
                 key.abi,
             )
             tell("compiling", 0.0)
-            await self._compile(folder, output, array, lambda done, _step: tell("compiling", done))
+            await self._compile(folder, output, target, lambda done, _step: tell("compiling", done))
             fault_point("slot.compiler.done")
             return await asyncio.to_thread(self._store.add_compiled, key, output)
         finally:

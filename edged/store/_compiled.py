@@ -34,7 +34,7 @@ class CompiledKey:
     Attributes:
         bundle: the bundle's digest.
         compiler_version: of the compiler that made it.
-        array: the device's array, printed.
+        array: the device's array and buffers, printed.
         abi: of program images. What was compiled for another is compiled anew.
     """
 

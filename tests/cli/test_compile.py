@@ -83,6 +83,8 @@ def test_json_has_the_same_and_the_files_are_written(samples: Path, tmp_path: Pa
     assert found["dram_bytes"] == found["activations_bytes"] + found["weights_bytes"]
     ends = [layer["address"] + layer["activation_bytes"] for layer in layers]
     assert max(ends) <= found["activations_bytes"]
+    assert found["cycles"] == sum(layer["cycles"] for layer in layers) > 1000
+    assert found["code_bytes"] > found["weights_bytes"]
     assert found["peak_memory_bytes"] > 50e6 and found["seconds"] > 0
     assert {path.name for path in out.iterdir()} == {
         *("program.img", "host-0.onnx", "host-1.onnx", "report.json", "remarks.json")

@@ -49,7 +49,7 @@ def run(command: list[str]) -> tuple[int, list[dict[str, Any]]]:
 
 def test_progress_and_then_done(job: Path) -> None:
     np.savez(job / "calibration.npz", input_1=np.zeros((2, 49, 10, 1), np.float32))
-    status, lines = run(words(job, "--array", "8x16x2"))
+    status, lines = run(words(job, "--target", "8x16x2"))
     assert status == 0
     assert lines[-1] == {"done": True}
     fractions = [line["progress"] for line in lines[:-1]]

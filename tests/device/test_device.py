@@ -33,7 +33,7 @@ from edged.npu.registers import (
 
 def test_identity_and_readings(served: Any, kind: Kind) -> None:
     device = served.device()
-    assert device.identity.array == kind.array
+    assert device.identity.target.array == kind.array
     assert device.identity.dram_bytes == kind.dram_bytes
     assert f"{kind.array} at {kind.clock_khz // 1000} MHz" in str(device.identity)
     assert device.state() is State.CLEARED
@@ -213,7 +213,7 @@ def test_preload_while_the_other_bank_runs(
     runner.start()
     while device.state() is not State.RUNNING:
         assert runner.is_alive()
-    small = program(4, array=device.identity.array)
+    small = program(4, array=device.identity.target.array)
     device.load(small.data, 1)
     assert device.state() is State.RUNNING, "the load waited for the run"
     assert device.banks()[1].status is BankStatus.VALID

@@ -89,7 +89,7 @@ def test_a_role_is_flashed_and_stays(
 
     device = emulator.device()
     assert device.identity.gateware == new.header.gateware_id
-    assert device.identity.array == Array(8, 8, 2)
+    assert device.identity.target.array == Array(8, 8, 2)
     assert device.state() is State.CLEARED
     with pytest.raises(IncompatibleError, match=r"array 16x32x4.*device: ABI 2, array 8x8x2"):
         device.load(program().data, 0)

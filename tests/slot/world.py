@@ -43,7 +43,7 @@ from edged.errors import (
     StoreError,
     UnavailableError,
 )
-from edged.npu import Array, image_digest
+from edged.npu import Target, image_digest
 from edged.npu.registers import BankStatus
 from edged.slot._link import Gone
 from edged.store import BundleRecord, CompiledKey
@@ -240,7 +240,7 @@ class Hardware:
 class FakeDevice:
     """One opening of the device's control plane: `edged.device.Device` to the slot."""
 
-    identity = SimpleNamespace(array=Array())
+    identity = SimpleNamespace(target=Target())
 
     def __init__(self, world: World, loop: InstantLoop) -> None:
         self._world = world
@@ -539,7 +539,7 @@ class FakeCompiler:
         self.done: list[str] = []
 
     async def __call__(
-        self, job: Path, output: Path, array: Array, tell: Callable[[float, str], None]
+        self, job: Path, output: Path, target: Target, tell: Callable[[float, str], None]
     ) -> None:
         name = (job / "model.onnx").read_text()
         self.began.append(name)
