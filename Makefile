@@ -13,7 +13,7 @@ OLDEST := build/oldest
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares rtl test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped networks bench bench-swap failures soak clean
+.PHONY: help demo test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares rtl formal test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped networks bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ test-slow: $(INSTALLED) ## what takes too long for every change: whole classic n
 rtl: $(INSTALLED) ## the gateware as Verilator simulates it, whole networks too
 	@packaging/prerequisites --test
 	$(BIN)/pytest firmware/tests tests/scheduler -m '' --timeout 3600
+
+formal: $(INSTALLED) ## proofs about blocks of the gateware (firmware/formal); 3 minutes
+	$(BIN)/python -m pip install -q -e '.[boards]'
+	$(BIN)/pytest firmware/formal -p no:xdist --timeout 1800
 
 test-hostile: $(INSTALLED) ## hostile clients of every kind against the whole of edged: docs/hostile-clients.md
 	PYTHONPATH=tests:bench $(BIN)/python bench/hostile_clients.py --write docs/hostile-clients.md

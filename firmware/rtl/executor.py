@@ -40,8 +40,10 @@ class Executor(wiring.Component):
         The queue.
     turn: Interface, out
         To the :class:`~firmware.rtl.runner.Runner`.
-    run_busy: Signal, in
-        Asserted: no bank may be made active.
+    busy: Signal, in
+        Asserted: no bank may be made active, since something is done with the one that is.
+    moves: Signal, out
+        Asserted: a DMA is looked at or under way.
     is_active, active_bank, program, statuses:
         From the :class:`~firmware.rtl.banks.Banks`.
     activate: Signal, out
@@ -64,7 +66,8 @@ class Executor(wiring.Component):
 
     execution: In(Execution())
     turn: Out(Turn())
-    run_busy: In(1)
+    busy: In(1)
+    moves: Out(1)
     is_active: In(1)
     active_bank: In(range(BANKS))
     program: In(Program)
@@ -127,7 +130,9 @@ class Executor(wiring.Component):
             m.d.comb += [execution.done.eq(1), execution.status.eq(status)]
             m.next = "IDLE"
 
-        with m.FSM():
+        moves = (descriptor.op == Operation.DMA_IN) | (descriptor.op == Operation.DMA_OUT)
+        with m.FSM() as machine:
+            m.d.comb += self.moves.eq((machine.ongoing("BEGIN") & moves) | machine.ongoing("DMA"))
             with m.State("IDLE"), m.If(execution.start):
                 m.next = "BEGIN"
             with m.State("BEGIN"), m.Switch(descriptor.op):
@@ -166,7 +171,7 @@ class Executor(wiring.Component):
                             answer(Status.BAD_ADDRESS)
                         with m.Elif(execution.cancel):
                             answer(Status.ABORTED)
-                        with m.Elif(self.run_busy):
+                        with m.Elif(self.busy):
                             pass  # its end is waited for
                         with m.Elif(status != BankStatus.VALID):
                             answer(Status.NO_IMAGE)

@@ -185,7 +185,7 @@ class Shell(wiring.Component):
                 reg(QueueReg.TAIL, number).eq(queue.tail),
                 reg(QueueReg.ERROR, number).eq(queue.error),
                 reg(QueueReg.CONTROL, number).eq(queue.enabled),
-                executor.run_busy.eq(runner.busy),
+                executor.busy.eq(runner.busy | executors[QUEUE_DATA].moves),
                 executor.is_active.eq(banks.is_active),
                 executor.active_bank.eq(banks.active_bank),
                 executor.program.eq(banks.active_program),

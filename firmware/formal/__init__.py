@@ -1,0 +1,1 @@
+"""Proofs about blocks of the gateware, by bounded model checking and induction."""
