@@ -58,8 +58,10 @@ class Executor(wiring.Component):
         Valid with ``loaded``.
     copy: Signal, in
         Strobe: copy the image that is loaded to ``target``.
-    copied, fault, crc:
-        What became of that, as in :class:`~firmware.rtl.transfer.Transfer`.
+    check: Signal, in
+        Strobe: sum up ``check_length`` bytes of DRAM from ``check_address`` on.
+    moved, fault, crc:
+        What became of these two, as in :class:`~firmware.rtl.transfer.Transfer`.
     piece: Interface, out
         To the :class:`~firmware.rtl.mover.Mover`.
     """
@@ -80,7 +82,10 @@ class Executor(wiring.Component):
     load_status: In(16)
     copy: In(1)
     target: In(ADDRESS_BITS)
-    copied: Out(1)
+    check: In(1)
+    check_address: In(ADDRESS_BITS)
+    check_length: In(32)
+    moved: Out(1)
     fault: Out(1)
     crc: Out(32)
     piece: Out(Piece())
@@ -97,13 +102,22 @@ class Executor(wiring.Component):
         execution = self.execution
         descriptor = execution.descriptor
         m.d.comb += [
-            transfer.to_host.eq(descriptor.op == Operation.DMA_OUT),
+            self.checks_crc.eq((descriptor.flags & DescriptorFlag.CRC) != 0),
+            transfer.to_host.eq(self.check | (descriptor.op == Operation.DMA_OUT)),
+            transfer.copies.eq(~self.check),
+            transfer.sums.eq(self.check | (self.checks_crc & ~transfer.to_host)),
             transfer.host.eq(descriptor.host_address),
-            transfer.device.eq(Mux(self.copy, self.target, descriptor.device_address)),
-            transfer.length.eq(descriptor.length),
+            transfer.device.eq(
+                Mux(
+                    self.check,
+                    self.check_address,
+                    Mux(self.copy, self.target, descriptor.device_address),
+                )
+            ),
+            transfer.length.eq(Mux(self.check, self.check_length, descriptor.length)),
             transfer.cancel.eq(execution.cancel),
-            transfer.start.eq(self.copy),
-            self.copied.eq(transfer.done),
+            transfer.start.eq(self.copy | self.check),
+            self.moved.eq(transfer.done),
             self.fault.eq(transfer.fault),
             self.crc.eq(transfer.crc),
             self.turn.entry.eq(descriptor.device_address),
@@ -122,7 +136,6 @@ class Executor(wiring.Component):
                 size.eq(self.program.dram_bytes),
             ]
         outside = (descriptor.device_address < first) | (end > first + size)
-        m.d.comb += self.checks_crc.eq((descriptor.flags & DescriptorFlag.CRC) != 0)
         no_bank = descriptor.device_address >= BANKS
         status = Array(self.statuses)[self.bank]
 

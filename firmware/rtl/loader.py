@@ -78,9 +78,16 @@ class Loader(wiring.Component):
     copy: Signal, out
         Strobe: copy the image to ``target``.
     target: Signal(40), out
-    copied, copy_fault, copy_crc:
-        From the :class:`~firmware.rtl.transfer.Transfer`.
-    forget, address, word, want, valid, check, check_length, checked, section_crc:
+    check: Signal, out
+        Strobe: sum up ``check_length`` bytes of DRAM from ``address`` on.
+    check_length: Signal(32), out
+    moved: Signal, in
+        Strobe: one or the other is done.
+    fault: Signal, in
+        Valid with ``moved``: the host does not map a part of the image.
+    moved_crc: Signal(32), in
+        Valid with ``moved``: CRC32C of the image, if ``crc_given``, or of what was summed up.
+    forget, want, address, valid, word:
         To and from the :class:`~firmware.rtl.reader.Reader`.
     """
 
@@ -103,18 +110,16 @@ class Loader(wiring.Component):
     wiped: In(1)
     copy: Out(1)
     target: Out(ADDRESS_BITS)
-    copied: In(1)
-    copy_fault: In(1)
-    copy_crc: In(32)
-    forget: Out(1)
-    address: Out(ADDRESS_BITS)
-    word: In(32)
-    want: Out(1)
-    valid: In(1)
     check: Out(1)
     check_length: Out(32)
-    checked: In(1)
-    section_crc: In(32)
+    moved: In(1)
+    fault: In(1)
+    moved_crc: In(32)
+    forget: Out(1)
+    want: Out(1)
+    address: Out(ADDRESS_BITS)
+    valid: In(1)
+    word: In(32)
 
     def __init__(self, parameters: Parameters, bank_bytes: int) -> None:
         self._parameters = parameters
@@ -178,12 +183,12 @@ class Loader(wiring.Component):
             with m.State("WIPE"), m.If(self.wiped):
                 m.d.comb += self.copy.eq(1)
                 m.next = "COPY"
-            with m.State("COPY"), m.If(self.copied):
-                with m.If(self.copy_fault):
+            with m.State("COPY"), m.If(self.moved):
+                with m.If(self.fault):
                     refuse(Status.BAD_ADDRESS)
                 with m.Elif(self.cancel):
                     refuse(Status.ABORTED)
-                with m.Elif(self.crc_given & (self.copy_crc != self.crc)):
+                with m.Elif(self.crc_given & (self.moved_crc != self.crc)):
                     refuse(Status.BAD_CRC)
                 with m.Elif(self.length < IMAGE_HEADER.size):
                     refuse(Status.BAD_IMAGE)
@@ -230,16 +235,16 @@ class Loader(wiring.Component):
                     | (section.offset + section.length > self.length)
                 ):
                     refuse(Status.BAD_IMAGE)
-                with m.Elif(self.cancel):
-                    refuse(Status.ABORTED)
                 with m.Else():
                     m.d.comb += [
                         self.address.eq(self.target + section.offset[:32]),
                         self.check.eq(1),
                     ]
                     m.next = "CHECKSUM"
-            with m.State("CHECKSUM"), m.If(self.checked):
-                with m.If(self.section_crc != section.crc):
+            with m.State("CHECKSUM"), m.If(self.moved):
+                with m.If(self.cancel):
+                    refuse(Status.ABORTED)
+                with m.Elif(self.moved_crc != section.crc):
                     refuse(Status.BAD_IMAGE)
                 with m.Elif(sections == header.sections):
                     m.next = "CHECK SECTIONS"

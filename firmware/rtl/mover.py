@@ -1,4 +1,4 @@
-"""Copies between the host's memory and DRAM, byte by byte aligned as it may be."""
+"""Copies between the host's memory and DRAM, aligned as they may be, and sums up what passes."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
@@ -26,6 +26,10 @@ class Piece(wiring.Signature):
         Asserted until ``done``; the others below stay the same meanwhile.
     to_host: :py:`Out(1)`
         Asserted: from DRAM to the host; not asserted: from the host to DRAM.
+    copies: :py:`Out(1)`
+        Not asserted, with ``to_host``: DRAM is read, and nothing is written.
+    sums: :py:`Out(1)`
+        Asserted: ``next_crc`` is wanted. It takes longer then.
     host: :py:`Out(64)`
         Host address.
     device: :py:`Out(40)`
@@ -37,7 +41,7 @@ class Piece(wiring.Signature):
     done: :py:`In(1)`
         Strobe: it is over.
     next_crc: :py:`In(32)`
-        Valid with ``done``: the checksum with these bytes.
+        Valid with ``done``, if ``sums`` is asserted: the checksum with these bytes.
     fault: :py:`In(1)`
         Valid with ``done``: a part is not mapped by the host. What was copied is unspecified.
     """
@@ -47,6 +51,8 @@ class Piece(wiring.Signature):
             {
                 "valid": Out(1),
                 "to_host": Out(1),
+                "copies": Out(1),
+                "sums": Out(1),
                 "host": Out(64),
                 "device": Out(ADDRESS_BITS),
                 "length": Out(range(MAX_PIECE + 1)),
@@ -63,7 +69,7 @@ class Mover(wiring.Component):
 
     A beat of the source is turned by as many bytes as both addresses are apart in a beat; a beat
     of the target then has its lower bytes from one and its upper ones from the next. It takes two
-    cycles, which are 32 bytes a cycle: the host gives no more.
+    cycles, which are 32 bytes a cycle: the host gives no more. With a checksum it takes six.
 
     Parameters
     ----------
@@ -93,7 +99,7 @@ class Mover(wiring.Component):
         host, dram = self.host.memory, self.dram.memory
         user = Signal(range(self._users))
         valid = Signal()
-        to_host = Signal()
+        to_host, copies, sums = Signal(), Signal(), Signal()
         source, target = Signal(64), Signal(64)
         length = Signal(range(MAX_PIECE + 1))
         crc = Signal(32)
@@ -106,6 +112,8 @@ class Mover(wiring.Component):
                     m.d.comb += [
                         valid.eq(piece.valid),
                         to_host.eq(piece.to_host),
+                        copies.eq(piece.copies),
+                        sums.eq(piece.sums),
                         source.eq(Mux(piece.to_host, piece.device, piece.host)),
                         target.eq(Mux(piece.to_host, piece.host, piece.device)),
                         length.eq(piece.length),
@@ -167,7 +175,7 @@ class Mover(wiring.Component):
                 port.write.payload.strobe.eq(strobe),
             ]
         active = Signal()
-        m.d.comb += [self.host.claim.eq(active), self.dram.claim.eq(active)]
+        m.d.comb += [self.host.claim.eq(active & copies), self.dram.claim.eq(active)]
 
         turns = Signal()  # to the next user that has something
         with m.If(turns), m.Switch(user):
@@ -223,24 +231,27 @@ class Mover(wiring.Component):
             with m.State("WRITE"):
                 m.d.comb += active.eq(1)
                 ready = Signal()
-                with m.If(fault):
-                    m.d.comb += ready.eq(1)  # nothing more is written
+                with m.If(fault | ~copies):
+                    m.d.comb += ready.eq(1)
                 with m.Elif(to_host):
                     m.d.comb += [host.write.valid.eq(1), ready.eq(host.write.ready)]
                 with m.Else():
                     m.d.comb += [dram.write.valid.eq(1), ready.eq(dram.write.ready)]
                 with m.If(ready):
-                    m.next = "CHECKSUM"
-                    with m.If(count == BEAT_BYTES):
-                        m.d.comb += checksum.add.eq(1)
+                    with m.If(sums):
+                        m.next = "CHECKSUM"
+                    with m.Else():
                         self._advance(m, left, count, address, at)
             with m.State("CHECKSUM"):
                 m.d.comb += [active.eq(1), checksum.add.eq(1)]
                 with m.If(checksum.done):
                     self._advance(m, left, count, address, at)
             with m.State("WRITTEN"):
-                m.d.comb += [self.host.claim.eq(to_host), self.dram.claim.eq(~to_host)]
-                with m.If(Mux(to_host, host.written, dram.written)):
+                m.d.comb += [
+                    self.host.claim.eq(copies & to_host),
+                    self.dram.claim.eq(copies & ~to_host),
+                ]
+                with m.If(~copies | Mux(to_host, host.written, dram.written)):
                     m.next = "DONE"
             with m.State("DONE"):
                 m.d.comb += [done.eq(1), turns.eq(1)]

@@ -20,10 +20,12 @@ class Transfer(wiring.Component):
         Strobe: begin with the operands below.
     to_host: Signal, in
         Asserted: from DRAM to the host.
+    copies, sums: Signal, in
+        As :class:`~firmware.rtl.mover.Piece` has them.
     host: Signal(64), in
     device: Signal(40), in
     length: Signal(32), in
-        Bytes, at least 1.
+        Bytes; with 0 it is done at once.
     cancel: Signal, in
         While it is asserted the transfer ends after the piece under way.
     done: Signal, out
@@ -31,13 +33,15 @@ class Transfer(wiring.Component):
     fault: Signal, out
         Valid with ``done``: a part is not mapped by the host.
     crc: Signal(32), out
-        Valid with ``done``: CRC32C of the data.
+        Valid with ``done``, if ``sums`` is asserted: CRC32C of the data.
     piece: Interface, out
         To the mover.
     """
 
     start: In(1)
     to_host: In(1)
+    copies: In(1)
+    sums: In(1)
     host: In(64)
     device: In(ADDRESS_BITS)
     length: In(32)
@@ -61,13 +65,18 @@ class Transfer(wiring.Component):
             with m.State("IDLE"), m.If(self.start):
                 m.d.sync += [
                     piece.to_host.eq(self.to_host),
+                    piece.copies.eq(self.copies),
+                    piece.sums.eq(self.sums),
                     piece.host.eq(self.host),
                     piece.device.eq(self.device),
                     left.eq(self.length),
                     piece.crc.eq(INITIAL),
                     self.fault.eq(0),
                 ]
-                m.next = "PIECE"
+                with m.If(self.length == 0):
+                    m.next = "DONE"
+                with m.Else():
+                    m.next = "PIECE"
             with m.State("PIECE"):
                 m.d.comb += piece.valid.eq(1)
                 with m.If(piece.done):

@@ -74,11 +74,11 @@ class Load:
         self.base = ctx.get(loader.target)
         await ctx.tick()
         ctx.set(loader.wiped, 0)
-        ctx.set(loader.copied, 1)
-        ctx.set(loader.copy_fault, self.fault)
-        ctx.set(loader.copy_crc, google_crc32c.value(image))
+        ctx.set(loader.moved, 1)
+        ctx.set(loader.fault, self.fault)
+        ctx.set(loader.moved_crc, google_crc32c.value(image))
         await ctx.tick()
-        ctx.set(loader.copied, 0)
+        ctx.set(loader.moved, 0)
         padded = image + bytes(4096)
         for _ in range(1000):
             at = ctx.get(loader.address) - self.base
@@ -106,10 +106,10 @@ class Load:
                 return
             check, length = ctx.get(loader.check), ctx.get(loader.check_length)
             await ctx.tick()
-            ctx.set(loader.checked, check)
+            ctx.set(loader.moved, check)
             if check:
                 assert at % 64 == 0 and at + length <= len(image), "a section outside of the image"
-                ctx.set(loader.section_crc, google_crc32c.value(image[at : at + length]))
+                ctx.set(loader.moved_crc, google_crc32c.value(image[at : at + length]))
         raise AssertionError("the load does not end")
 
 
