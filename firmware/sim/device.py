@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +13,14 @@ from edged._vfio_user import DmaFlag
 from edged.errors import DeviceError, DeviceLostError
 from edged.npu.registers import Capability
 from edged.npu.regmap import PCI_CLASS
+from firmware.rtl.array import SOURCE as ARRAY_SOURCE
+from firmware.rtl.core import Core
 from firmware.rtl.parameters import Parameters
 from firmware.rtl.shell import Shell
 from firmware.sim.build import build, verilog_of
 from firmware.sim.top import Top
 
-__all__ = ["CLOCK_KHZ", "DRAM_BYTES", "RtlTransport", "simulation"]
+__all__ = ["CLOCK_KHZ", "DRAM_BYTES", "RtlTransport", "simulated"]
 
 DRAM_BYTES: Final = 4 << 30
 CLOCK_KHZ: Final = 1000
@@ -28,13 +29,8 @@ _RIGHTS: Final = int(DmaFlag.READ | DmaFlag.WRITE)
 _CLASS_AT: Final = 0x08
 
 
-def simulation(parameters: Parameters, core: Any, modules: Sequence[Path] = ()) -> RtlTransport:
-    """A device with these sizes, built if it was not before.
-
-    Args:
-        core: what executes programs.
-        modules: files of the SystemVerilog that it has inside.
-    """
+def simulated(parameters: Parameters) -> RtlTransport:
+    """A device with these sizes, switched on; it is built if it was not before."""
     shell = Shell(
         parameters,
         dram_bytes=DRAM_BYTES,
@@ -42,9 +38,9 @@ def simulation(parameters: Parameters, core: Any, modules: Sequence[Path] = ()) 
         capabilities=int(Capability.MODELLED_READINGS),
         zeroed=True,
     )
-    source = verilog_of(Top(shell, core))
+    source = verilog_of(Top(shell, Core(parameters)))
     identity = hashlib.blake2s(source.encode()).digest()[:8]
-    return RtlTransport(build(source, modules), int.from_bytes(identity, "little"))
+    return RtlTransport(build(source, [ARRAY_SOURCE]), int.from_bytes(identity, "little"))
 
 
 class RtlTransport:

@@ -9,6 +9,8 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -17,33 +19,23 @@
 #include <thread>
 
 #include "Vtop.h"
+#include "dram.h"
 #include "verilated.h"
 
 namespace {
 
-constexpr unsigned kBeat = 64;
-constexpr unsigned kLatency = 64;      // cycles from a read of DRAM to its first beat
-constexpr unsigned kRate = 51;         // bytes that DRAM moves in a cycle, of 64
-constexpr unsigned kHostLatency = 100; // likewise of the host's memory, behind PCI Express
-constexpr unsigned kHostRate = 28;
+using edged::Bucket;
+using edged::Dram;
+using edged::kBeat;
+
+constexpr unsigned kHostLatency = 100; // cycles from a read of the host's memory to its first beat
+constexpr unsigned kHostRate = 28;     // bytes in a cycle, either way
 constexpr unsigned kRequests = 16;     // reads that are accepted before the first is answered
 constexpr unsigned kBatch = 16;        // cycles before who waits outside gets a turn
 constexpr unsigned kSettle = 4;        // cycles after an access, before idle counts
 constexpr unsigned kVectors = 3;
 constexpr uint64_t kResetCycles = 50'000'000;
 constexpr int kRead = 1, kWrite = 2;
-
-// Gives as many bytes a cycle as it is told, and saves up for two beats.
-class Bucket {
- public:
-  explicit Bucket(unsigned rate) : rate_(rate) {}
-  void tick() { level_ = std::min(level_ + rate_, 2 * kBeat); }
-  bool has(unsigned beats) const { return level_ >= beats * kBeat; }
-  void take() { level_ -= kBeat; }
-
- private:
-  unsigned rate_, level_ = 0;
-};
 
 struct Read {
   uint64_t address;
@@ -60,10 +52,12 @@ struct Region {
 class Device {
  public:
   Device(uint64_t dram_bytes, uint64_t gateware_id)
-      : model_(&context_), dram_bytes_(dram_bytes) {
-    dram_ = static_cast<uint8_t*>(mmap(nullptr, dram_bytes, PROT_READ | PROT_WRITE,
-                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (dram_ == MAP_FAILED) return;
+      : model_(&context_),
+        dram_bytes_(dram_bytes),
+        bytes_(static_cast<uint8_t*>(mmap(nullptr, dram_bytes, PROT_READ | PROT_WRITE,
+                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))),
+        dram_(bytes_, dram_bytes) {
+    if (!sound()) return;
     for (int& fd : eventfds_) fd = -1;
     model_.gateware_id = gateware_id;
     model_.temperature_mc = 45'000;
@@ -76,15 +70,15 @@ class Device {
   }
 
   ~Device() {
-    if (dram_ == MAP_FAILED) return;
+    if (!sound()) return;
     access([this] { stopping_ = true; });
     clock_.join();
     for (auto& [address, region] : regions_) munmap(region.bytes, region.size);
-    munmap(dram_, dram_bytes_);
+    munmap(bytes_, dram_bytes_);
     model_.final();
   }
 
-  bool sound() const { return dram_ != MAP_FAILED; }
+  bool sound() const { return bytes_ != MAP_FAILED; }
 
   // Does something between two cycles.
   template <typename Act>
@@ -188,47 +182,41 @@ class Device {
 
   void tick() {
     // What the world says in this cycle.
-    dram_bucket_.tick();
+    dram_.tick();
     host_read_bucket_.tick();
     host_write_bucket_.tick();
-    bool dram_answers = due(dram_reads_) && dram_bucket_.has(write_starved_ ? 2 : 1);
     bool host_answers = due(host_reads_) && host_read_bucket_.has(1);
-    if (dram_answers) {
-      memcpy(&model_.dram_data, dram_ + dram_reads_.front().address, kBeat);
-    }
+    if (dram_.answers()) memcpy(&model_.dram_data, dram_.beat(), kBeat);
     if (host_answers) {
       const uint8_t* bytes = find(host_reads_.front().address, kRead);
       model_.host_data_fault = !bytes;
       if (bytes) memcpy(&model_.host_data, bytes, kBeat);
     }
-    model_.dram_data_valid = dram_answers;
+    model_.dram_data_valid = dram_.answers();
     model_.host_data_valid = host_answers;
-    model_.dram_request_ready = dram_reads_.size() < kRequests;
+    model_.dram_request_ready = dram_.accepts_read();
     model_.host_request_ready = host_reads_.size() < kRequests;
-    model_.dram_write_ready = dram_bucket_.has(dram_answers ? 2 : 1);
+    model_.dram_write_ready = dram_.accepts_write();
     model_.host_write_ready = host_write_bucket_.has(1);
-    model_.dram_written = model_.host_written = 1;
+    model_.dram_written = dram_.written();
+    model_.host_written = 1;
     model_.host_refused = refused_;
     refused_ = false;
     model_.clk = 0;
     model_.eval();
 
     // What the NPU says.
-    if (model_.dram_data_ready && dram_answers) {
-      dram_bucket_.take();
-      next(dram_reads_);
-    }
+    if (model_.dram_data_ready && model_.dram_data_valid) dram_.taken();
     if (model_.host_data_ready && host_answers) {
       host_read_bucket_.take();
       next(host_reads_);
     }
-    write_starved_ = model_.dram_write_valid && !model_.dram_write_ready;
+    dram_.starve(model_.dram_write_valid && !model_.dram_write_ready);
     if (model_.dram_write_valid && model_.dram_write_ready) {
-      dram_bucket_.take();
-      if (model_.dram_write_address < dram_bytes_) {
-        store(dram_ + model_.dram_write_address, &model_.dram_write_data,
-              model_.dram_write_strobe);
-      }
+      inside(model_.dram_write_address, 1);
+      dram_.write(model_.dram_write_address,
+                  reinterpret_cast<const uint8_t*>(&model_.dram_write_data),
+                  model_.dram_write_strobe);
     }
     if (model_.host_write_valid && model_.host_write_ready) {
       host_write_bucket_.take();
@@ -237,8 +225,8 @@ class Device {
       if (bytes) store(bytes, &model_.host_write_data, model_.host_write_strobe);
     }
     if (model_.dram_request_valid && model_.dram_request_ready) {
-      dram_reads_.push_back(
-          {model_.dram_request_address, model_.dram_request_beats, now_ + kLatency});
+      inside(model_.dram_request_address, model_.dram_request_beats);
+      dram_.read(model_.dram_request_address, model_.dram_request_beats);
     }
     if (model_.host_request_valid && model_.host_request_ready) {
       host_reads_.push_back(
@@ -259,7 +247,14 @@ class Device {
     return !reads.empty() && reads.front().at <= now_;
   }
 
-  // To the next beat; one beyond the end of DRAM is never asked for.
+  // What lies beyond the end of DRAM is an error of the RTL, which must not be passed over.
+  void inside(uint64_t address, uint64_t beats) const {
+    if (dram_.holds(address, beats)) return;
+    fprintf(stderr, "the NPU is at %#lx of its DRAM, %lu beats\n", address, beats);
+    abort();
+  }
+
+  // To the next beat.
   static void next(std::deque<Read>& reads) {
     reads.front().address += kBeat;
     if (!--reads.front().beats) reads.pop_front();
@@ -275,16 +270,16 @@ class Device {
     return within < found.size && found.rights & right ? found.bytes + within : nullptr;
   }
 
+  // In their order: who sees a byte sees those before it.
   static void store(uint8_t* to, const void* beat, uint64_t strobe) {
     const uint8_t* bytes = static_cast<const uint8_t*>(beat);
     if (!~strobe) {
       memcpy(to, bytes, kBeat);
       return;
     }
-    // In their order: what a host sees of a completion is never its end alone.
     for (unsigned i = 0; i < kBeat; ++i) {
       if (strobe >> i & 1) {
-        std::atomic_thread_fence(std::memory_order_release);
+        std::atomic_signal_fence(std::memory_order_seq_cst);
         to[i] = bytes[i];
       }
     }
@@ -293,11 +288,12 @@ class Device {
   VerilatedContext context_;
   Vtop model_;
   uint64_t dram_bytes_;
-  uint8_t* dram_;
+  uint8_t* bytes_;
+  Dram dram_;
   std::map<uint64_t, Region> regions_;
-  std::deque<Read> dram_reads_, host_reads_;
-  Bucket dram_bucket_{kRate}, host_read_bucket_{kHostRate}, host_write_bucket_{kHostRate};
-  bool write_starved_ = false, refused_ = false;
+  std::deque<Read> host_reads_;
+  Bucket host_read_bucket_{kHostRate}, host_write_bucket_{kHostRate};
+  bool refused_ = false;
   int eventfds_[kVectors];
   uint64_t now_ = 0;
   unsigned settle_ = 0;

@@ -116,11 +116,19 @@ class Program:
 
 
 def make_program(
-    seed: int = 0, *, array: Array = ARRAY, pixels: int = 9, channels: int = 8
+    seed: int = 0,
+    *,
+    array: Array = ARRAY,
+    pixels: int = 9,
+    channels: int = 8,
+    finished: Callable[[ProgramImage], ProgramImage] = lambda image: image,
 ) -> Program:
     """conv → depthwise conv → add of both; two outputs, u8, s8 or s16 in by the seed.
 
     With s16 in, the sum is s16 as well, and has a shift for each channel.
+
+    Args:
+        finished: adds to the image what a kind of device needs.
     """
     rng = np.random.default_rng(seed)
     dtype = tuple(DType)[seed % 3]
@@ -164,12 +172,17 @@ def make_program(
     image = ProgramImage(
         array, tensors, (Entry(layers, (0,), (1, 3)),), dram_bytes=max(1 << 24, 5 * step)
     )
-    data = serialize_image(image)
+    data = serialize_image(finished(image))
     x = rng.integers(dtype.lowest, dtype.highest + 1, tensors[0].shape).astype(dtype.numpy)
     return Program(parse_image(data), data, [x])
 
 
-def make_in_two(seed: int = 0, *, array: Array = ARRAY) -> Program:
+def make_in_two(
+    seed: int = 0,
+    *,
+    array: Array = ARRAY,
+    finished: Callable[[ProgramImage], ProgramImage] = lambda image: image,
+) -> Program:
     """Two entries whose tensors lie in the same DRAM: a program, and another one of other sizes."""
     one, other = (
         make_program(seed + i, array=array, pixels=5 + 8 * i, channels=8).image for i in (0, 1)
@@ -189,14 +202,14 @@ def make_in_two(seed: int = 0, *, array: Array = ARRAY) -> Program:
         (*one.entries, Entry(layers, moved(other.inputs), moved(other.outputs))),
         dram_bytes=one.dram_bytes,
     )
-    data = serialize_image(image)
+    data = serialize_image(finished(image))
     return Program(parse_image(data), data, [])
 
 
 @pytest.fixture
 def program_in_two(kind: Kind) -> Program:
     """See :func:`make_in_two`, for the kind of device that the test runs on."""
-    return make_in_two(array=kind.array)
+    return make_in_two(array=kind.array, finished=kind.finished)
 
 
 @pytest.fixture
@@ -204,7 +217,8 @@ def program(request: pytest.FixtureRequest) -> Callable[..., Program]:
     """Makes small programs, for the array of the kind of device that the test runs on."""
     if "kind" not in request.fixturenames:
         return make_program
-    return partial(make_program, array=request.getfixturevalue("kind").array)
+    kind = request.getfixturevalue("kind")
+    return partial(make_program, array=kind.array, finished=kind.finished)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from device import rtl
 from patience import PATIENCE, eventually
 
 from edged import _vfio_user_server as vfio_user_server
@@ -49,6 +50,16 @@ class Need(enum.Enum):
     OWN_PROCESS = "a device in a process that is not the tests' own"
     LENGTH_FIRST = "the length of an image judged before its address"
     OWN_CONFIG_SPACE = "the configuration space of the emulated card"
+
+
+_OF_A_CARD = {
+    Need.ANY_WIDTH: "a card is read by words",
+    Need.OWN_DMA_RULES: "the card's process maps memory for the kernel's VFIO",
+    Need.OWN_PROCESS: "what hands out the card is in the tests'",
+    Need.LENGTH_FIRST: "edged-card looks at the address first",
+    Need.INTX: "the card's process listens to the vectors of those that have queues",
+    Need.OWN_CONFIG_SPACE: "the kernel keeps the configuration space",
+}
 
 
 class Served:
@@ -103,6 +114,7 @@ class Kind:
     Attributes:
         start: serves it at a socket of this path until left.
         array, dram_bytes, clock_khz: what it says that it has.
+        finished: adds to a program image what it needs.
         lacks: why tests that need something are skipped.
     """
 
@@ -111,6 +123,7 @@ class Kind:
     array: Array = field(default_factory=Array)
     dram_bytes: int = 4 << 30
     clock_khz: int = 250_000
+    finished: Callable[[ProgramImage], ProgramImage] = lambda image: image
     lacks: Mapping[Need, str] = field(default_factory=dict)
 
 
@@ -119,22 +132,23 @@ def kinds() -> list[Kind]:
     if PCI:
         why = "EDGED_TEST_PCI names a card"
         return [Kind("pci", lambda path: _pci_card(path, PCI), lacks=dict.fromkeys(Need, why))]
-    return [
+    found = [
         Kind("emulator", running),
         Kind("in-process", _in_process, lacks={Need.OWN_PROCESS: "it is in the tests'"}),
-        Kind(
-            "shared-card",
-            _shared_card,
-            lacks={
-                Need.ANY_WIDTH: "a card is read by words",
-                Need.OWN_DMA_RULES: "the card's process maps memory for the kernel's VFIO",
-                Need.OWN_PROCESS: "what hands out the card is in the tests'",
-                Need.LENGTH_FIRST: "edged-card looks at the address first",
-                Need.INTX: "the card's process listens to the vectors of those that have queues",
-                Need.OWN_CONFIG_SPACE: "the kernel keeps the configuration space",
-            },
-        ),
+        Kind("shared-card", _shared_card, lacks=_OF_A_CARD),
     ]
+    if rtl.is_possible():
+        found.append(
+            Kind(
+                "rtl",
+                _rtl,
+                array=rtl.ARRAY,
+                clock_khz=rtl.CLOCK_KHZ,
+                finished=rtl.scheduled,
+                lacks=_OF_A_CARD,
+            )
+        )
+    return found
 
 
 def start(path: Path, *options: str) -> Emulator:
@@ -193,6 +207,15 @@ def _shared_card(path: Path) -> Iterator[Served]:
         with _serving(vfio_user_server.Server(path, SharedCard(transport))):
             yield Served(path, os.getpid())
         transport.close()
+
+
+@contextlib.contextmanager
+def _rtl(path: Path) -> Iterator[Served]:
+    """The gateware, simulated, as ``edged-card`` would hand it out."""
+    transport = rtl.switched_on()
+    with _serving(vfio_user_server.Server(path, SharedCard(transport))):
+        yield Served(path, os.getpid())
+    transport.close()
 
 
 @contextlib.contextmanager
