@@ -77,6 +77,9 @@ class Core(wiring.Component):
                 block.stop.eq(sequencer.stop),
                 block.clear.eq(sequencer.clear),
                 sequencer.faults[unit].eq(block.fault),
+                sequencer.finishes[unit].eq(block.finishes),
+                sequencer.finished[unit].eq(block.finished),
+                sequencer.idle[unit].eq(block.idle),
             ]
         m.d.comb += sequencer.quiet.eq(load.quiet & store.quiet & readers.quiet)
 

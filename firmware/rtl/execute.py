@@ -15,7 +15,7 @@ from firmware.rtl.elements import Elements, Mean
 from firmware.rtl.loops import COUNTS, Loops
 from firmware.rtl.parameters import Parameters
 from firmware.rtl.ports import BEAT_BYTES
-from firmware.rtl.records import CHANNEL_LAYOUT, ENTRY, operands
+from firmware.rtl.records import CHANNEL_LAYOUT, ENTRY, FINISHED, operands
 from firmware.rtl.results import Results
 from firmware.rtl.rotate import chosen
 
@@ -35,7 +35,7 @@ class Execute(wiring.Component):
 
     Attributes
     ----------
-    instruction, fault, stop, clear:
+    instruction, fault, finishes, finished, idle, stop, clear:
         As those of :class:`~firmware.rtl.load.Load`.
     read, read_word, read_data, write, write_word, write_mask, write_data:
         To :class:`~firmware.rtl.activations.Banks`.
@@ -53,6 +53,9 @@ class Execute(wiring.Component):
             {
                 "instruction": In(stream.Signature(ENTRY)),
                 "fault": Out(1),
+                "finishes": Out(1),
+                "finished": Out(FINISHED),
+                "idle": Out(1),
                 "stop": In(1),
                 "clear": In(1),
                 "read": Out(1),
@@ -352,7 +355,13 @@ class Execute(wiring.Component):
         no_window = (frame.kernel_rows == 0) | (frame.kernel_columns == 0)
         one = (frame.rows == 1) & (frame.columns == 1) & (frame.blocks == 1)
         done = Signal()
-        m.d.comb += self.instruction.ready.eq(done)
+        m.d.comb += [
+            self.instruction.ready.eq(done),
+            self.finishes.eq(self.instruction.valid & done),
+            self.finished.signal.eq(what.signal),
+            self.finished.address.eq(self.instruction.payload.address),
+            self.idle.eq(1),
+        ]
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.instruction.valid):

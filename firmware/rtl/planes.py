@@ -6,7 +6,7 @@ from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["PLANE_ADDRESS_BITS", "Origin", "Walk", "pixel_layout"]
+__all__ = ["PLANE_ADDRESS_BITS", "Origin", "Walk", "pixel_layout", "walk_layout"]
 
 PLANE_ADDRESS_BITS = 50
 """Bits of an address from the beginning of the bank: that of a pixel inside of the plane is at
@@ -28,6 +28,38 @@ def pixel_layout(bank_words: int, lanes: int) -> data.StructLayout:
             "inside": 1,
             "lane": range(max(lanes, 2)),
             "word": range(bank_words),
+        }
+    )
+
+
+def walk_layout(lanes: int) -> data.StructLayout:
+    """What a :class:`Walk` goes over.
+
+    origin, down, right: those of :class:`Origin`.
+    height … buffer_pixel: the plane's.
+    lanes: how many lanes take part.
+    row … columns: the move's; there is at least one row and one column.
+    """
+    return data.StructLayout(
+        {
+            "origin": PLANE_ADDRESS_BITS,
+            "down": PLANE_ADDRESS_BITS,
+            "right": PLANE_ADDRESS_BITS,
+            "height": 16,
+            "width": 16,
+            "row_bytes": 32,
+            "pixel_bytes": 32,
+            "lanes_across": 8,
+            "lane_rows": 16,
+            "lane_columns": 16,
+            "buffer_row": 16,
+            "buffer_pixel": 16,
+            "lanes": range(lanes + 1),
+            "row": signed(16),
+            "column": signed(16),
+            "buffer": 32,
+            "rows": 17,
+            "columns": 16,
         }
     )
 
@@ -106,18 +138,10 @@ class Walk(wiring.Component):
     Attributes
     ----------
     start: :py:`In(1)`
-        Strobe: begin. The operands stay the same until the walk has been at its end.
+        Strobe: begin. What it goes over stays the same until it has been at its end.
     stop: :py:`In(1)`
         Strobe: go no further.
-    origin, down, right:
-        Those of :class:`Origin`.
-    height, width, row_bytes, pixel_bytes, lanes_across, lane_rows, lane_columns, buffer_row,
-    buffer_pixel:
-        The plane's.
-    lanes: :py:`In(3)`
-        How many lanes take part.
-    row, column, buffer, rows, columns:
-        The move's; there is at least one row and one column.
+    over: :py:`In(walk_layout(lanes))`
     pixels: :py:`Out(stream.Signature(pixel_layout(bank_words, lanes)))`
         ``valid`` is not asserted when all pixels have been taken.
     """
@@ -129,31 +153,14 @@ class Walk(wiring.Component):
             {
                 "start": In(1),
                 "stop": In(1),
-                "origin": In(PLANE_ADDRESS_BITS),
-                "down": In(PLANE_ADDRESS_BITS),
-                "right": In(PLANE_ADDRESS_BITS),
-                "height": In(16),
-                "width": In(16),
-                "row_bytes": In(32),
-                "pixel_bytes": In(32),
-                "lanes_across": In(8),
-                "lane_rows": In(16),
-                "lane_columns": In(16),
-                "buffer_row": In(16),
-                "buffer_pixel": In(16),
-                "lanes": In(range(lanes + 1)),
-                "row": In(signed(16)),
-                "column": In(signed(16)),
-                "buffer": In(32),
-                "rows": In(17),
-                "columns": In(16),
+                "over": In(walk_layout(lanes)),
                 "pixels": Out(stream.Signature(self._pixel)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        pixel = self.pixels.payload
+        over, pixel = self.over, self.pixels.payload
         # What is left of each loop, without the one at work.
         columns, rows = Signal(16), Signal(17)
         lanes, across = Signal(range(self._lanes + 1)), Signal(8)
@@ -172,64 +179,64 @@ class Walk(wiring.Component):
             pixel.lane.eq(lane),
             pixel.word.eq(word),
             pixel.inside.eq(
-                (row >= 0) & (row < self.height) & (column >= 0) & (column < self.width)
+                (row >= 0) & (row < over.height) & (column >= 0) & (column < over.width)
             ),
         ]
         next_row, next_lane, next_lanes = (
-            at_row + self.row_bytes,
-            at_lane + self.right,
-            at_lanes + self.down,
+            at_row + over.row_bytes,
+            at_lane + over.right,
+            at_lanes + over.down,
         )
         with m.If(self.stop):
             m.d.sync += self.pixels.valid.eq(0)
         with m.Elif(self.start):
             m.d.sync += [
                 self.pixels.valid.eq(1),
-                columns.eq(self.columns - 1),
-                rows.eq(self.rows - 1),
-                lanes.eq(self.lanes - 1),
-                across.eq(self.lanes_across - 1),
-                address.eq(self.origin),
-                at_row.eq(self.origin),
-                at_lane.eq(self.origin),
-                at_lanes.eq(self.origin),
-                row.eq(self.row),
-                lane_row.eq(self.row),
-                column.eq(self.column),
-                lane_column.eq(self.column),
-                word.eq(self.buffer),
-                word_row.eq(self.buffer),
+                columns.eq(over.columns - 1),
+                rows.eq(over.rows - 1),
+                lanes.eq(over.lanes - 1),
+                across.eq(over.lanes_across - 1),
+                address.eq(over.origin),
+                at_row.eq(over.origin),
+                at_lane.eq(over.origin),
+                at_lanes.eq(over.origin),
+                row.eq(over.row),
+                lane_row.eq(over.row),
+                column.eq(over.column),
+                lane_column.eq(over.column),
+                word.eq(over.buffer),
+                word_row.eq(over.buffer),
                 lane.eq(0),
             ]
         with m.Elif(self.pixels.valid & self.pixels.ready):
             with m.If(columns != 0):
                 m.d.sync += [
                     columns.eq(columns - 1),
-                    address.eq(address + self.pixel_bytes),
+                    address.eq(address + over.pixel_bytes),
                     column.eq(column + 1),
-                    word.eq(word + self.buffer_pixel),
+                    word.eq(word + over.buffer_pixel),
                 ]
             with m.Elif(rows != 0):
                 m.d.sync += [
-                    columns.eq(self.columns - 1),
+                    columns.eq(over.columns - 1),
                     rows.eq(rows - 1),
                     address.eq(next_row),
                     at_row.eq(next_row),
                     row.eq(row + 1),
                     column.eq(lane_column),
-                    word.eq(word_row + self.buffer_row),
-                    word_row.eq(word_row + self.buffer_row),
+                    word.eq(word_row + over.buffer_row),
+                    word_row.eq(word_row + over.buffer_row),
                 ]
             with m.Elif(lanes != 0):
                 begin = Mux(across != 0, next_lane, next_lanes)
-                begin_row = Mux(across != 0, lane_row, lane_row + self.lane_rows)
-                begin_column = Mux(across != 0, lane_column + self.lane_columns, self.column)
+                begin_row = Mux(across != 0, lane_row, lane_row + over.lane_rows)
+                begin_column = Mux(across != 0, lane_column + over.lane_columns, over.column)
                 m.d.sync += [
-                    columns.eq(self.columns - 1),
-                    rows.eq(self.rows - 1),
+                    columns.eq(over.columns - 1),
+                    rows.eq(over.rows - 1),
                     lanes.eq(lanes - 1),
                     lane.eq(lane + 1),
-                    across.eq(Mux(across != 0, across, self.lanes_across) - 1),
+                    across.eq(Mux(across != 0, across, over.lanes_across) - 1),
                     address.eq(begin),
                     at_row.eq(begin),
                     at_lane.eq(begin),
@@ -237,8 +244,8 @@ class Walk(wiring.Component):
                     lane_row.eq(begin_row),
                     column.eq(begin_column),
                     lane_column.eq(begin_column),
-                    word.eq(self.buffer),
-                    word_row.eq(self.buffer),
+                    word.eq(over.buffer),
+                    word_row.eq(over.buffer),
                 ]
                 with m.If(across == 0):
                     m.d.sync += at_lanes.eq(next_lanes)

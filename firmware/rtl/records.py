@@ -5,11 +5,11 @@ from __future__ import annotations
 from amaranth import Signal, signed, unsigned
 from amaranth.lib import data
 
-from edged.npu.instructions import CHANNEL, INSTRUCTION_BYTES, INSTRUCTIONS, Opcode
+from edged.npu.instructions import CHANNEL, INSTRUCTION_BYTES, INSTRUCTIONS, Opcode, Unit
 from edged.npu.regmap import Record
 from firmware.rtl.ports import ADDRESS_BITS
 
-__all__ = ["CHANNEL_LAYOUT", "ENTRY", "layout", "operands"]
+__all__ = ["CHANNEL_LAYOUT", "ENTRY", "FINISHED", "layout", "operands"]
 
 
 def layout(record: Record) -> data.Layout:
@@ -25,6 +25,9 @@ def layout(record: Record) -> data.Layout:
 
 ENTRY = data.StructLayout({"instruction": 8 * INSTRUCTION_BYTES, "address": ADDRESS_BITS})
 """An instruction in a queue: its bytes, and its device address for those who report faults."""
+
+FINISHED = data.StructLayout({"signal": len(Unit), "address": ADDRESS_BITS})
+"""Of an instruction that has been executed: to whom it gives tokens, and its device address."""
 
 CHANNEL_LAYOUT = layout(CHANNEL)
 

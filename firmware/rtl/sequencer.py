@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from edged.npu.instructions import INSTRUCTION_BYTES, Opcode, Unit, unit_of
 from firmware.rtl.ports import ADDRESS_BITS, BEAT_BYTES, ReadRequest
-from firmware.rtl.records import ENTRY, operands
+from firmware.rtl.records import ENTRY, FINISHED, operands
 from firmware.rtl.tokens import Tokens
 
 __all__ = ["Sequencer"]
@@ -32,9 +32,16 @@ class Sequencer(wiring.Component):
     request, data:
         Reads of instructions.
     units: :py:`Out(stream.Signature(ENTRY)).array(3)`
-        To each unit its next instruction, once its tokens are there. ``ready`` says that it has
-        been executed; until then the instruction stays. An exception is ``stop``, which takes
+        To each unit its next instruction, once its tokens are there. ``ready`` takes these, and
+        with them the instruction; until then it stays. An exception is ``stop``, which takes
         ``valid`` back.
+    finishes: :py:`In(3)`
+        Strobes, a bit for each unit: it has executed an instruction, in the order in which it took
+        them.
+    finished: :py:`In(FINISHED).array(3)`
+        That instruction.
+    idle: :py:`In(3)`
+        A bit for each unit: it has executed all that it has taken.
     faults: :py:`In(3)`
         A bit for each unit: its instruction is none that it can execute.
     quiet: :py:`In(1)`
@@ -60,6 +67,9 @@ class Sequencer(wiring.Component):
                 "request": Out(stream.Signature(ReadRequest)),
                 "data": In(stream.Signature(8 * BEAT_BYTES)),
                 "units": Out(stream.Signature(ENTRY)).array(len(Unit)),
+                "finishes": In(len(Unit)),
+                "finished": In(FINISHED).array(len(Unit)),
+                "idle": In(len(Unit)),
                 "faults": In(len(Unit)),
                 "quiet": In(1),
                 "stop": Out(1),
@@ -114,7 +124,7 @@ class Sequencer(wiring.Component):
         with m.If(taken):
             m.d.sync += counter.eq(counter + INSTRUCTION_BYTES)
 
-        # The queues. An instruction leaves its queue when it has been executed.
+        # The queues.
         push = Signal(len(Unit))
         full = Signal(len(Unit))
         empty = Signal(len(Unit))
@@ -133,10 +143,11 @@ class Sequencer(wiring.Component):
                 port.valid.eq(queue.r_rdy & tokens.granted[unit] & ~self.stop),
                 queue.r_en.eq(done),
                 tokens.wait[unit].eq(waiting.wait),
-                tokens.signal[unit].eq(waiting.signal),
-                tokens.done[unit].eq(done),
+                tokens.take[unit].eq(done),
+                tokens.signal[unit].eq(self.finished[unit].signal),
+                tokens.give[unit].eq(self.finishes[unit] & ~self.stop),
             ]
-        idle = empty.all()
+        idle = empty.all() & self.idle.all()
 
         unit_faults = Signal(len(Unit))
         valid = Cat(port.valid for port in self.units)
@@ -179,7 +190,9 @@ class Sequencer(wiring.Component):
                     m.d.sync += self.fault.eq(1)
                     m.d.sync += self.fault_address.eq(counter)
                     for unit in reversed(Unit):
-                        with m.If(unit_faults[unit]):
+                        with m.If(tokens.overflow[unit]):
+                            m.d.sync += self.fault_address.eq(self.finished[unit].address)
+                        with m.Elif(unit_faults[unit]):
                             m.d.sync += self.fault_address.eq(self.units[unit].payload.address)
                     m.next = "STOP"
             with m.State("STOP"):

@@ -11,7 +11,7 @@ from firmware.rtl.activations import place_layout
 from firmware.rtl.parameters import Parameters
 from firmware.rtl.planes import Origin, Walk
 from firmware.rtl.ports import ADDRESS_BITS, BEAT_BYTES, WriteBeat
-from firmware.rtl.records import ENTRY, operands
+from firmware.rtl.records import ENTRY, FINISHED, operands
 from firmware.rtl.rotate import rotated_left
 
 __all__ = ["Store"]
@@ -25,7 +25,7 @@ class Store(wiring.Component):
 
     Attributes
     ----------
-    instruction, fault, stop, clear, base, size:
+    instruction, fault, finishes, finished, idle, stop, clear, base, size:
         As those of :class:`~firmware.rtl.load.Load`.
     bank, bank_data:
         To :class:`~firmware.rtl.activations.Banks`, ``store``.
@@ -42,6 +42,9 @@ class Store(wiring.Component):
             {
                 "instruction": In(stream.Signature(ENTRY)),
                 "fault": Out(1),
+                "finishes": Out(1),
+                "finished": Out(FINISHED),
+                "idle": Out(1),
                 "stop": In(1),
                 "clear": In(1),
                 "base": In(ADDRESS_BITS),
@@ -72,24 +75,24 @@ class Store(wiring.Component):
             origin.lane_rows.eq(plane.lane_rows),
             origin.lane_columns.eq(plane.lane_columns),
             walk.stop.eq(self.stop),
-            walk.origin.eq(origin.origin),
-            walk.down.eq(origin.down),
-            walk.right.eq(origin.right),
-            walk.height.eq(plane.height),
-            walk.width.eq(plane.width),
-            walk.row_bytes.eq(plane.row_bytes),
-            walk.pixel_bytes.eq(plane.pixel_bytes),
-            walk.lanes_across.eq(plane.lanes_across),
-            walk.lane_rows.eq(plane.lane_rows),
-            walk.lane_columns.eq(plane.lane_columns),
-            walk.buffer_row.eq(plane.buffer_row),
-            walk.buffer_pixel.eq(plane.buffer_pixel),
-            walk.buffer.eq(move.buffer),
-            walk.row.eq(move.row),
-            walk.column.eq(move.column),
-            walk.rows.eq(move.rows),
-            walk.columns.eq(move.columns),
-            walk.lanes.eq(tp),
+            walk.over.origin.eq(origin.origin),
+            walk.over.down.eq(origin.down),
+            walk.over.right.eq(origin.right),
+            walk.over.height.eq(plane.height),
+            walk.over.width.eq(plane.width),
+            walk.over.row_bytes.eq(plane.row_bytes),
+            walk.over.pixel_bytes.eq(plane.pixel_bytes),
+            walk.over.lanes_across.eq(plane.lanes_across),
+            walk.over.lane_rows.eq(plane.lane_rows),
+            walk.over.lane_columns.eq(plane.lane_columns),
+            walk.over.buffer_row.eq(plane.buffer_row),
+            walk.over.buffer_pixel.eq(plane.buffer_pixel),
+            walk.over.buffer.eq(move.buffer),
+            walk.over.row.eq(move.row),
+            walk.over.column.eq(move.column),
+            walk.over.rows.eq(move.rows),
+            walk.over.columns.eq(move.columns),
+            walk.over.lanes.eq(tp),
         ]
 
         # Read a chunk of 64 bytes of the pixel.
@@ -211,6 +214,12 @@ class Store(wiring.Component):
                 later.eq(0),
             ]
 
+        m.d.comb += [
+            self.finishes.eq(self.instruction.valid & self.instruction.ready),
+            self.finished.signal.eq(move.signal),
+            self.finished.address.eq(self.instruction.payload.address),
+            self.idle.eq(1),
+        ]
         m.d.comb += self.quiet.eq(self.written & ~leaving_valid & ~gathered_valid)
         moved = ~walk.pixels.valid & ~fetched_valid & ~placed_valid
         with m.FSM():

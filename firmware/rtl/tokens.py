@@ -19,12 +19,12 @@ class Tokens(wiring.Component):
     wait: :py:`In(3).array(3)`
         Of each unit: the units whose token its next instruction takes, a bit each.
     signal: :py:`In(3).array(3)`
-        Of each unit: the units to which this instruction gives a token.
+        Of each unit: the units to which an instruction that it has executed gives a token.
     granted: :py:`Out(3)`
         A bit for each unit: every token that it waits for is there. While it is not asserted the
-        instruction must not begin. Once it is, it stays so until the unit is ``done``.
-    done: :py:`In(3)`
-        Strobe: the unit has executed the instruction. The tokens are taken and given.
+        instruction must not begin. Once it is, it stays so until they are taken.
+    take, give: :py:`In(3)`
+        Strobes, a bit for each unit: its instruction takes them; one that it executed gives them.
     overflow: :py:`Out(3)`
         Strobes, a bit for each unit: it gave a token of which there were as many as there may be.
     clear: :py:`In(1)`
@@ -38,7 +38,8 @@ class Tokens(wiring.Component):
                 "wait": In(units).array(units),
                 "signal": In(units).array(units),
                 "granted": Out(units),
-                "done": In(units),
+                "take": In(units),
+                "give": In(units),
                 "overflow": Out(units),
                 "clear": In(1),
             }
@@ -54,8 +55,8 @@ class Tokens(wiring.Component):
                 missing.append(self.wait[taker][giver] & (count == 0))
                 give = Signal(name=f"give_{giver.name}_{taker.name}".lower())
                 take = Signal(name=f"take_{giver.name}_{taker.name}".lower())
-                m.d.comb += give.eq(self.done[giver] & self.signal[giver][taker])
-                m.d.comb += take.eq(self.done[taker] & self.wait[taker][giver])
+                m.d.comb += give.eq(self.give[giver] & self.signal[giver][taker])
+                m.d.comb += take.eq(self.take[taker] & self.wait[taker][giver])
                 with m.If(self.clear):
                     m.d.sync += count.eq(0)
                 with m.Elif(give & ~take):

@@ -42,6 +42,8 @@ class Requests(wiring.Component):
         Strobe: a beat came.
     quiet: :py:`Out(1)`
         Asserted while no beat is outstanding.
+    idle: :py:`Out(1)`
+        Asserted while all pixels that were taken have been requested.
     """
 
     def __init__(self, bank_words: int, lanes: int) -> None:
@@ -57,6 +59,7 @@ class Requests(wiring.Component):
                 "request": Out(stream.Signature(ReadRequest)),
                 "arrived": In(1),
                 "quiet": Out(1),
+                "idle": Out(1),
             }
         )
 
@@ -95,6 +98,7 @@ class Requests(wiring.Component):
             self.request.payload.address.eq(self.base + (beat << 6)),
             self.request.payload.beats.eq(beats),
             self.quiet.eq(outstanding == 0),
+            self.idle.eq(left == 0),
         ]
         m.d.sync += outstanding.eq(outstanding + Mux(requested, beats, 0) - self.arrived)
         with m.If(requested):
@@ -147,7 +151,7 @@ class Window(wiring.Component):
     pixels, pixel_bytes:
         As those of :class:`Requests`.
     beats: :py:`In(stream.Signature(512))`
-        What memory gives. The owner has it empty when there is no pixel, so as to stop.
+        What memory gives. One is taken when there is a pixel that needs it.
     chunks: :py:`Out(stream.Signature(chunk_layout(bank_words, lanes)))`
         The pixels, 64 bytes after the other; the last of each may have fewer.
     idle: :py:`Out(1)`
