@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -42,6 +43,9 @@ _OPTIONS: Final = (
     "OPT_FAST=-O2 OPT_SLOW=-O0 OPT_GLOBAL=-O2",
 )
 
+_ZEROS: Final = re.compile(r"  initial begin\n(?:    (\S+ ?)\[\d+\] = \d+'h0+;\n)+  end\n")
+"""A memory that begins with zeros: a line for each word, of which C++ compilers take minutes."""
+
 
 def cache_folder() -> Path:
     """Where libraries are kept: the user's cache, as XDG has it."""
@@ -51,7 +55,15 @@ def cache_folder() -> Path:
 
 def verilog_of(top: wiring.Component) -> str:
     """The design as one Verilog file, of module ``top``."""
-    return str(verilog.convert(top, name="top", emit_src=False))
+    return _ZEROS.sub(_loop, str(verilog.convert(top, name="top", emit_src=False)))
+
+
+def _loop(zeros: re.Match[str]) -> str:
+    memory, words = zeros[1], zeros[0].count(" = ")
+    return (
+        "  initial begin : zeros\n    integer i;\n"
+        f"    for (i = 0; i < {words}; i = i + 1) {memory}[i] = 0;\n  end\n"
+    )
 
 
 def build(
