@@ -50,8 +50,10 @@ class Need(enum.Enum):
     OWN_PROCESS = "a device in a process that is not the tests' own"
     LENGTH_FIRST = "the length of an image judged before its address"
     OWN_CONFIG_SPACE = "the configuration space of the emulated card"
+    CODE = "a device that executes section CODE"
 
 
+_OF_THE_EMULATOR = {Need.CODE: "it executes LAYERS"}
 _OF_A_CARD = {
     Need.ANY_WIDTH: "a card is read by words",
     Need.OWN_DMA_RULES: "the card's process maps memory for the kernel's VFIO",
@@ -133,9 +135,13 @@ def kinds() -> list[Kind]:
         why = "EDGED_TEST_PCI names a card"
         return [Kind("pci", lambda path: _pci_card(path, PCI), lacks=dict.fromkeys(Need, why))]
     found = [
-        Kind("emulator", running),
-        Kind("in-process", _in_process, lacks={Need.OWN_PROCESS: "it is in the tests'"}),
-        Kind("shared-card", _shared_card, lacks=_OF_A_CARD),
+        Kind("emulator", running, lacks=_OF_THE_EMULATOR),
+        Kind(
+            "in-process",
+            _in_process,
+            lacks={**_OF_THE_EMULATOR, Need.OWN_PROCESS: "it is in the tests'"},
+        ),
+        Kind("shared-card", _shared_card, lacks={**_OF_THE_EMULATOR, **_OF_A_CARD}),
     ]
     if rtl.is_possible():
         found.append(
