@@ -60,10 +60,7 @@ def verilog_of(top: wiring.Component) -> str:
 
 def _loop(zeros: re.Match[str]) -> str:
     memory, words = zeros[1], zeros[0].count(" = ")
-    return (
-        "  initial begin : zeros\n    integer i;\n"
-        f"    for (i = 0; i < {words}; i = i + 1) {memory}[i] = 0;\n  end\n"
-    )
+    return f"  initial for (int i = 0; i < {words}; i = i + 1) {memory}[i] = 0;\n"
 
 
 def build(
