@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,13 @@ def holds(
     if status is None:
         raise RuntimeError(f"cannot prove: smtbmc said: {text[-2000:]}")
     return Verdict(status[1] == "PASSED", text)
+
+
+def proved(make: Callable[[], tuple[Module, list[Signal]]], folder: Path) -> Verdict:
+    """Try to prove for ever what the harness that *make* makes asserts: from power-on for a few
+    cycles, and by induction over two."""
+    first = holds(*make(), folder, steps=4)
+    return holds(*make(), folder, steps=2, induction=True) if first.holds else first
 
 
 def _tool(name: str) -> str | None:

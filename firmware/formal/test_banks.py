@@ -17,13 +17,12 @@ from amaranth.hdl import Array, Assert, Assume, Module, Signal
 
 from edged.npu.regmap import BANKS, QUEUE_DATA, QUEUE_MANAGEMENT, BankStatus, Operation
 from firmware.formal.prove import (
-    Verdict,
     broken,
     harness,
-    holds,
     in_state,
     inner,
     opened,
+    proved,
     within,
 )
 from firmware.rtl import banks as banks_module
@@ -127,13 +126,9 @@ def _device(modules: Any) -> tuple[Module, list[Signal]]:
     return m, inputs
 
 
-def _prove(modules: Any, folder: Path) -> Verdict:
-    first = holds(*_device(modules), folder, steps=4)
-    return holds(*_device(modules), folder, steps=2, induction=True) if first.holds else first
-
-
 def test_one_valid_bank_and_its_range(tmp_path: Path) -> None:
-    verdict = _prove(SimpleNamespace(banks=banks_module, executor=executor_module), tmp_path)
+    modules = SimpleNamespace(banks=banks_module, executor=executor_module)
+    verdict = proved(lambda: _device(modules), tmp_path)
     assert verdict.holds, verdict.said
 
 
@@ -152,4 +147,4 @@ def test_one_valid_bank_and_its_range(tmp_path: Path) -> None:
 def test_it_would_be_noticed(name: str, correct: str, wrong: str, tmp_path: Path) -> None:
     modules = {"banks": banks_module, "executor": executor_module}
     modules[name] = broken(f"firmware.rtl.{name}", (correct, wrong))
-    assert not _prove(SimpleNamespace(**modules), tmp_path).holds
+    assert not proved(lambda: _device(SimpleNamespace(**modules)), tmp_path).holds

@@ -97,7 +97,9 @@ class Store(wiring.Component):
 
         # Read a chunk of 64 bytes of the pixel.
         pixel = walk.pixels.payload
-        number, rest, later = Signal(26), Signal(32), Signal()
+        number = Signal(26)
+        rest = Signal(32)
+        later = Signal()
         left = Mux(later, rest, move.bytes)
         chunk = Mux(later, number, 0)
         is_last = left <= BEAT_BYTES
@@ -118,8 +120,10 @@ class Store(wiring.Component):
         where = data.StructLayout(
             {"beat": ADDRESS_BITS - 6, "offset": 6, "count": range(BEAT_BYTES + 1)}
         )
-        fetched, fetched_valid = Signal(where), Signal()
-        placed, placed_valid = Signal(where), Signal()
+        fetched = Signal(where)
+        fetched_valid = Signal()
+        placed = Signal(where)
+        placed_valid = Signal()
         placed_data = Signal(8 * BEAT_BYTES)
         together = Cat(
             self.bank_data.word_select(
@@ -146,8 +150,10 @@ class Store(wiring.Component):
             ]
 
         # The beat that is gathered, and the one on its way to memory.
-        gathered, gathered_valid = Signal(WriteBeat), Signal()
-        leaving, leaving_valid = Signal(WriteBeat), Signal()
+        gathered = Signal(WriteBeat)
+        gathered_valid = Signal()
+        leaving = Signal(WriteBeat)
+        leaving_valid = Signal()
         strobes = Signal(2 * BEAT_BYTES)
         m.d.comb += strobes.eq(
             ((C(1, BEAT_BYTES + 1) << placed.count) - 1)[:BEAT_BYTES] << placed.offset
