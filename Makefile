@@ -13,13 +13,17 @@ OLDEST := build/oldest
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares rtl formal test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped networks bench bench-swap failures soak clean
+.PHONY: help demo demo-rtl test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares rtl formal test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped networks bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## see it work: a model into the drop folder, photographs over gRPC, labels back; then a detector, boxes
 	@$(BIN)/python packaging/demo.py
+
+demo-rtl: $(INSTALLED) ## the same on the gateware, simulated by Verilator (built once, for minutes): keywords, bit by bit as on the emulator
+	@packaging/prerequisites --test
+	@$(BIN)/python packaging/demo_rtl.py
 
 test: lint ## everything that has to pass: lint and the tests
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
