@@ -13,7 +13,7 @@ OLDEST := build/oldest
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-rtl test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares rtl formal test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped networks bench bench-swap failures soak clean
+.PHONY: help demo demo-rtl test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares rtl formal boards test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped networks bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,13 @@ rtl: $(INSTALLED) ## the gateware as Verilator simulates it, whole networks too
 formal: $(INSTALLED) ## proofs about blocks of the gateware (firmware/formal); 3 minutes
 	$(BIN)/python -m pip install -q -e '.[boards]'
 	$(BIN)/pytest firmware/formal -p no:xdist --timeout 1800
+
+boards: $(INSTALLED) ## what the gateware takes on each part: firmware/boards/README.md; an hour
+	$(BIN)/python -m pip install -q -e '.[boards]'
+	$(BIN)/python -m firmware.boards.build ecp5 --output build/boards/ecp5 --until bitstream
+	$(BIN)/python -m firmware.boards.build acorn --output build/boards/acorn
+	$(BIN)/python -m firmware.boards.build as02mc04 --output build/boards/as02mc04
+	PYTHONPATH=tests $(BIN)/python packaging/boards.py docs/evidence/boards.json firmware/boards/README.md build/boards/*/report.json
 
 test-hostile: $(INSTALLED) ## hostile clients of every kind against the whole of edged: docs/hostile-clients.md
 	PYTHONPATH=tests:bench $(BIN)/python bench/hostile_clients.py --write docs/hostile-clients.md

@@ -57,7 +57,7 @@ BOARDS: Final = {
             "ecp5",
             "LFE5UM5G-85F-8BG756C",
             "ecp5",
-            Parameters(Array(8, 8, 2), 128 * _KIB, 64 * _KIB),
+            Parameters(Array(8, 8, 1), 64 * _KIB, 64 * _KIB),
             _GIB,
             80_000,
             {"LUT": 83_640, "FF": 83_640, "block RAM": 208, "DSP": 156},
