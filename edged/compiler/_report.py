@@ -100,8 +100,8 @@ class LayerRow:
             is made of it on chip included; None without code.
         array_cycles: of these, those in which the array multiplies.
         dram_traffic: bytes that it reads and writes in DRAM.
-        bound: what takes most of its cycles: the array, the elements' unit, dram, or dependencies
-            between them.
+        bound: what takes most of its cycles: array, elements (the unit for them), dram, banks
+            (their port), or dependencies between the units.
         error: of its output against the float model, what came before included: the root mean
             square of the difference over that of the float values. None when it was not measured.
     """

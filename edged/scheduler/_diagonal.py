@@ -23,8 +23,8 @@ from edged.scheduler._machine import Machine
 from edged.scheduler._pack import Fixed, by_block, channel_words
 from edged.scheduler._planes import POINT, Operand, Plane, Window
 from edged.scheduler._program import Program, Region
+from edged.scheduler._rates import DRAM_BYTES, OVERHEAD, moving_cycles
 from edged.scheduler._tiles import MAX_TILE, Tile, Tiling, tilings
-from edged.scheduler.timing import OVERHEAD, moving_cycles
 
 __all__ = ["Diagonal"]
 
@@ -204,18 +204,22 @@ class Diagonal:
         parts, lanes = -(-total // self.blocks), machine.array.tp
         high, wide = self.source.window.extent(rows, columns)
         run = min(self.blocks * machine.array.ti, self.source.plane.channels)
-        load = OVERHEAD[Unit.LOAD] + moving_cycles(
-            high * wide * lanes, run * self.source.plane.itemsize
-        )
+        size, step = run * self.source.plane.itemsize, self.source.plane.pixel_bytes
+        load, dram, chunks = moving_cycles(high * wide * lanes, size, step)
+        load = max(load, dram) + OVERHEAD[Unit.LOAD]
         words = self.blocks * self._block_words()
-        weights = OVERHEAD[Unit.LOAD] + moving_cycles(1, words * machine.weight_bytes)
+        weights = OVERHEAD[Unit.LOAD] + words * machine.weight_bytes // DRAM_BYTES
         taps = max(
             (self._block_words() - 1) * self.source.plane.itemsize,
             self.together * self.target.itemsize,
         )
         execute = OVERHEAD[Unit.EXECUTE] + 1 + rows * self.tiling.columns * taps
-        store = OVERHEAD[Unit.STORE] + moving_cycles(
-            rows * columns * lanes, machine.array.ti * self.target.itemsize
-        )
+        size, step = machine.array.ti * self.target.itemsize, self.target.pixel_bytes
+        store, stored, left = moving_cycles(rows * columns * lanes, size, step)
+        store = max(store, stored) + OVERHEAD[Unit.STORE]
         loads = (load * count + weights) * parts
-        return max(loads, execute * count * total, store * count * total) + load + weights + store
+        dram = (dram * count + weights) * parts + stored * count * total
+        port = chunks * parts * count
+        port += (left + rows * columns * self.target.itemsize) * count * total
+        steps = execute * count * total, store * count * total, port
+        return max(loads, dram, *steps) + load + weights + store

@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
-from edged.npu.instructions import Opcode, Unit
+from edged.npu.instructions import Flag, Opcode, Unit
 from edged.scheduler._jobs import Job, NothingFitsError, target_words
 from edged.scheduler._machine import Machine
-from edged.scheduler._planes import Window
+from edged.scheduler._planes import Plane, Window
+from edged.scheduler._rates import BEAT, DRAM_BYTES, OVERHEAD, TABLE_ENTRIES, moving_cycles
 from edged.scheduler._tiles import MAX_TILE, Tiling, tilings
-from edged.scheduler.timing import OVERHEAD, moving_cycles
 
 __all__ = ["Plan", "planned"]
 
 _FIELD: Final = 0xFFFF
-_TABLE_CYCLES: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +90,37 @@ def _plans(job: Job, some: Job, blocks: int, room: int, machine: Machine) -> Ite
     height, width = job.target.height, job.target.width
     parts = -(-job.blocks(machine) // blocks)
     words = _weight_words(job, blocks, machine)
-    weights = moving_cycles(1, words * machine.weight_bytes) + OVERHEAD[Unit.LOAD] if words else 0
+    weights = words * machine.weight_bytes // DRAM_BYTES + (OVERHEAD[Unit.LOAD] if words else 0)
     tiles_doubled, weights_doubled = room < machine.bank_words, 2 * words <= machine.weight_words
     sizes = _Sizes.of(some, machine)
     for tiling in tilings(height, width, machine.array.tp, lambda r, c: sizes.fit(r, c, room)):
         count = tiling.count(height, width)
-        load, besides, execute, store = sizes.cycles(tiling)
+        load, besides, execute, store, shared = sizes.cycles(tiling)
         for by_tile in (False, True) if parts > 1 and count > 1 else (count == 1,):
             again = 1 if by_tile and job.op is Opcode.CONV else parts
             loads = (load * again + besides * parts) * count
             constants = weights * parts * (count if by_tile and parts > 1 else 1)
             steps = execute * count * parts, store * count * parts
+            dram = (shared[0][0] * again + shared[0][1] * parts) * count + constants
+            port = (shared[1][0] * again + shared[1][1] * parts) * count
+            idle = OVERHEAD[Unit.LOAD] * count * again  # in which the others have the port alone
+            port = max(port, loads + constants + _others(shared, count * parts, idle, port))
             if not tiles_doubled:
                 total = loads + constants + sum(steps)
             elif parts > 1 and not weights_doubled:
-                total = max(loads, *steps) + constants
+                total = max(loads, dram - constants, port, *steps) + constants
             else:
-                total = max(loads + constants, *steps)
+                total = max(loads + constants, dram, port, *steps)
             yield Plan(blocks, tiling, by_tile, total + load + weights + store)
+
+
+def _others(shared: _Shared, count: int, idle: int, total: int) -> int:
+    """For how long what is stored and computed keeps the load unit from the port of the banks."""
+    words = shared[2] * count
+    return int(words * max(0.0, 1 - idle / max(total, 1)))
+
+
+_Shared = tuple[tuple[int, int], tuple[int, int], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +128,20 @@ class _Sizes:
     """What tiles of a job take, so that many can be tried.
 
     Attributes:
-        sources: of each operand from DRAM, its window, words and bytes of a pixel, and whether it
+        sources: of each operand from DRAM, its window, words of a pixel, plane, and whether it
             is of the first instruction.
         results: words of a pixel of all results.
         first_result: likewise of the first one.
         steps: of each instruction, cycles for a pixel and besides.
-        stored: bytes of a pixel of the last result.
+        stored: the last result.
     """
 
     lanes: int
-    sources: tuple[tuple[Window, int, int, bool], ...]
+    sources: tuple[tuple[Window, int, Plane, bool], ...]
     results: int
     first_result: int
     steps: tuple[tuple[int, int], ...]
-    stored: int
+    stored: Plane
 
     @classmethod
     def of(cls, job: Job, machine: Machine) -> Self:
@@ -138,7 +150,7 @@ class _Sizes:
         taken = -1
         for each in chain:
             sources += [
-                (s.window, s.words(machine), s.plane.run_bytes, each is job)
+                (s.window, s.words(machine), s.plane, each is job)
                 for number, s in enumerate(each.sources)
                 if number != taken
             ]
@@ -150,7 +162,7 @@ class _Sizes:
             sum(results),
             max(results, default=0),
             tuple(_steps(each, machine) for each in chain),
-            chain[-1].target.run_bytes,
+            chain[-1].target,
         )
 
     def fit(self, rows: int, columns: int, room: int) -> bool:
@@ -168,18 +180,27 @@ class _Sizes:
                 return False
         return words <= room
 
-    def cycles(self, tiling: Tiling) -> tuple[int, int, int, int]:
+    def cycles(self, tiling: Tiling) -> tuple[int, int, int, int, _Shared]:
         """Estimated cycles for a tile: to load the operands of the first instruction, those of the
-        others, to execute, and to store."""
+        others, to execute, and to store; and those that DRAM, and the port of the banks, take for
+        the first, and for the rest; and of the latter, without those to load."""
         pixels = tiling.rows * tiling.columns
-        loads = [0, 0]
-        for window, _, size, first in self.sources:
+        loads, beats, words = [0, 0], [0, 0], [0, pixels * self.results]
+        for window, _, plane, first in self.sources:
             high, wide = window.extent(tiling.rows, tiling.columns)
-            cycles = moving_cycles(high * wide * self.lanes, size) + OVERHEAD[Unit.LOAD]
-            loads[0 if first else 1] += cycles
+            size, step = plane.run_bytes, plane.pixel_bytes
+            cycles, dram, chunks = moving_cycles(high * wide * self.lanes, size, step)
+            which = 0 if first else 1
+            loads[which] += max(cycles, dram) + OVERHEAD[Unit.LOAD]
+            beats[which] += dram
+            words[which] += chunks
         execute = sum(each * pixels + besides for each, besides in self.steps)
-        store = moving_cycles(pixels * self.lanes, self.stored) + OVERHEAD[Unit.STORE]
-        return loads[0], loads[1], execute, store
+        size, step = self.stored.run_bytes, self.stored.pixel_bytes
+        store, dram, chunks = moving_cycles(pixels * self.lanes, size, step)
+        store = max(store, dram) + OVERHEAD[Unit.STORE]
+        others = pixels * self.results + chunks
+        shared = (beats[0], beats[1] + dram), (words[0], words[1] + chunks), others
+        return loads[0], loads[1], execute, store, shared
 
 
 def _steps(job: Job, machine: Machine) -> tuple[int, int]:
@@ -195,5 +216,6 @@ def _steps(job: Job, machine: Machine) -> tuple[int, int]:
         return blocks * max(kernel * words, results), besides
     words = kernel * words + sum(source.plane.words(machine) for source in job.sources[1:])
     if job.op is Opcode.TABLE:
-        besides += blocks * _TABLE_CYCLES
+        tables = 1 if job.flags & Flag.SHARED else blocks
+        besides += tables * TABLE_ENTRIES * machine.array.ti // BEAT
     return words, besides

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from edged.scheduler._machine import Machine
 from edged.scheduler._planes import Operand, Plane, Window
-from edged.scheduler.timing import CHUNK
+from edged.scheduler._rates import BEAT
 
 __all__ = ["Run", "runs"]
 
@@ -94,7 +94,7 @@ def _cycles(source: Operand, target: Plane, together: int, machine: Machine) -> 
     channels = _span(window, together) * plane.channels
     blocks = -(-target.channels * together // machine.array.to)
     execute = blocks * window.kernel[0] * machine.blocks(channels) * plane.itemsize
-    load = window.stride[0] * -(-channels * plane.itemsize // CHUNK)
+    load = window.stride[0] * -(-channels * plane.itemsize // BEAT)
     return max(execute / machine.array.tp, load) / together
 
 

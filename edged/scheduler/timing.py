@@ -1,40 +1,33 @@
 """How many cycles a gateware takes for the code of an image, and what bounds each layer.
 
-A unit executes its instructions one after the other, the three of them side by side, as far as
+Each unit executes its instructions one after the other, the three of them side by side, as far as
 tokens let them:
 
-- LOAD moves a chunk of up to 64 bytes of one pixel a cycle, for one lane after the other;
-  LOAD_WEIGHTS 64 bytes, LOAD_MATRIX a row. DRAM gives 51 of 64 bytes a cycle, 64 cycles after the
-  first one was asked for.
+- LOAD and STORE move a chunk of up to 64 bytes of one pixel a cycle, for one lane after the other.
+  DRAM moves beats of 64 bytes, each once for pixels that follow each other: a chunk that lies in
+  two beats takes a cycle for each that was not there. LOAD_WEIGHTS takes a cycle for each beat,
+  LOAD_MATRIX for each row.
+- The banks have one port at which the execute unit writes, or else a chunk is stored or loaded.
+- DRAM moves 51 of 64 bytes a cycle, of both units together, and answers 64 cycles after it was
+  asked. When STORE gives a token to the load unit, its data has reached DRAM.
 - CONV takes a cycle for each word of weights, or as many as the result has words if these are
   more, and one for the parameters of a block. DEPTHWISE, POOL and VECTOR take one for each word
   that they read. TABLE fills its table first.
-- STORE moves like LOAD. When it gives a token to the load unit, its data has reached DRAM.
 
 Instructions are fetched two a cycle, and wait in queues of 16.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from edged.npu import Array, DType, ProgramImage
-from edged.npu.instructions import INSTRUCTION_BYTES, Flag, Instruction, Opcode, Unit, unit_of
+from edged.npu import ProgramImage
+from edged.npu.instructions import INSTRUCTION_BYTES, Instruction, Opcode, Unit, unit_of
+from edged.scheduler._costs import Costs, Work
+from edged.scheduler._rates import BEAT, DRAM_BYTES, LATENCY, QUEUE
 
-__all__ = ["CHUNK", "DRAM_BYTES", "OVERHEAD", "LayerCycles", "measure", "moving_cycles"]
-
-LATENCY: Final = 64
-"""Cycles from a request to DRAM to its first byte."""
-DRAM_BYTES: Final = 51
-"""That it gives or takes in a cycle, at most."""
-CHUNK: Final = 64
-QUEUE: Final = 16
-_TABLE_ENTRIES: Final = 256
-OVERHEAD: Final = {Unit.LOAD: LATENCY + 12, Unit.EXECUTE: 14, Unit.STORE: 16}
-"""Cycles of an instruction in which its unit does not yet, or no longer, move or compute."""
+__all__ = ["LayerCycles", "measure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +37,9 @@ class LayerCycles:
     Attributes:
         cycles: from the end of the layer before it to its own.
         array: cycles of it in which the array multiplies.
-        load, execute, store: cycles in which each unit is busy with its instructions.
-        read, written: bytes of DRAM.
+        load, execute, store: cycles that each unit needs for its instructions.
+        port: cycles in which the banks' port is used.
+        read, written: bytes of the beats that DRAM moves.
         instructions: how many.
     """
 
@@ -54,19 +48,22 @@ class LayerCycles:
     load: int
     execute: int
     store: int
+    port: int
     read: int
     written: int
     instructions: int
 
     @property
     def bound(self) -> str:
-        """What takes most of the time: the array, DRAM, or that units wait for each other."""
-        busiest = max(self.load, self.execute, self.store)
-        if busiest < 0.7 * self.cycles:
-            return "dependencies"
-        if self.execute == busiest:
-            return "array" if self.array > 0.5 * busiest else "elements"
-        return "dram"
+        """What takes most of the time: array, elements (the unit for them), dram, banks (their
+        port), or dependencies, where units wait for each other."""
+        parts = {
+            "array" if self.array > 0.5 * self.execute else "elements": self.execute,
+            "dram": max(self.load, self.store, (self.read + self.written) // DRAM_BYTES),
+            "banks": self.port,
+        }
+        longest = max(parts, key=lambda name: parts[name])
+        return longest if parts[longest] > 0.7 * self.cycles else "dependencies"
 
 
 def measure(
@@ -77,140 +74,146 @@ def measure(
     Args:
         layers: of each entry, the first instruction of each of its layers.
     """
-    clock = _Clock(image.array)
-    at = image.entries[entry].instruction
-    begins = layers[entry]
-    found: list[LayerCycles] = []
-    before = clock.total()
-    while True:
-        instruction = Instruction.unpack(
-            image.code[at * INSTRUCTION_BYTES : (at + 1) * INSTRUCTION_BYTES]
+    begins = [begin - image.entries[entry].instruction for begin in layers[entry]]
+    works = list(_works(image, entry))
+    ends = _ends(works)
+    found = []
+    before = 0
+    for begin, end in zip(begins, [*begins[1:], len(works)], strict=True):
+        part = works[begin:end]
+        after = max([before, *ends[begin:end]])
+        busy = {unit: sum(w.cycles for w in part if w.unit is unit) for unit in Unit}
+        beats = {unit: sum(w.beats for w in part if w.unit is unit) for unit in Unit}
+        found.append(
+            LayerCycles(
+                cycles=after - before,
+                array=sum(work.array for work in part),
+                load=busy[Unit.LOAD],
+                execute=busy[Unit.EXECUTE],
+                store=busy[Unit.STORE],
+                port=sum(work.words for work in part),
+                read=BEAT * beats[Unit.LOAD],
+                written=BEAT * beats[Unit.STORE],
+                instructions=len(part),
+            )
         )
-        ends = instruction.op is Opcode.END
-        while len(found) < len(begins) and (
-            ends or (len(found) + 1 < len(begins) and at == begins[len(found) + 1])
-        ):
-            after = clock.total()
-            found.append(LayerCycles(*(b - a for a, b in zip(before, after, strict=True))))
-            before = after
-        if ends:
-            return found
-        clock.execute(instruction)
-        at += 1
+        before = after
+    return found
 
 
-def moving_cycles(pixels: int, size: int) -> int:
-    """Cycles to move *pixels* of *size* bytes: a chunk of one pixel each, as DRAM gives them."""
-    return max(pixels * -(-size // CHUNK), -(-pixels * size // DRAM_BYTES))
-
-
-class _Clock:
-    """The time at which each unit is free, as instructions are added in the program's order."""
-
-    def __init__(self, array: Array) -> None:
-        self._array = array
-        self._free = dict.fromkeys(Unit, 0)
-        self._queues: dict[Unit, deque[int]] = {unit: deque(maxlen=QUEUE) for unit in Unit}
-        self._tokens: dict[tuple[int, int], deque[int]] = {
-            (giver, taker): deque() for giver in Unit for taker in Unit
-        }
-        self._busy = dict.fromkeys(Unit, 0)
-        self._fetched = 0.0
-        self._end = self._multiplied = self._read = self._written = self._count = 0
-        self._planes: dict[Unit, dict[str, int]] = {}
-        self._frame: dict[str, int] = {}
-        self._result: dict[str, int] = {}
-
-    def total(self) -> tuple[int, ...]:
-        """The figures of :class:`LayerCycles` up to here."""
-        busy = (self._busy[unit] for unit in Unit)
-        return self._end, self._multiplied, *busy, self._read, self._written, self._count
-
-    def execute(self, instruction: Instruction) -> None:
-        self._count += 1
-        self._fetched += 0.5
-        unit = unit_of(instruction.op)
-        if unit is None:
-            self._fetched = max(self._fetched, self._end) + LATENCY
+def _works(image: ProgramImage, entry: int) -> Iterator[Work]:
+    """What each instruction takes, up to END."""
+    costs = Costs(image.array)
+    at = image.entries[entry].instruction * INSTRUCTION_BYTES
+    while True:
+        instruction = Instruction.unpack(image.code[at : at + INSTRUCTION_BYTES])
+        yield costs.of(instruction, unit_of(instruction.op))
+        if instruction.op is Opcode.END:
             return
-        queue = self._queues[unit]
-        if len(queue) == QUEUE:  # There is room once the one that many before it is done.
-            self._fetched = max(self._fetched, queue[0])
-        start = max(self._free[unit], int(self._fetched))
-        for giver in Unit:
-            if instruction.wait >> giver & 1:
-                start = max(start, self._tokens[giver, unit].popleft())
-        cycles = self._cycles(unit, instruction)
-        done = start + cycles
-        if unit is Unit.STORE and instruction.signal >> Unit.LOAD & 1:
-            done += LATENCY
-        self._free[unit] = done
-        self._busy[unit] += cycles
-        queue.append(done)
-        for taker in Unit:
-            if instruction.signal >> taker & 1:
-                self._tokens[unit, taker].append(done)
-        self._end = max(self._end, done)
+        at += INSTRUCTION_BYTES
 
-    def _cycles(self, unit: Unit, instruction: Instruction) -> int:
-        """How long the unit takes for it."""
-        op, operands = instruction.op, instruction.operands
-        match op:
-            case Opcode.LOAD_PLANE | Opcode.STORE_PLANE:
-                self._planes[unit] = operands
-                return 1
-            case Opcode.FRAME:
-                self._frame = operands
-                return 1
-            case Opcode.RESULT:
-                self._result = operands
-                return 1
-            case Opcode.LOAD | Opcode.STORE:
-                pixels = self._array.tp * operands["rows"] * operands["columns"]
-                moved = pixels * operands["bytes"]
-                return OVERHEAD[unit] + self._moved(
-                    unit, moved, moving_cycles(pixels, operands["bytes"])
+
+@dataclass(slots=True)
+class _Going:
+    """An instruction that a unit executes.
+
+    Attributes:
+        wait, left: cycles before it moves or computes, and of that.
+        demand: bytes of DRAM in each cycle in which it moves.
+        port: part of these cycles in which it uses the port of the banks.
+    """
+
+    at: int
+    wait: float
+    left: float
+    demand: float
+    port: float
+
+
+def _ends(works: Sequence[Work]) -> list[int]:
+    """The cycle in which each instruction ends."""
+    ends = [0] * len(works)
+    queues: dict[Unit, list[int]] = {unit: [] for unit in Unit}
+    tokens = {(giver, taker): 0 for giver in Unit for taker in Unit}
+    going: dict[Unit, _Going] = {}
+    now, fetched = float(LATENCY), 0
+    while True:
+        fetched = _fetch(works, fetched, queues)
+        for unit, queue in queues.items():
+            if unit not in going and queue and _granted(tokens, works[queue[0]]):
+                work = works[queue[0]]
+                for giver in work.waits:
+                    tokens[giver, unit] -= 1
+                going[unit] = _Going(
+                    queue[0], work.before, work.cycles - work.before, work.demand, work.port
                 )
-            case Opcode.LOAD_WEIGHTS:
-                moved = operands["words"] * self._array.ti * self._array.to
-                return OVERHEAD[unit] + self._moved(unit, moved, moving_cycles(1, moved))
-            case Opcode.LOAD_MATRIX:
-                moved = operands["rows"] * operands["columns"]
-                return OVERHEAD[unit] + self._moved(
-                    unit, moved, moving_cycles(operands["rows"], operands["columns"])
-                )
-        return OVERHEAD[unit] + self._executed(instruction)
+        if not going:
+            if fetched >= len(works):
+                return ends
+            now += LATENCY  # SYNC, or END: what was stored reaches DRAM.
+            ends[fetched] = int(now)
+            fetched += 1
+            continue
+        rates = _rates(going)
+        step = min(_next(each, rates[unit]) for unit, each in going.items())
+        now += step
+        for unit, each in list(going.items()):
+            if each.wait > 0:
+                each.wait -= step
+            else:
+                each.left -= step * rates[unit]
+            if each.wait <= _LITTLE and each.left <= _LITTLE:
+                work = works[each.at]
+                ends[each.at] = int(now)
+                for taker in work.signals:
+                    tokens[unit, taker] += 1
+                queues[unit].pop(0)
+                del going[unit]
 
-    def _moved(self, unit: Unit, moved: int, cycles: int) -> int:
-        if unit is Unit.STORE:
-            self._written += moved
-        else:
-            self._read += moved
-        return cycles
 
-    def _executed(self, instruction: Instruction) -> int:
-        frame, result, array = self._frame, self._result, self._array
-        width = 2 if result["source_type"] == DType.S16 else 1
-        result_width = 2 if result["target_type"] == DType.S16 else 1
-        pixels = frame["rows"] * frame["columns"]
-        window = frame["kernel_rows"] * frame["kernel_columns"]
-        blocks = frame["blocks"]
-        match instruction.op:
-            case Opcode.CONV:
-                taps = window * frame["kernel_blocks"] * width
-                words = -(-array.to // array.ti) * result_width
-                self._multiplied += blocks * pixels * taps
-                return blocks * (1 + pixels * max(taps, words))
-            case Opcode.DEPTHWISE:
-                weights = -(-window * array.ti // CHUNK)
-                return blocks * (1 + weights + pixels * max(window * width, result_width))
-            case Opcode.POOL:
-                return blocks * (1 + pixels * max(window * width, result_width))
-            case Opcode.VECTOR:
-                if instruction.flags & (Flag.ADD | Flag.MULTIPLY):
-                    width += 2 if result["second_type"] == DType.S16 else 1
-                return blocks * (1 + pixels * max(width, result_width))
-        tables = 1 if instruction.flags & Flag.SHARED else blocks
-        entries = _TABLE_ENTRIES * (1 if instruction.flags & Flag.SHARED else array.ti)
-        fill = entries * result_width // CHUNK
-        return tables * (1 + fill) + blocks * pixels * max(1, result_width)
+_LITTLE = 1e-6
+_LEAST = 0.01
+
+
+def _fetch(works: Sequence[Work], fetched: int, queues: dict[Unit, list[int]]) -> int:
+    """Put instructions into queues up to one that has no room, or has to wait for all."""
+    while fetched < len(works):
+        unit = works[fetched].unit
+        if unit is None or len(queues[unit]) == QUEUE:
+            break
+        queues[unit].append(fetched)
+        fetched += 1
+    return fetched
+
+
+def _granted(tokens: dict[tuple[Unit, Unit], int], work: Work) -> bool:
+    return all(tokens[giver, work.unit] for giver in work.waits if work.unit is not None)
+
+
+def _next(each: _Going, rate: float) -> float:
+    """Cycles until it is done with waiting, or with all."""
+    return each.wait if each.wait > _LITTLE else each.left / rate
+
+
+def _rates(going: dict[Unit, _Going]) -> dict[Unit, float]:
+    """How fast each unit gets on, 1 at most: what they want of DRAM, and of the port of the banks,
+    may be too much together."""
+    rates = dict.fromkeys(going, 1.0)
+    wants = {
+        unit: each.demand for unit, each in going.items() if each.demand and each.wait <= _LITTLE
+    }
+    # Each gets what it wants up to its share; who wants less leaves the rest.
+    room = float(DRAM_BYTES)
+    for number, unit in enumerate(sorted(wants, key=lambda unit: wants[unit])):
+        share = room / (len(wants) - number)
+        given = min(wants[unit], share)
+        rates[unit] = given / wants[unit]
+        room -= given
+    # Who executes writes first, then the store unit reads, and then the load unit writes.
+    free = 1.0
+    for unit in (Unit.EXECUTE, Unit.STORE, Unit.LOAD):
+        each = going.get(unit)
+        if each is not None and each.port and each.wait <= _LITTLE:
+            rates[unit] = min(rates[unit], max(free, _LEAST) / each.port)
+            free -= rates[unit] * each.port
+    return rates
