@@ -6,8 +6,9 @@ shell, in logic as in the time to simulate it.
 """
 
 import functools
+import operator
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -32,28 +33,27 @@ def _after_bit(crc: int) -> int:
 
 
 @functools.cache
-def _masks(nbytes: int) -> list[int]:
-    """For each bit of the next checksum, which bits of data and last checksum it is the parity of.
+def _effects(nbytes: int) -> list[int]:
+    """What each bit that goes in adds to the next checksum, which is linear in them.
 
-    Those of the last checksum come first, in 32 bits; a checksum is linear in both. Data are added
-    to its low bits, so the bits of both have the same effect, but for those beyond either.
+    Data are added to the low bits of the last checksum first.
     """
-    masks = [0] * 32
-    for source in range(max(32, 8 * nbytes)):
-        # The bit meets the register's lowest place after as many steps as it is away from it.
-        effect = 1 << source if source < 32 else 1
-        for _ in range(8 * nbytes - (0 if source < 32 else source)):
+    effects = []
+    for place in range(max(32, 8 * nbytes)):
+        # It meets the register's lowest place after as many steps as it is away from it.
+        effect = 1 << place if place < 32 else 1
+        for _ in range(8 * nbytes - (0 if place < 32 else place)):
             effect = _after_bit(effect)
-        for place in range(32):
-            if effect >> place & 1:
-                masks[place] |= (source < 32) << source
-                masks[place] |= (source < 8 * nbytes) << (32 + source)
-    return masks
+        effects.append(effect)
+    return effects
 
 
 def _next(crc: Value, data: Value) -> Value:
-    known = Cat(crc, data)
-    return Cat((known & mask).xor() for mask in _masks(len(data) // 8))
+    known = crc ^ data
+    sums = [Mux(known[place], effect, 0) for place, effect in enumerate(_effects(len(data) // 8))]
+    while len(sums) > 1:  # a tree, which is not deep
+        sums = [functools.reduce(operator.xor, sums[at : at + 2]) for at in range(0, len(sums), 2)]
+    return sums[0]
 
 
 class Checksum(wiring.Component):

@@ -38,7 +38,8 @@ inline void store(uint8_t* to, const uint8_t* beat, uint64_t strobe) {
 // the writes that `written` speaks of, of others it may see some.
 class Dram {
  public:
-  Dram(uint8_t* bytes, uint64_t size) : bytes_(bytes), size_(size) {}
+  Dram(uint8_t* bytes, uint64_t size, unsigned latency = kDramLatency)
+      : bytes_(bytes), size_(size), latency_(latency) {}
 
   void tick() {
     ++now_;
@@ -64,7 +65,7 @@ class Dram {
   }
 
   void read(uint64_t address, unsigned beats) {
-    reads_.push_back({address, beats, now_ + kDramLatency});
+    reads_.push_back({address, beats, now_ + latency_});
   }
   void taken() {
     bucket_.take();
@@ -74,7 +75,7 @@ class Dram {
   }
   void write(uint64_t address, const uint8_t* beat, uint64_t strobe) {
     bucket_.take();
-    writes_.push_back({address, strobe, now_ + kDramLatency, {}});
+    writes_.push_back({address, strobe, now_ + latency_, {}});
     std::memcpy(writes_.back().data, beat, kBeat);
   }
   // A write waits that could not be taken: it comes before the next read.
@@ -93,6 +94,7 @@ class Dram {
 
   uint8_t* bytes_;
   uint64_t size_;
+  unsigned latency_;
   Bucket bucket_{kDramRate};
   std::deque<Read> reads_;
   std::deque<Write> writes_;

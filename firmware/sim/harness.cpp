@@ -30,6 +30,7 @@ using edged::kBeat;
 
 constexpr unsigned kHostLatency = 100; // cycles from a read of the host's memory to its first beat
 constexpr unsigned kHostRate = 28;     // bytes in a cycle, either way
+constexpr unsigned kRegisters = 2;     // cycles that a read takes through decoupled.py
 constexpr unsigned kRequests = 16;     // reads that are accepted before the first is answered
 constexpr unsigned kBatch = 16;        // cycles before who waits outside gets a turn
 constexpr unsigned kSettle = 4;        // cycles after an access, before idle counts
@@ -56,16 +57,13 @@ class Device {
         dram_bytes_(dram_bytes),
         bytes_(static_cast<uint8_t*>(mmap(nullptr, dram_bytes, PROT_READ | PROT_WRITE,
                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))),
-        dram_(bytes_, dram_bytes) {
+        dram_(bytes_, dram_bytes, edged::kDramLatency - kRegisters) {
     if (!sound()) return;
     for (int& fd : eventfds_) fd = -1;
     model_.gateware_id = gateware_id;
     model_.temperature_mc = 45'000;
     model_.power_mw = 21'500;
-    model_.rst = 1;
-    tick();
-    model_.rst = 0;
-    tick();
+    model_.eval();
     clock_ = std::thread([this] { run(); });
   }
 
@@ -97,7 +95,7 @@ class Device {
     uint32_t answer;
     access([&] {
       bus(offset, false, 0);
-      model_.eval();
+      tick();
       answer = model_.bus_answer;
     });
     return answer;
@@ -202,10 +200,8 @@ class Device {
     model_.host_written = 1;
     model_.host_refused = refused_;
     refused_ = false;
-    model_.clk = 0;
-    model_.eval();
 
-    // What the NPU says.
+    // What the NPU says in it, whatever it is told.
     if (model_.dram_data_ready && model_.dram_data_valid) dram_.taken();
     if (model_.host_data_ready && host_answers) {
       host_read_bucket_.take();
@@ -230,7 +226,7 @@ class Device {
     }
     if (model_.host_request_valid && model_.host_request_ready) {
       host_reads_.push_back(
-          {model_.host_request_address, model_.host_request_beats, now_ + kHostLatency});
+          {model_.host_request_address, model_.host_request_beats, now_ + kHostLatency - kRegisters});
     }
     for (unsigned vector = 0; model_.messages && vector < kVectors; ++vector) {
       if (model_.messages >> vector & 1 && eventfds_[vector] >= 0) {
@@ -239,6 +235,8 @@ class Device {
       }
     }
     model_.clk = 1;
+    model_.eval();
+    model_.clk = 0;
     model_.eval();
     ++now_;
   }

@@ -1,12 +1,16 @@
-"""The whole NPU with flat ports, as the C++ around it drives them (``harness.cpp``)."""
+"""The whole NPU with flat ports, as the C++ around it drives them (``harness.cpp``).
 
-from amaranth.hdl import Module
+What comes in and goes out passes registers (:mod:`~firmware.sim.decoupled`).
+"""
+
+from amaranth.hdl import ClockDomain, ClockSignal, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from firmware.rtl.interrupts import VECTORS
 from firmware.rtl.ports import ADDRESS_BITS, BEAT_BYTES
 from firmware.rtl.shell import Shell
+from firmware.sim.decoupled import Decoupled
 
 __all__ = ["Top"]
 
@@ -22,6 +26,7 @@ class Top(wiring.Component):
         A component with ``run`` and ``memory``, the other sides of the shell's ports.
     """
 
+    clk: In(1)
     bus_valid: In(1)
     bus_write: In(1)
     bus_address: In(16)
@@ -70,25 +75,25 @@ class Top(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        # As after configuration; a reset from outside would reach everything in no time.
+        m.domains.sync = ClockDomain(reset_less=True)
+        m.d.comb += ClockSignal().eq(self.clk)
         m.submodules.shell = shell = self._shell
         m.submodules.core = core = self._core
         wiring.connect(m, shell.core, core.run)
         wiring.connect(m, core.memory, shell.core_dram)
         bus, host, dram = shell.bus, shell.host, shell.dram
-        m.d.comb += [
+        m.d.sync += [
             bus.valid.eq(self.bus_valid),
             bus.write.eq(self.bus_write),
             bus.address.eq(self.bus_address),
             bus.data.eq(self.bus_data),
-            self.bus_answer.eq(bus.answer),
-            host.data.payload.data.eq(self.host_data),
-            host.data.payload.fault.eq(self.host_data_fault),
-            host.written.eq(self.host_written),
-            host.refused.eq(self.host_refused),
-            dram.data.payload.eq(self.dram_data),
-            dram.written.eq(self.dram_written),
-            self.messages.eq(shell.messages),
             shell.function_level_reset.eq(self.function_level_reset),
+            host.refused.eq(self.host_refused),
+        ]
+        m.d.comb += [
+            self.bus_answer.eq(bus.answer),
+            self.messages.eq(shell.messages),
             self.resetting.eq(shell.resetting),
             self.idle.eq(shell.idle),
             shell.gateware_id.eq(self.gateware_id),
@@ -97,28 +102,38 @@ class Top(wiring.Component):
             shell.calibrated.eq(1),
         ]
         for name, memory in (("host", host), ("dram", dram)):
-            request, data, write = (
-                {
-                    kind: getattr(self, f"{name}_{stream}_{kind}")
-                    for kind in ("valid", "ready", *payload)
-                }
-                for stream, payload in (
-                    ("request", ("address", "beats")),
-                    ("data", ()),
-                    ("write", ("address", "data", "strobe")),
-                )
-            )
+            parts = {}
+            for kind in ("request", "data", "write"):
+                parts[kind] = Decoupled(getattr(memory, kind).payload.shape())
+                m.submodules[f"{name}_{kind}"] = parts[kind]
+            outside = {
+                kind: (getattr(self, f"{name}_{kind}_valid"), getattr(self, f"{name}_{kind}_ready"))
+                for kind in parts
+            }
+            for kind in ("request", "write"):
+                part, (valid, ready) = parts[kind], outside[kind]
+                wiring.connect(m, getattr(memory, kind), part.i)
+                m.d.comb += [valid.eq(part.o.valid), part.o.ready.eq(ready)]
+            part, (valid, ready) = parts["data"], outside["data"]
+            wiring.connect(m, part.o, memory.data)
+            m.d.comb += [part.i.valid.eq(valid), ready.eq(part.i.ready)]
+            request, write = parts["request"].o.payload, parts["write"].o.payload
             m.d.comb += [
-                request["valid"].eq(memory.request.valid),
-                request["address"].eq(memory.request.payload.address),
-                request["beats"].eq(memory.request.payload.beats),
-                memory.request.ready.eq(request["ready"]),
-                memory.data.valid.eq(data["valid"]),
-                data["ready"].eq(memory.data.ready),
-                write["valid"].eq(memory.write.valid),
-                write["address"].eq(memory.write.payload.address),
-                write["data"].eq(memory.write.payload.data),
-                write["strobe"].eq(memory.write.payload.strobe),
-                memory.write.ready.eq(write["ready"]),
+                getattr(self, f"{name}_request_address").eq(request.address),
+                getattr(self, f"{name}_request_beats").eq(request.beats),
+                getattr(self, f"{name}_write_address").eq(write.address),
+                getattr(self, f"{name}_write_data").eq(write.data),
+                getattr(self, f"{name}_write_strobe").eq(write.strobe),
             ]
+            # What is on its way through these registers has not reached the memory.
+            reached = Signal(name=f"{name}_reached")
+            m.d.sync += reached.eq(getattr(self, f"{name}_written") & parts["write"].empty)
+            m.d.comb += memory.written.eq(reached & parts["write"].empty)
+            if name == "host":
+                m.d.comb += [
+                    part.i.payload.data.eq(self.host_data),
+                    part.i.payload.fault.eq(self.host_data_fault),
+                ]
+            else:
+                m.d.comb += part.i.payload.eq(self.dram_data)
         return m

@@ -51,6 +51,7 @@ class Need(enum.Enum):
     LENGTH_FIRST = "the length of an image judged before its address"
     OWN_CONFIG_SPACE = "the configuration space of the emulated card"
     CODE = "a device that executes section CODE"
+    FLASH = "a flash"
 
 
 _OF_THE_EMULATOR = {Need.CODE: "it executes LAYERS"}
@@ -151,7 +152,7 @@ def kinds() -> list[Kind]:
                 array=rtl.ARRAY,
                 clock_khz=rtl.CLOCK_KHZ,
                 finished=rtl.scheduled,
-                lacks=_OF_A_CARD,
+                lacks={**_OF_A_CARD, Need.FLASH: "its golden image is to come"},
             )
         )
     return found

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device.kinds import Need
 from patience import PATIENCE
 
 from edged.device import Device, Monitor, Resets, Step, Thresholds, inject
@@ -142,6 +143,7 @@ def test_killed_in_the_middle_it_is_golden_and_flashed_again(
     assert set(monitor.resets.taken().values()) == {0}
 
 
+@pytest.mark.needs(Need.FLASH)
 def test_what_does_not_fit_the_card_changes_nothing(served: Any) -> None:
     device = served.device()
     before = device.flash_state()
@@ -177,6 +179,7 @@ def test_a_card_that_is_lied_to_boots_its_golden_image(
     device.close()
 
 
+@pytest.mark.needs(Need.FLASH)
 def test_the_golden_image_wants_a_key_and_the_management_queue(served: Any) -> None:
     device = served.device()
     write(device, Flash.REGION, FirmwareKind.GOLDEN)
