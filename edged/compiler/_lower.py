@@ -35,7 +35,7 @@ __all__ = ["device_name", "lower"]
 _MAX_NAME = 160
 _MAX_SHIFT = 31
 _MAX_POOL_SHIFT = 47
-_GO_ON = (Op.ADD, Op.MUL, Op.TABLE, Op.RESCALE)
+_ELEMENTS = (Op.ADD, Op.MUL, Op.TABLE, Op.RESCALE)
 
 
 def lower(cut: Partition, quantised: Quantised, array: Array) -> ProgramImage:
@@ -99,14 +99,15 @@ def _lifetimes(entries: Sequence[Entry], sizes: Sequence[int]) -> list[Lifetime]
     steps: list[list[int]] = [[] for _ in sizes]
     now = 0
     for entry in entries:
-        before: tuple[int, ...] = ()
         touched: list[Sequence[int]] = [entry.inputs]
+        # Layers that may be done tile by tile with this one: it overwrites nothing that they read.
+        before: list[Layer] = []
         for layer in entry.layers:
-            # One that goes on with a result may be done tile by tile with the layer before it, and
-            # overwrites nothing that tiles to come read.
-            goes_on = layer.op in _GO_ON and touched[-1][-1] in layer.inputs
-            touched.append((*layer.inputs, *(before if goes_on else ()), layer.output))
-            before = layer.inputs if layer.op is Op.CONV else ()
+            if not (before and _goes_on(before[-1], layer)):
+                before = []
+            kept = [index for each in before for index in each.inputs]
+            touched.append((*layer.inputs, *kept, layer.output))
+            before = [*before[-1:], layer] if before or layer.op is Op.CONV else []
         touched.append(entry.outputs)
         for indices in touched:
             for index in indices:
@@ -116,6 +117,15 @@ def _lifetimes(entries: Sequence[Entry], sizes: Sequence[int]) -> list[Lifetime]
         Lifetime(size, min(used, default=0), max(used, default=0))
         for size, used in zip(sizes, steps, strict=True)
     ]
+
+
+def _goes_on(before: Layer, layer: Layer) -> bool:
+    """Whether *layer* can go on with the result of *before* while it is on chip."""
+    if before.output not in layer.inputs:
+        return False
+    if layer.op is Op.CONV:
+        return layer.kernel == (1, 1) and layer.groups == 1 < before.groups
+    return layer.op in _ELEMENTS
 
 
 def _layers(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> list[Layer]:

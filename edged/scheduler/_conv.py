@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from edged.scheduler._program import Program
 from edged.scheduler._runs import Run, runs
 from edged.scheduler._sums import run_in_sums
 
-__all__ = ["conv", "matmul"]
+__all__ = ["conv", "matmul", "pointwise"]
 
 _ALL = Flag.FIRST | Flag.LAST
 
@@ -95,6 +95,19 @@ def conv(
             _sum(program, piece.source, piece.target, words, bounds, then)
 
 
+def pointwise(
+    machine: Machine, layer: Layer, inputs: Sequence[Tensor], output: Tensor
+) -> Job | None:
+    """The job that a convolution of pixels by themselves is; None if it is another one."""
+    assert layer.weights is not None and layer.bias is not None
+    one = layer.kernel == layer.stride == (1, 1) and not any(layer.pad)
+    if not one or layer.groups > 1 or layer.in_part:
+        return None
+    weights = Weights(machine, layer.weights, layer.bias, layer.shift)
+    source, target = Operand(Plane.of(inputs[0])), Plane.of(output)
+    return Job(Opcode.CONV, (source,), target, layer.lo, layer.hi, _ALL, parameters=weights)
+
+
 def _words(machine: Machine, piece: Run, kernel: _Kernel) -> Weights:
     """The weights of a run, with the parameters of *kernel* for each of its pixels."""
     shift = kernel.shift
@@ -115,8 +128,19 @@ def _depthwise(
     channels = channel_words(machine, target.channels, machine.array.ti, kernel.shift, kernel.bias)
     taps = depthwise_words(machine, kernel.weights[..., 0])
     parameters = Fixed(np.concatenate([channels[:, None], taps], 1))
-    job = Job(Opcode.DEPTHWISE, (source,), target, *bounds, parameters=parameters, then=then)
-    other = Diagonal.planned(source, target, bounds, machine) if then is None else None
+    job = Job(Opcode.DEPTHWISE, (source,), target, *bounds, parameters=parameters)
+    other = Diagonal.planned(source, target, bounds, machine)
+    if then is not None and then.job.op is Opcode.CONV:
+        both = Diagonal.planned(source, target, bounds, machine, then.job)
+        apart = planned(job, machine).cycles
+        apart = min(apart, other.cycles if other is not None else apart)
+        if both is None or both.cycles > apart + planned(then.job, machine).cycles:
+            raise NothingFitsError
+        both.run(program, kernel.weights[..., 0], kernel.bias, kernel.shift)
+        return
+    if then is not None:
+        run(program, replace(job, then=then))
+        return
     if other is not None and other.cycles < planned(job, machine).cycles:
         other.run(program, kernel.weights[..., 0], kernel.bias, kernel.shift)
     else:

@@ -6,7 +6,8 @@ whose windows are mostly the same words. So the window is a little wider, its we
 and 3×3 takes 12 cycles for two pixels of 16 channels instead of 18, on an array of 16×32.
 
 Each block of channels is an instruction by itself, since CONV has the same source for all blocks,
-and so is its result, a plane of its own.
+and so is its result, a plane of its own. A convolution of 1×1 that follows reads them while they
+are on chip, block by block like columns of a window.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ import numpy.typing as npt
 
 from edged.npu import Shift
 from edged.npu.instructions import Flag, Opcode, Unit
+from edged.scheduler._jobs import Job, target_words
 from edged.scheduler._machine import Machine
 from edged.scheduler._pack import Fixed, by_block, channel_words
+from edged.scheduler._passes import make_tile
 from edged.scheduler._planes import POINT, Operand, Plane, Window
+from edged.scheduler._plans import steps
 from edged.scheduler._program import Program, Region
 from edged.scheduler._rates import DRAM_BYTES, OVERHEAD, moving_cycles
 from edged.scheduler._tiles import MAX_TILE, Tile, Tiling, tilings
@@ -41,11 +45,13 @@ class Diagonal:
         tiling: of columns of so many pixels.
         blocks: of channels that are loaded at a time.
         cycles: estimated.
+        then: a CONV of the pixels of the result, which is not stored then.
     """
 
     source: Operand
     target: Plane
     bounds: tuple[int, int]
+    then: Job | None
     together: int
     tiling: Tiling
     blocks: int
@@ -53,7 +59,12 @@ class Diagonal:
 
     @classmethod
     def planned(
-        cls, source: Operand, target: Plane, bounds: tuple[int, int], machine: Machine
+        cls,
+        source: Operand,
+        target: Plane,
+        bounds: tuple[int, int],
+        machine: Machine,
+        then: Job | None = None,
     ) -> Diagonal | None:
         """The way that is estimated to take the least time; None if there is none."""
         together = machine.array.to // machine.array.ti
@@ -61,9 +72,10 @@ class Diagonal:
             return None
         best: Diagonal | None = None
         total = machine.blocks(target.channels)
-        for blocks in sorted({-(-total // count) for count in (1, 2, 3, 4, 6, 8, 12, 16)}):
-            made = cls(source, target, bounds, together, Tiling(1, 1, 1, 1), blocks, 0)
-            if 2 * blocks * made._block_words() > machine.weight_words:
+        counts = (1, 2, 3, 4, 6, 8, 12, 16) if then is None else (1,)
+        for blocks in sorted({-(-total // count) for count in counts}):
+            made = cls(source, target, bounds, then, together, Tiling(1, 1, 1, 1), blocks, 0)
+            if made._weight_words(machine) > machine.weight_words // 2:
                 break
             for tiling in tilings(
                 target.height,
@@ -96,15 +108,31 @@ class Diagonal:
         for first in range(0, total, self.blocks):
             count = min(self.blocks, total - first)
             held = constants.load(program, first, count)
+            others = [
+                each.parameters.load(program, 0, each.blocks(machine)) if each.parameters else None
+                for each in self._others()
+            ]
             for tile in self.tiling.tiles(self.target.height, columns):
                 wide = replace(
                     tile, column=tile.column * self.together, columns=tile.columns * self.together
                 )
-                self._tile(program, wide, first, count, held)
-            program.weights.free(held)
+                self._tile(program, wide, first, count, held, others)
+            for region in (held, *others):
+                if region is not None:
+                    program.weights.free(region)
+
+    def _others(self) -> list[Job]:
+        """What goes on with the result on chip."""
+        return self.then.chain() if self.then is not None else []
 
     def _tile(
-        self, program: Program, tile: Tile, first: int, count: int, constants: Region
+        self,
+        program: Program,
+        tile: Tile,
+        first: int,
+        count: int,
+        constants: Region,
+        others: list[Region | None],
     ) -> None:
         """Load *count* blocks of channels of a *tile*, and make each of them."""
         machine, ti = program.machine, program.machine.array.ti
@@ -116,8 +144,14 @@ class Diagonal:
         program.load(source.plane, part, source.fill, region)
         (kh, kw), (sh, sw), (dh, _) = self._kernel(), source.window.stride, source.window.dilation
         row = part.columns * pixel
+        size = tile.rows * tile.columns * step
+        whole = program.bank.take(count * size) if self.then is not None else None
         for number in range(count):
-            out = program.bank.take(tile.rows * tile.columns * step)
+            out = (
+                Region(whole.space, (whole.first + number * size) % program.bank.words, size)
+                if whole is not None
+                else program.bank.take(size)
+            )
             program.frame(
                 rows=tile.rows,
                 columns=tile.columns // self.together,
@@ -145,11 +179,18 @@ class Diagonal:
             }
             flags = Flag.FIRST | Flag.LAST
             program.execute(Opcode.CONV, flags, operands, (region, constants), (out,))
+            if whole is not None:
+                continue
             begin = (first + number) * ti
             plane = self.target.some(begin, min(ti, self.target.channels - begin))
             program.store(plane, tile.part(POINT), out)
             program.bank.free(out)
         program.bank.free(region)
+        if self.then is not None and whole is not None:
+            result = replace(self.then.sources[0], pitch=step, apart=size)
+            job = replace(self.then, sources=(result,))
+            make_tile(program, job, tile, [whole], others)
+            program.bank.free(whole)
 
     def _kernel(self) -> tuple[int, int]:
         """Rows and columns of the window of all pixels that are made together."""
@@ -159,6 +200,22 @@ class Diagonal:
     def _block_words(self) -> int:
         high, wide = self._kernel()
         return 1 + high * wide
+
+    def _weight_words(self, machine: Machine) -> int:
+        """Words of the weight buffer that are held at a time."""
+        words = self.blocks * self._block_words()
+        for each in self._others():
+            words += each.parameters.words(each.blocks(machine)) if each.parameters else 0
+        return words
+
+    def _besides(self) -> list[Operand]:
+        """Operands of what goes on, other than results."""
+        found: list[Operand] = []
+        taken = 0
+        for job in self._others():
+            found += [each for number, each in enumerate(job.sources) if number != taken]
+            taken = job.then.index if job.then is not None else -1
+        return found
 
     def _words(
         self,
@@ -189,9 +246,12 @@ class Diagonal:
         pixel = min(self.blocks * machine.array.ti, self.source.plane.channels)
         pixel = machine.blocks(pixel) * self.source.plane.itemsize
         reach, lanes = self.source.window.reach * self.together, machine.array.tp
+        results = [target_words(job, machine) for job in self._others()]
+        each = (self.blocks if results else 2) * self.target.itemsize + sum(results)
+        each += sum(operand.plane.words(machine) for operand in self._besides())
         return (
-            high * wide * pixel + 2 * rows * columns * self.target.itemsize
-            <= machine.bank_words // 2
+            high * wide * pixel + rows * columns * each <= machine.bank_words // 2
+            and max(rows * self.target.itemsize, *results, 1) * columns <= _FIELD
             and wide * pixel * reach <= _FIELD
             and max(high, wide, rows, columns) * reach * lanes <= MAX_TILE
         )
@@ -205,21 +265,33 @@ class Diagonal:
         high, wide = self.source.window.extent(rows, columns)
         run = min(self.blocks * machine.array.ti, self.source.plane.channels)
         size, step = run * self.source.plane.itemsize, self.source.plane.pixel_bytes
-        load, dram, chunks = moving_cycles(high * wide * lanes, size, step)
+        load, dram, port = moving_cycles(high * wide * lanes, size, step)
         load = max(load, dram) + OVERHEAD[Unit.LOAD]
-        words = self.blocks * self._block_words()
+        words = self._weight_words(machine)
         weights = OVERHEAD[Unit.LOAD] + words * machine.weight_bytes // DRAM_BYTES
         taps = max(
             (self._block_words() - 1) * self.source.plane.itemsize,
             self.together * self.target.itemsize,
         )
+        pixels = rows * columns
         execute = OVERHEAD[Unit.EXECUTE] + 1 + rows * self.tiling.columns * taps
-        size, step = machine.array.ti * self.target.itemsize, self.target.pixel_bytes
-        store, stored, left = moving_cycles(rows * columns * lanes, size, step)
-        store = max(store, stored) + OVERHEAD[Unit.STORE]
+        execute *= self.blocks
+        port += pixels * self.blocks * self.target.itemsize
+        stored = self.target.some(0, min(machine.array.ti, self.target.channels))
+        stores = self.blocks
+        for job in self._others():
+            each, besides = steps(job, machine)
+            execute += each * pixels + besides
+            port += pixels * target_words(job, machine)
+            stored, stores = job.target, 1
+        for operand in self._besides():
+            size, step = operand.plane.run_bytes, operand.plane.pixel_bytes
+            cycles, beats, chunks = moving_cycles(pixels * lanes, size, step)
+            load, dram, port = load + cycles + OVERHEAD[Unit.LOAD], dram + beats, port + chunks
+        store, beats, chunks = moving_cycles(pixels * lanes, stored.run_bytes, stored.pixel_bytes)
+        store = (max(store, beats) + OVERHEAD[Unit.STORE]) * stores
+        dram, port = dram + beats * stores, port + chunks * stores
         loads = (load * count + weights) * parts
-        dram = (dram * count + weights) * parts + stored * count * total
-        port = chunks * parts * count
-        port += (left + rows * columns * self.target.itemsize) * count * total
-        steps = execute * count * total, store * count * total, port
-        return max(loads, dram, *steps) + load + weights + store
+        dram = (dram * count + weights) * parts
+        bounds = loads, dram, execute * count * parts, store * count * parts, port * count * parts
+        return max(bounds) + load + weights + store

@@ -163,6 +163,13 @@ def _frame(job: Job, tile: Tile, machine: Machine) -> dict[str, int]:
         "kernel_row": dh * row if kh > 1 else 0,
         "kernel_column": dw * pixel if kw > 1 else 0,
     }
+    if job.op is Opcode.CONV and source.apart:  # Blocks are read like columns of a window.
+        blocks = machine.blocks(source.plane.channels)
+        return frame | {
+            "kernel_columns": blocks,
+            "kernel_column": source.apart,
+            "kernel_blocks": 1,
+        }
     if job.op is Opcode.CONV:
         return frame | {"kernel_blocks": machine.blocks(source.plane.channels)}
     return frame | {"source_block": source.plane.itemsize, "target_block": job.target.itemsize}

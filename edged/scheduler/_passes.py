@@ -12,7 +12,7 @@ from edged.scheduler._plans import planned
 from edged.scheduler._program import Program, Region
 from edged.scheduler._tiles import Tile
 
-__all__ = ["run"]
+__all__ = ["make_tile", "run"]
 
 _Part = tuple[int, int]
 """The first block of channels, and how many."""
@@ -34,7 +34,7 @@ def run(program: Program, job: Job) -> None:
     for part, tile in _visits(parts, tiles, by_tile=plan.by_tile):
         some = job.of_blocks(machine, *part)
         held.hold(job, some, part, tile)
-        _tile(program, some, tile, held.sources, held.weights)
+        make_tile(program, some, tile, held.sources, held.weights)
     held.free()
 
 
@@ -115,7 +115,7 @@ def _load(program: Program, source: Operand, tile: Tile) -> Region:
     return region
 
 
-def _tile(
+def make_tile(
     program: Program,
     job: Job,
     tile: Tile,
@@ -139,7 +139,7 @@ def _tile(
             out if number == index else _load(program, source, tile)
             for number, source in enumerate(operands)
         ]
-        _tile(program, replace(after, sources=tuple(operands)), tile, others, weights[1:])
+        make_tile(program, replace(after, sources=tuple(operands)), tile, others, weights[1:])
         for number, region in enumerate(others):
             if number != index:
                 program.bank.free(region)

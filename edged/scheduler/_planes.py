@@ -115,12 +115,14 @@ class Operand:
     Attributes:
         fill: what elements outside of the plane are.
         pitch: words from one pixel to the next in a bank; 0: as many as a pixel has.
+        apart: words from one block of channels to the next; 0: they are side by side.
     """
 
     plane: Plane
     window: Window = POINT
     fill: int = 0
     pitch: int = 0
+    apart: int = 0
 
     def words(self, machine: Machine) -> int:
         """Words from one pixel to the next."""

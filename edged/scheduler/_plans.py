@@ -13,7 +13,7 @@ from edged.scheduler._planes import Plane, Window
 from edged.scheduler._rates import BEAT, DRAM_BYTES, OVERHEAD, TABLE_ENTRIES, moving_cycles
 from edged.scheduler._tiles import MAX_TILE, Tiling, tilings
 
-__all__ = ["Plan", "planned"]
+__all__ = ["Plan", "planned", "steps"]
 
 _FIELD: Final = 0xFFFF
 
@@ -161,7 +161,7 @@ class _Sizes:
             tuple(sources),
             sum(results),
             max(results, default=0),
-            tuple(_steps(each, machine) for each in chain),
+            tuple(steps(each, machine) for each in chain),
             chain[-1].target,
         )
 
@@ -203,7 +203,7 @@ class _Sizes:
         return loads[0], loads[1], execute, store, shared
 
 
-def _steps(job: Job, machine: Machine) -> tuple[int, int]:
+def steps(job: Job, machine: Machine) -> tuple[int, int]:
     """Estimated cycles of an instruction for each pixel, and besides."""
     if job.op is None:
         return 0, 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 from edged.errors import ModelError
 from edged.npu import Array, Entry, Layer, Op, ProgramImage, Schedule, Tensor
-from edged.scheduler._conv import conv, matmul
+from edged.scheduler._conv import conv, matmul, pointwise
 from edged.scheduler._copy import copy
 from edged.scheduler._elements import concat, element_job, elements
 from edged.scheduler._jobs import NothingFitsError, Then
@@ -98,39 +99,60 @@ def _layers(program: Program, image: ProgramImage, entry: Entry) -> list[int]:
     readers.update(entry.outputs)
     done = 0
     while done < len(entry.layers):
-        layer, following = entry.layers[done], entry.layers[done + 1 : done + 2]
         begins.append(len(program.steps))
-        if following and readers[layer.output] == 1 and _both(program, image, layer, *following):
-            begins.append(len(program.steps))
-            done += 2
-        else:
-            _emit(program, image, layer)
-            done += 1
+        for count in (3, 2, 1):
+            layers = entry.layers[done : done + count]
+            alone = all(readers[layer.output] == 1 for layer in layers[:-1])
+            if count == 1:
+                _emit(program, image, layers[0])
+            elif len(layers) < count or not alone or not _at_once(program, image, layers):
+                continue
+            begins += [len(program.steps)] * (count - 1)
+            done += count
+            break
     return begins
 
 
-def _both(program: Program, image: ProgramImage, layer: Layer, following: Layer) -> bool:
-    """Write a convolution and the layer behind it, which goes on with each element of what only it
-    reads, while that is on chip; whether that can be done."""
-    if layer.op is not Op.CONV or following.op not in _ELEMENTS or layer.in_part:
+def _at_once(program: Program, image: ProgramImage, layers: Sequence[Layer]) -> bool:
+    """Write a convolution and the layers behind it, each of which goes on with what only it reads,
+    while that is on chip; whether that can be done, and takes no longer."""
+    first, last = layers[0], image.tensors[layers[-1].output]
+    if first.op is not Op.CONV or first.in_part:
         return False
-    index = following.inputs.index(layer.output) if layer.output in following.inputs else None
-    result, output = image.tensors[layer.output], image.tensors[following.output]
-    if index is None or result.shape != output.shape:
-        return False
-    inputs = image.chosen(layer.inputs)
     # The result overwrites nothing that tiles to come read.
-    if any(_overlap(tensor, output) for tensor in inputs):
+    if any(_overlap(image.tensors[i], last) for layer in layers[:-1] for i in layer.inputs):
         return False
-    job = element_job(program.machine, following, image.chosen(following.inputs), output)
-    if job.op is None:
-        return False
-    program.begin(layer.name)
+    then: Then | None = None
+    for before, layer in reversed(list(pairwise(layers))):
+        then = _going_on(program.machine, image, before, layer, then)
+        if then is None:
+            return False
+    program.begin(first.name)
     try:
-        conv(program, layer, inputs, result, Then(job, index))
+        conv(program, first, image.chosen(first.inputs), image.tensors[first.output], then)
     except NothingFitsError:
         return False
     return True
+
+
+def _going_on(
+    machine: Machine, image: ProgramImage, before: Layer, layer: Layer, then: Then | None
+) -> Then | None:
+    """*layer* as what goes on with the result of *before*, and *then* with its own; None if it
+    cannot."""
+    result, output = image.tensors[before.output], image.tensors[layer.output]
+    if before.output not in layer.inputs:
+        return None
+    inputs, index = image.chosen(layer.inputs), layer.inputs.index(before.output)
+    if layer.op is Op.CONV and 1 < before.groups == result.shape[2]:
+        job = pointwise(machine, layer, inputs, output)
+    elif layer.op in _ELEMENTS and result.shape == output.shape:
+        job = element_job(machine, layer, inputs, output)
+    else:
+        return None
+    if job is None or job.op is None:
+        return None
+    return Then(replace(job, then=then), index)
 
 
 def _overlap(one: Tensor, other: Tensor) -> bool:

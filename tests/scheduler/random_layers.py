@@ -216,6 +216,33 @@ def goes_on(rng: Rng) -> ProgramImage:
     return image(tensors, layer, after)
 
 
+def separable(rng: Rng) -> ProgramImage:
+    """A depthwise convolution, one of 1×1, and perhaps a sum."""
+    first = large_depthwise(rng)
+    (layer,) = first.layers
+    tensors = [(t.shape, t.dtype) for t in first.tensors]
+    height, width, c_in = tensors[1][0]
+    c_out, target = int(rng.integers(1, 50)), of(rng, *DType)
+    after = Layer(
+        Op.CONV,
+        "pointwise",
+        (1,),
+        2,
+        weights=rng.integers(-128, 128, (c_out, 1, 1, c_in)).astype(np.int8),
+        bias=rng.integers(-5000, 5000, c_out).astype(np.int32),
+        shift=shifts(rng, c_out, 6, 12),
+        **bounds(rng, target),
+    )
+    plane = (height, width, c_out)
+    tensors.append((plane, target))
+    if rng.integers(2):
+        return image(tensors, layer, after)
+    dtype = of(rng, *DType)
+    lefts = tuple(shifts(rng, c_out, 0, 5) for _ in range(2))
+    last = Layer(Op.ADD, "add", (3, 2), 4, lefts=lefts, shift=2, **bounds(rng, dtype))
+    return image([*tensors, (plane, of(rng, *DType)), (plane, dtype)], layer, after, last)
+
+
 def gemm(rng: Rng) -> ProgramImage:
     """A window of the whole plane, with very many weights."""
     before = (int(rng.integers(1, 8)), int(rng.integers(1, 8)), int(rng.integers(1, 300)))
@@ -402,6 +429,7 @@ OPERATORS: dict[str, Callable[[Rng], ProgramImage]] = {
     "depthwise": depthwise,
     "large depthwise": large_depthwise,
     "goes on": goes_on,
+    "separable": separable,
     "gemm": gemm,
     "add": add,
     "mul": mul,
