@@ -36,7 +36,13 @@ ARRAY = Array()
 SLOW_ARRAY = Array(1, 1, 1)
 
 
-@pytest.fixture(scope="session", params=kinds(), ids=lambda kind: kind.name)
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(kind, id=kind.name, marks=pytest.mark.timeout(kind.seconds))
+        for kind in kinds()
+    ],
+)
 def kind(request: pytest.FixtureRequest) -> Kind:
     """Each kind of device in turn."""
     found = request.param

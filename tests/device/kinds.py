@@ -118,6 +118,7 @@ class Kind:
         start: serves it at a socket of this path until left.
         array, dram_bytes, clock_khz: what it says that it has.
         finished: adds to a program image what it needs.
+        seconds: longest time of a test, the first of which may have to build it.
         lacks: why tests that need something are skipped.
     """
 
@@ -127,6 +128,7 @@ class Kind:
     dram_bytes: int = 4 << 30
     clock_khz: int = 250_000
     finished: Callable[[ProgramImage], ProgramImage] = lambda image: image
+    seconds: int = 600
     lacks: Mapping[Need, str] = field(default_factory=dict)
 
 
@@ -152,6 +154,7 @@ def kinds() -> list[Kind]:
                 array=rtl.ARRAY,
                 clock_khz=rtl.CLOCK_KHZ,
                 finished=rtl.scheduled,
+                seconds=3600,
                 lacks={**_OF_A_CARD, Need.FLASH: "its golden image is to come"},
             )
         )

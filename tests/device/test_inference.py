@@ -175,6 +175,42 @@ def test_one_holds_the_queue_at_a_time(
     second.close()
 
 
+def test_runs_stay_exact_while_another_image_is_loaded(
+    served: Any, device: Device, program: Callable[..., Any]
+) -> None:
+    """Both queues work at once, on the same links and the same DRAM."""
+    case, other = program(1), program(2)
+    activate(device, case)
+    queue = served.queue(case.image)
+    loaded = threading.Event()
+    runs = 0
+    wrong: list[BaseException] = []
+
+    def run() -> None:
+        nonlocal runs
+        try:
+            while not loaded.is_set() or runs < 3:
+                assert_reference(queue.run(case.inputs), case, case.inputs)
+                runs += 1
+        except BaseException as error:
+            wrong.append(error)
+
+    runner = threading.Thread(target=run)
+    runner.start()
+    for _ in range(4):
+        device.load(other.data, device.idle_bank())
+        assert device.probe() is not None
+    loaded.set()
+    runner.join(PATIENCE)
+    assert not wrong
+    assert runs >= 3
+    queue.close()
+    device.activate(device.idle_bank())
+    second = served.queue(other.image)
+    assert_reference(second.run(other.inputs), other, other.inputs)
+    second.close()
+
+
 def test_a_queue_is_made_ready_while_another_has_it(
     served: Any, device: Device, program: Callable[..., Any]
 ) -> None:
