@@ -35,7 +35,7 @@ from edged.emulator._server import Server
 from edged.npu import Array, ProgramImage
 from edged.npu.registers import State
 
-__all__ = ["Emulator", "Kind", "Need", "Served", "kinds", "running", "start"]
+__all__ = ["Emulator", "Kind", "Need", "Served", "emulated_card", "kinds", "running", "start"]
 
 PCI = os.environ.get("EDGED_TEST_PCI", "")
 """Address of a card: then that is the one kind there is. Each test resets it."""
@@ -144,7 +144,7 @@ def kinds() -> list[Kind]:
             _in_process,
             lacks={**_OF_THE_EMULATOR, Need.OWN_PROCESS: "it is in the tests'"},
         ),
-        Kind("shared-card", _shared_card, lacks={**_OF_THE_EMULATOR, **_OF_A_CARD}),
+        Kind("shared-card", emulated_card, lacks={**_OF_THE_EMULATOR, **_OF_A_CARD}),
     ]
     if rtl.is_possible():
         found.append(
@@ -210,9 +210,9 @@ def _in_process(path: Path) -> Iterator[Served]:
 
 
 @contextlib.contextmanager
-def _shared_card(path: Path) -> Iterator[Served]:
+def emulated_card(path: Path, *options: str) -> Iterator[Served]:
     """A card as ``edged-card`` hands it out: an emulator, of which only one opening is used."""
-    with running(path.with_name("card.sock")) as emulator:
+    with running(path.with_name("card.sock"), *options) as emulator:
         transport = emulator.transport()
         with _serving(vfio_user_server.Server(path, SharedCard(transport))):
             yield Served(path, os.getpid())
