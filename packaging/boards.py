@@ -39,8 +39,8 @@ def _aims(reports: list[dict[str, Any]]) -> list[Aim]:
                 Aim(
                     what,
                     ", ".join(f"{kind} ≤ {most:.0%}" for kind, most in _MOST.items()),
-                    said,
-                    all(shares[kind] <= most for kind, most in _MOST.items()),
+                    f"{said}; {report['yosys']}" if "yosys" in report else said,
+                    all(kind in shares and shares[kind] <= most for kind, most in _MOST.items()),
                 )
             )
     return aims
