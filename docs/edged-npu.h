@@ -657,9 +657,9 @@ struct __attribute__((packed)) edged_load_matrix {
     uint32_t address;
     uint32_t buffer;
     uint32_t row_bytes;
-    uint32_t rows;
+    uint16_t rows;
     uint16_t columns;
-    uint8_t padding[10];
+    uint8_t padding[12];
 };
 _Static_assert(sizeof(struct edged_load_matrix) == 32, "edged_load_matrix");
 _Static_assert(offsetof(struct edged_load_matrix, op) == 0, "op");
@@ -670,7 +670,7 @@ _Static_assert(offsetof(struct edged_load_matrix, address) == 4, "address");
 _Static_assert(offsetof(struct edged_load_matrix, buffer) == 8, "buffer");
 _Static_assert(offsetof(struct edged_load_matrix, row_bytes) == 12, "row_bytes");
 _Static_assert(offsetof(struct edged_load_matrix, rows) == 16, "rows");
-_Static_assert(offsetof(struct edged_load_matrix, columns) == 20, "columns");
+_Static_assert(offsetof(struct edged_load_matrix, columns) == 18, "columns");
 
 struct __attribute__((packed)) edged_frame {
     uint8_t op;

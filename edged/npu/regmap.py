@@ -252,7 +252,11 @@ class Status(Code):
     BAD_LENGTH = 3, "Of 0 bytes, or more than fit."
     BAD_CRC = 4, "The data are not those of the descriptor's CRC; the host tries once more."
     BAD_IMAGE = 5, "The image is malformed."
-    INCOMPATIBLE = 6, "The image's ABI, array or DRAM need does not fit this device."
+    INCOMPATIBLE = (
+        6,
+        "The image's ABI, array, buffers or DRAM need does not fit this device; or it has no CODE,"
+        " and that is what the device executes.",
+    )
     BANK_BUSY = 7, "LOAD_IMAGE into the active bank."
     NO_IMAGE = 8, "RUN without an active bank, ACTIVATE_BANK of a bank that is not VALID."
     FAULT = 9, "See `FAULT_CODE`."
