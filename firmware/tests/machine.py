@@ -94,7 +94,7 @@ class Machine:
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
-        library = build(verilog_of(Core(parameters)), [SOURCE], harness=_HARNESS)
+        library = build(verilog_of(Core, parameters=parameters), [SOURCE], harness=_HARNESS)
         self._run = ctypes.CDLL(str(library)).core_run
         self._run.restype = None
 

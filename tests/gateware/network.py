@@ -14,7 +14,7 @@ from networks.network import Network
 from edged._pipeline import Pipeline
 from edged.compiler import compile_model
 from edged.emulator import in_process
-from edged.npu import Entry, Layer, ProgramImage, numerics
+from edged.npu import Entry, Layer, ProgramImage, Target, numerics
 from edged.npu.instructions import INSTRUCTION_BYTES
 from edged.scheduler import Scheduled, scheduled
 from edged.scheduler.timing import LayerCycles, measure
@@ -89,7 +89,7 @@ def run(
     progress("compiling")
     compiled = compile_model(
         network.model(),
-        array=parameters.array,
+        target=Target(parameters.array),
         calibration=network.calibration(),
         shapes=network.shapes,
     )
@@ -139,7 +139,7 @@ def _calls(
 
     def asked(entry: int, inputs: _Arrays) -> Any:
         outputs = device(entry, inputs)
-        made.append((entry, [np.array(x) for x in inputs], [np.array(x) for x in outputs]))
+        made.append((entry, [np.array(x[0]) for x in inputs], [np.array(x[0]) for x in outputs]))
         return outputs
 
     Pipeline(image, host).run(dict(sample), asked)
