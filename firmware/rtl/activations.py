@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import C, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -38,7 +38,8 @@ class Banks(wiring.Component):
     A bank consists of parts, as many as words fit into a beat: word n is in part n mod parts. So
     the load unit writes and the store unit reads a beat's worth of consecutive words at a time,
     while the execute unit reads another word. Each part is a memory with two ports: one belongs to
-    the execute unit for reading; at the other it writes, or else a beat is read or written.
+    the execute unit for reading; at the other it writes, or else a beat is read or written, at
+    those parts where it does not write now and later at the others.
 
     Attributes
     ----------
@@ -81,21 +82,36 @@ class Banks(wiring.Component):
         low = (self._parts - 1).bit_length()  # bits of a word's number that say its part
 
         load, store = self.load.payload, self.store.payload
-        m.d.comb += self.store.ready.eq(~self.write)
-        m.d.comb += self.load.ready.eq(~self.write & ~self.store.valid)
-        loads, stores = self.load.valid & self.load.ready, self.store.valid & self.store.ready
-        word = Mux(self.store.valid, store.word, load.word)
-        first, row = word[:low], word[low:]
+        # A part that the execute unit writes has to be moved later than the others of the beat.
+        taken = Signal(self._parts)
+        m.d.comb += taken.eq(self.write << self.write_word[:low])
         load_data = Signal(8 * BEAT_BYTES)
         load_mask = Signal(self._parts)
         m.d.comb += load_data.eq(rotated_left(m, load.data, load.word[:low], 8 * ti))
         m.d.comb += load_mask.eq(rotated_left(m, load.mask, load.word[:low], 1))
+        loads, stores = Signal(self._parts), Signal(self._parts)
+        for beat, parts, mask, may in (
+            (self.store, stores, C(-1, self._parts), C(1)),
+            (self.load, loads, load_mask, ~self.store.valid),
+        ):
+            moved, left = Signal(self._parts), Signal(self._parts)
+            m.d.comb += [
+                left.eq(mask & ~moved & (beat.valid & may).replicate(self._parts)),
+                parts.eq(left & ~taken),
+                beat.ready.eq(may & ~(left & taken).any()),
+            ]
+            with m.If(~beat.valid | beat.ready):
+                m.d.sync += moved.eq(0)
+            with m.Else():
+                m.d.sync += moved.eq(moved | parts)
+        word = Mux(self.store.valid, store.word, load.word)
+        first, row = word[:low], word[low:]
 
         part_read = Signal(low)
         stored_first, stored_lane = Signal(low), Signal.like(store.lane)
         with m.If(self.read):
             m.d.sync += part_read.eq(self.read_word[:low])
-        with m.If(stores):
+        with m.If(self.store.valid & self.store.ready):
             m.d.sync += [stored_first.eq(store.word[:low]), stored_lane.eq(store.lane)]
 
         store_data = []
@@ -111,18 +127,19 @@ class Banks(wiring.Component):
                 ]
                 reading = memory.read_port()
                 writing = memory.write_port(granularity=min(8 * ti, 8 * self._array.to))
-                here = self.write & (self.write_word[:low] == part)
-                loaded = loads & (load.lane == lane) & load_mask[part]
+                loaded = loads[part] & (load.lane == lane)
                 address = Signal(range(self._words // self._parts), name=f"row_{lane}_{part}")
                 m.d.comb += [
-                    address.eq(Mux(self.write, self.write_word[low:], row + (first > part))),
+                    address.eq(Mux(taken[part], self.write_word[low:], row + (first > part))),
                     reading.addr.eq(address),
-                    reading.en.eq(stores & (store.lane == lane)),
+                    reading.en.eq(stores[part] & (store.lane == lane)),
                     writing.addr.eq(address),
                     writing.data.eq(
-                        Mux(self.write, self.write_data[lane], load_data.word_select(part, 8 * ti))
+                        Mux(taken[part], self.write_data[lane], load_data.word_select(part, 8 * ti))
                     ),
-                    writing.en.eq(Mux(here, self.write_mask, loaded.replicate(len(writing.en)))),
+                    writing.en.eq(
+                        Mux(taken[part], self.write_mask, loaded.replicate(len(writing.en)))
+                    ),
                 ]
                 read_data.append(execute.data)
                 beat_data.append(reading.data)
