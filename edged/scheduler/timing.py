@@ -7,7 +7,8 @@ tokens let them:
   DRAM moves beats of 64 bytes, each once for pixels that follow each other: a chunk that lies in
   two beats takes a cycle for each that was not there. LOAD_WEIGHTS takes a cycle for each beat,
   LOAD_MATRIX for each row.
-- The banks have one port at which the execute unit writes, or else a chunk is stored or loaded.
+- The banks have one port at which the execute unit writes, or else a chunk is stored or loaded;
+  one that meets a word that is written takes a cycle more.
 - DRAM moves 51 of 64 bytes a cycle, of both units together, and answers 64 cycles after it was
   asked. When STORE gives a token to the load unit, its data has reached DRAM.
 - CONV takes a cycle for each word of weights, or as many as the result has words if these are
@@ -215,5 +216,7 @@ def _rates(going: dict[Unit, _Going]) -> dict[Unit, float]:
         each = going.get(unit)
         if each is not None and each.port and each.wait <= _LITTLE:
             rates[unit] = min(rates[unit], max(free, _LEAST) / each.port)
-            free -= rates[unit] * each.port
+            used = rates[unit] * each.port
+            # A chunk goes on beside a word that is written, but for one part, which follows.
+            free = 1 / (1 + used) if unit is Unit.EXECUTE else free - used
     return rates
