@@ -10,7 +10,8 @@ tokens let them:
 - The banks have one port at which the execute unit writes, or else a chunk is stored or loaded;
   one that meets a word that is written takes a cycle more.
 - DRAM moves 51 of 64 bytes a cycle, of both units together, and answers 64 cycles after it was
-  asked. When STORE gives a token to the load unit, its data has reached DRAM.
+  asked. The load unit asks for the beats of its next instructions while those of the first are on
+  their way. When STORE gives a token to the load unit, its data has reached DRAM.
 - CONV takes a cycle for each word of weights, or as many as the result has words if these are
   more, and one for the parameters of a block. DEPTHWISE, POOL and VECTOR take one for each word
   that they read. TABLE fills its table first.
@@ -137,6 +138,7 @@ def _ends(works: Sequence[Work]) -> list[int]:
     queues: dict[Unit, list[int]] = {unit: [] for unit in Unit}
     tokens = {(giver, taker): 0 for giver in Unit for taker in Unit}
     going: dict[Unit, _Going] = {}
+    asked: dict[int, float] = {}  # when the beats of a load were, while the one before went on
     now, fetched = float(LATENCY), 0
     while True:
         fetched = _fetch(works, fetched, queues)
@@ -145,9 +147,15 @@ def _ends(works: Sequence[Work]) -> list[int]:
                 work = works[queue[0]]
                 for giver in work.waits:
                     tokens[giver, unit] -= 1
+                wait = work.before
+                if queue[0] in asked:
+                    wait = max(wait - (now - asked[queue[0]]), min(wait, _LANDING))
                 going[unit] = _Going(
-                    queue[0], work.before, work.cycles - work.before, work.demand, work.port
+                    queue[0], wait, work.cycles - work.before, work.demand, work.port
                 )
+        if Unit.LOAD in going:
+            for at in _next_loads(works, queues[Unit.LOAD], tokens):
+                asked.setdefault(at, now)
         if not going:
             if fetched >= len(works):
                 return ends
@@ -174,6 +182,10 @@ def _ends(works: Sequence[Work]) -> list[int]:
 
 _LITTLE = 1e-6
 _LEAST = 0.01
+_MEETS = 0.5
+"""Of the chunks that are moved while a word is written, those that need its part of the bank."""
+_LANDING = 6
+"""Cycles of a load in which nothing moves, if its beats were asked for in time."""
 
 
 def _fetch(works: Sequence[Work], fetched: int, queues: dict[Unit, list[int]]) -> int:
@@ -185,6 +197,20 @@ def _fetch(works: Sequence[Work], fetched: int, queues: dict[Unit, list[int]]) -
         queues[unit].append(fetched)
         fetched += 1
     return fetched
+
+
+def _next_loads(
+    works: Sequence[Work], queue: Sequence[int], tokens: dict[tuple[Unit, Unit], int]
+) -> Iterator[int]:
+    """Those behind the first in the *queue* that need not wait for a token."""
+    left = dict(tokens)
+    for at in queue[1:]:
+        work = works[at]
+        if not _granted(left, work):
+            return
+        for giver in work.waits:
+            left[giver, Unit.LOAD] -= 1
+        yield at
 
 
 def _granted(tokens: dict[tuple[Unit, Unit], int], work: Work) -> bool:
@@ -218,5 +244,5 @@ def _rates(going: dict[Unit, _Going]) -> dict[Unit, float]:
             rates[unit] = min(rates[unit], max(free, _LEAST) / each.port)
             used = rates[unit] * each.port
             # A chunk goes on beside a word that is written, but for one part, which follows.
-            free = 1 / (1 + used) if unit is Unit.EXECUTE else free - used
+            free = 1 / (1 + _MEETS * used) if unit is Unit.EXECUTE else free - used
     return rates
