@@ -147,7 +147,7 @@ def _ends(works: Sequence[Work]) -> list[int]:
                 work = works[queue[0]]
                 for giver in work.waits:
                     tokens[giver, unit] -= 1
-                wait = work.before
+                wait = float(work.before)
                 if queue[0] in asked:
                     wait = max(wait - (now - asked[queue[0]]), min(wait, _LANDING))
                 going[unit] = _Going(
