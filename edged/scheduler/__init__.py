@@ -4,7 +4,7 @@ A layer becomes jobs (:mod:`~edged.scheduler._jobs`), a job tiles (:mod:`~edged.
 and a tile a load, an execution and a store. They are written in an order in which they could be
 executed one by one (:mod:`~edged.scheduler._program`), and get the tokens that make the units obey
 what matters of it (:mod:`~edged.scheduler._order`). What each operator becomes is in a module for
-each kind of them.
+each kind of them; why it is so is in docs/adr/0019.
 """
 
 from edged.scheduler._schedule import Scheduled, schedulable, schedule, scheduled
