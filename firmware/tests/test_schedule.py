@@ -40,4 +40,4 @@ def test_a_network_leaves_what_its_layers_say_in_the_time_of_the_model(
     cycles = measure(image, found.layers)
     assert sum(layer.array for layer in cycles) == outcome.array
     assert sum(layer.written for layer in cycles) == 64 * outcome.written
-    assert sum(layer.cycles for layer in cycles) == pytest.approx(outcome.cycles, rel=0.02)
+    assert sum(layer.cycles for layer in cycles) == pytest.approx(outcome.cycles, rel=0.03)

@@ -31,7 +31,8 @@ def test_a_program_has_code_that_does_the_same_as_its_layers() -> None:
     report = made.report
     assert report.code_bytes == len(image.code) + len(image.packed)
     assert report.cycles == sum(row.cycles or 0 for row in report.layers)
-    assert all(row.bound for row in report.layers)
+    # A layer that goes on with what is on chip takes its cycles within the one before it.
+    assert all(bool(row.bound) == bool(row.cycles) for row in report.layers)
 
 
 @pytest.mark.parametrize("target", [Target(), Target(Array(4, 4, 4), 1 << 20, 1 << 20)])
