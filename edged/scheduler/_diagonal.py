@@ -27,7 +27,7 @@ from edged.scheduler._passes import make_tile
 from edged.scheduler._planes import POINT, Operand, Plane, Window
 from edged.scheduler._plans import steps
 from edged.scheduler._program import Program, Region
-from edged.scheduler._rates import DRAM_BYTES, OVERHEAD, moving_cycles
+from edged.scheduler._rates import DRAM_BYTES, MEETS, OVERHEAD, moving_cycles
 from edged.scheduler._tiles import MAX_TILE, Tile, Tiling, tilings
 
 __all__ = ["Diagonal"]
@@ -276,13 +276,13 @@ class Diagonal:
         pixels = rows * columns
         execute = OVERHEAD[Unit.EXECUTE] + 1 + rows * self.tiling.columns * taps
         execute *= self.blocks
-        port += pixels * self.blocks * self.target.itemsize
+        port += int(MEETS * pixels * self.blocks * self.target.itemsize)
         stored = self.target.some(0, min(machine.array.ti, self.target.channels))
         stores = self.blocks
         for job in self._others():
             each, besides = steps(job, machine)
             execute += each * pixels + besides
-            port += pixels * target_words(job, machine)
+            port += int(MEETS * pixels * target_words(job, machine))
             stored, stores = job.target, 1
         for operand in self._besides():
             size, step = operand.plane.run_bytes, operand.plane.pixel_bytes

@@ -10,7 +10,7 @@ from edged.npu.instructions import Flag, Opcode, Unit
 from edged.scheduler._jobs import Job, NothingFitsError, target_words
 from edged.scheduler._machine import Machine
 from edged.scheduler._planes import Plane, Window
-from edged.scheduler._rates import BEAT, DRAM_BYTES, OVERHEAD, TABLE_ENTRIES, moving_cycles
+from edged.scheduler._rates import BEAT, DRAM_BYTES, MEETS, OVERHEAD, TABLE_ENTRIES, moving_cycles
 from edged.scheduler._tiles import MAX_TILE, Tiling, tilings
 
 __all__ = ["Plan", "planned", "steps"]
@@ -185,7 +185,7 @@ class _Sizes:
         others, to execute, and to store; and those that DRAM, and the port of the banks, take for
         the first, and for the rest; and of the latter, without those to load."""
         pixels = tiling.rows * tiling.columns
-        loads, beats, words = [0, 0], [0, 0], [0, pixels * self.results]
+        loads, beats, words = [0, 0], [0, 0], [0, int(MEETS * pixels * self.results)]
         for window, _, plane, first in self.sources:
             high, wide = window.extent(tiling.rows, tiling.columns)
             size, step = plane.run_bytes, plane.pixel_bytes
@@ -198,7 +198,7 @@ class _Sizes:
         size, step = self.stored.run_bytes, self.stored.pixel_bytes
         store, dram, chunks = moving_cycles(pixels * self.lanes, size, step)
         store = max(store, dram) + OVERHEAD[Unit.STORE]
-        others = pixels * self.results + chunks
+        others = int(MEETS * pixels * self.results) + chunks
         shared = (beats[0], beats[1] + dram), (words[0], words[1] + chunks), others
         return loads[0], loads[1], execute, store, shared
 

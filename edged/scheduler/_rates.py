@@ -6,7 +6,16 @@ from typing import Final
 
 from edged.npu.instructions import Unit
 
-__all__ = ["BEAT", "DRAM_BYTES", "LATENCY", "OVERHEAD", "QUEUE", "TABLE_ENTRIES", "moving_cycles"]
+__all__ = [
+    "BEAT",
+    "DRAM_BYTES",
+    "LATENCY",
+    "MEETS",
+    "OVERHEAD",
+    "QUEUE",
+    "TABLE_ENTRIES",
+    "moving_cycles",
+]
 
 BEAT: Final = 64
 """Bytes that DRAM moves at once, and the most of a pixel that a unit moves in a cycle."""
@@ -17,6 +26,8 @@ LATENCY: Final = 64
 QUEUE: Final = 16
 """Instructions that may wait for a unit."""
 TABLE_ENTRIES: Final = 256
+MEETS: Final = 0.5
+"""Of the chunks that are moved while a word is written, those that need its part of the bank."""
 OVERHEAD: Final = {Unit.LOAD: LATENCY + 14, Unit.EXECUTE: 14, Unit.STORE: 16}
 """Cycles of an instruction in which its unit does not yet, or no longer, move or compute."""
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from edged.npu import ProgramImage
 from edged.npu.instructions import INSTRUCTION_BYTES, Instruction, Opcode, Unit, unit_of
 from edged.scheduler._costs import Costs, Work
-from edged.scheduler._rates import BEAT, DRAM_BYTES, LATENCY, QUEUE
+from edged.scheduler._rates import BEAT, DRAM_BYTES, LATENCY, MEETS, QUEUE
 
 __all__ = ["LayerCycles", "measure"]
 
@@ -182,8 +182,6 @@ def _ends(works: Sequence[Work]) -> list[int]:
 
 _LITTLE = 1e-6
 _LEAST = 0.01
-_MEETS = 0.5
-"""Of the chunks that are moved while a word is written, those that need its part of the bank."""
 _LANDING = 6
 """Cycles of a load in which nothing moves, if its beats were asked for in time."""
 
@@ -244,5 +242,5 @@ def _rates(going: dict[Unit, _Going]) -> dict[Unit, float]:
             rates[unit] = min(rates[unit], max(free, _LEAST) / each.port)
             used = rates[unit] * each.port
             # A chunk goes on beside a word that is written, but for one part, which follows.
-            free = 1 / (1 + _MEETS * used) if unit is Unit.EXECUTE else free - used
+            free = 1 / (1 + MEETS * used) if unit is Unit.EXECUTE else free - used
     return rates
