@@ -13,7 +13,7 @@ OLDEST := build/oldest
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-rtl test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares rtl formal boards test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped networks bench bench-swap failures soak clean
+.PHONY: rtl-networks help demo demo-rtl test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares rtl formal boards test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped networks bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ test-slow: $(INSTALLED) ## what takes too long for every change: whole classic n
 rtl: $(INSTALLED) ## the gateware as Verilator simulates it, whole networks too
 	@packaging/prerequisites --test
 	$(BIN)/pytest firmware/tests tests/scheduler -m '' --timeout 3600
+
+rtl-networks: $(INSTALLED) ## whole networks on the simulated gateware, every byte compared: docs/gateware-networks.md; half an hour, or ONLY="NAME …"
+	@packaging/prerequisites --test
+	PYTHONPATH=tests $(BIN)/python -m gateware.run docs/gateware-networks.md docs/evidence/rtl.json $(if $(ONLY),--only $(ONLY))
 
 formal: $(INSTALLED) ## proofs about blocks of the gateware (firmware/formal); 3 minutes
 	$(BIN)/python -m pip install -q -e '.[boards]'
