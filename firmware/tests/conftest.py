@@ -27,7 +27,10 @@ def _machine(kind: str) -> Machine:
     return Machine(KINDS[kind])
 
 
-@pytest.fixture(params=KINDS)
+_FIRST, *_OTHERS = KINDS
+
+
+@pytest.fixture(params=[_FIRST, *(pytest.param(k, marks=pytest.mark.slow) for k in _OTHERS)])
 def machine(request: pytest.FixtureRequest) -> Machine:
     """The core, of each of the sizes."""
     return _machine(request.param)

@@ -48,6 +48,7 @@ endmodule
 
 
 @pytest.mark.skipif(shutil.which("verilator") is None, reason="there is no Verilator")
+@pytest.mark.slow  # 20,000 cycles, compiled with the time between them: a minute
 @pytest.mark.parametrize("change", ["", "no borrow"])
 def test_both_arrays_are_equal(change: str, tmp_path: Path) -> None:
     packed = PACKED_ARRAY.read_text().replace("edged_array", "packed_array")

@@ -14,7 +14,10 @@ from edged.scheduler.timing import measure
 from firmware.tests.machine import Machine, Program
 
 _DATA = Path(__file__).parents[2] / "tests/data"
-_NETWORKS = ("models/kws_dscnn", "networks/oww_embedding")
+_NETWORKS = (
+    "models/kws_dscnn",
+    pytest.param("networks/oww_embedding", marks=pytest.mark.slow),
+)
 
 
 @pytest.mark.parametrize("network", _NETWORKS)
