@@ -174,21 +174,22 @@ def tables(results: Sequence[dict[str, Any]], found: Sequence[Aim], tools: dict[
             f" {each['written'] / 1e6:.1f} MB | {each['instructions']:,} |"
             f" {each['seconds']:.1f} s |"
         )
+    bounds = sorted({layer["bound"] for each in results for layer in each["layers"]})
     lines += [
         "",
         "What bounds the layers, by the cycles that they take one by one:",
         "",
-        "| network | array | DRAM | elements | dependencies |",
-        "|---|---|---|---|---|",
+        f"| network | {' | '.join(bounds)} |",
+        "|---" * (1 + len(bounds)) + "|",
     ]
     for each in results:
         if each["layers"]:
-            total = sum(layer["cycles"] for layer in each["layers"])
-            shares = (
-                sum(layer["cycles"] for layer in each["layers"] if layer["bound"] == bound) / total
-                for bound in ("array", "dram", "elements", "dependencies")
-            )
-            lines.append(f"| {each['name']} | " + " | ".join(f"{s:.0%}" for s in shares) + " |")
+            spent = dict.fromkeys(bounds, 0)
+            for layer in each["layers"]:
+                spent[layer["bound"]] += layer["cycles"]
+            total = sum(spent.values())
+            shares = " | ".join(f"{cycles / total:.0%}" for cycles in spent.values())
+            lines.append(f"| {each['name']} | {shares} |")
     return "\n".join(lines) + "\n"
 
 
