@@ -39,13 +39,16 @@ def breakable(tmp_path: Path) -> Iterator[Appliance]:
         appliance.close()
 
 
-def ask(appliance: Appliance, wait: bool = False) -> grpc.StatusCode:
+def ask(appliance: Appliance, wait: bool = False, said: list[str] | None = None) -> grpc.StatusCode:
+    """The status of a call; what else was said of one that failed goes to *said*."""
     x, _ = keywords()
     try:
         appliance.predict({"input_1": wire.from_array(x[:1])}, wait=wait)
     except grpc.RpcError as error:
         code = error.code()
         assert isinstance(code, grpc.StatusCode)
+        if said is not None:
+            said.append(f"{code.name}: {error.details()}")
         return code
     return grpc.StatusCode.OK
 
@@ -97,9 +100,10 @@ def test_failures_are_rehearsed(breakable: Appliance, kws: Path) -> None:
     # A hung run fails, with a reason. All others are held, and run by the recovered device: those
     # that waited for it as well.
     inject(breakable, "hang", "--after", "3")
+    said: list[str] = []
     with ThreadPoolExecutor(6) as clients:
-        codes = list(clients.map(lambda _: ask(breakable), range(24)))
-    assert Counter(codes) == {grpc.StatusCode.OK: 23, grpc.StatusCode.INTERNAL: 1}
+        codes = list(clients.map(lambda _: ask(breakable, said=said), range(24)))
+    assert Counter(codes) == {grpc.StatusCode.OK: 23, grpc.StatusCode.INTERNAL: 1}, said
     assert report(breakable)["resets"]["queue abort"] == 1
 
     # Heat: slowed down, then stopped, then back.
