@@ -13,7 +13,7 @@ OLDEST := build/oldest
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: rtl-networks help demo demo-rtl test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares rtl formal boards test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped networks bench bench-swap failures soak clean
+.PHONY: help demo demo-rtl test test-loaded test-pythons test-oldest fuzz test-slow test-hostile test-shares rtl rtl-networks formal boards test-on test-systemd test-vm lint docs operators proto deb campaign conformance dropped networks bench bench-swap failures soak clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

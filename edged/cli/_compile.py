@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from edged import bundle
 from edged._onnxfile import read_onnx_bytes
 from edged.bundle import FileName
+from edged.cli._bundle import verified
 from edged.cli._options import shapes
 from edged.cli._output import print_json, print_table, stderr, stdout
 from edged.errors import InputError, NotFoundError
@@ -110,13 +111,12 @@ def compile(
 @contextmanager
 def _source(model: Path) -> Iterator[tuple[Path, Path | None, dict[str, tuple[int, ...]]]]:
     """The ONNX file, the samples that come with it, and the shapes that its bundle declares."""
-    if model.suffix == ".onnx":
+    if model.suffix.lower() == ".onnx":
         yield model, None, {}
         return
     if not model.exists():
         raise NotFoundError(f"cannot compile {model}: there is no such file")
-    with tempfile.TemporaryDirectory(prefix="edgectl-") as folder:
-        found = bundle.verify_bundle(model.resolve(), Path(folder))
+    with verified(model) as found:
         samples = found.folder / FileName.CALIBRATION
         given = samples if samples.exists() else None
         yield found.folder / FileName.MODEL, given, found.manifest.shapes

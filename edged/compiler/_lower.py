@@ -29,13 +29,13 @@ from edged.npu import (
     Tensor,
     weights_bytes,
 )
+from edged.scheduler import goes_on
 
 __all__ = ["device_name", "lower"]
 
 _MAX_NAME = 160
 _MAX_SHIFT = 31
 _MAX_POOL_SHIFT = 47
-_ELEMENTS = (Op.ADD, Op.MUL, Op.TABLE, Op.RESCALE)
 
 
 def lower(cut: Partition, quantised: Quantised, array: Array) -> ProgramImage:
@@ -103,7 +103,7 @@ def _lifetimes(entries: Sequence[Entry], sizes: Sequence[int]) -> list[Lifetime]
         # Layers that may be done tile by tile with this one: it overwrites nothing that they read.
         before: list[Layer] = []
         for layer in entry.layers:
-            if not (before and _goes_on(before[-1], layer)):
+            if not (before and goes_on(before[-1], layer)):
                 before = []
             kept = [index for each in before for index in each.inputs]
             touched.append((*layer.inputs, *kept, layer.output))
@@ -117,15 +117,6 @@ def _lifetimes(entries: Sequence[Entry], sizes: Sequence[int]) -> list[Lifetime]
         Lifetime(size, min(used, default=0), max(used, default=0))
         for size, used in zip(sizes, steps, strict=True)
     ]
-
-
-def _goes_on(before: Layer, layer: Layer) -> bool:
-    """Whether *layer* can go on with the result of *before* while it is on chip."""
-    if before.output not in layer.inputs:
-        return False
-    if layer.op is Op.CONV:
-        return layer.kernel == (1, 1) and layer.groups == 1 < before.groups
-    return layer.op in _ELEMENTS
 
 
 def _layers(kernel: Kernel, quantised: Quantised, index: Mapping[str, int]) -> list[Layer]:

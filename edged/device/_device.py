@@ -602,12 +602,22 @@ class Device:
             return f" ({error})"
         if status != Status.INCOMPATIBLE:
             return ""
-        size = self._bank(bank, False).size
+        size, made = self._bank(bank, False).size, parsed.schedule
+        target = Target(parsed.array, made.activation_buffer, made.weight_buffer)
+        own = self.identity.target
         return (
-            f" (image: ABI {parsed.abi}, array {parsed.array}, {parsed.dram_bytes} bytes of DRAM;"
-            f" device: ABI {self.identity.abi}, array {self.identity.target.array}, {size} bytes a"
-            " bank); compile the model for this device"
+            f" (image: ABI {parsed.abi}, array {target.array}, {_code(target)},"
+            f" {parsed.dram_bytes} bytes of DRAM; device: ABI {self.identity.abi}, array"
+            f" {own.array}, {_code(own)}, {size} bytes a bank); compile the model for this device,"
+            f" target {own}"
         )
+
+
+def _code(target: Target) -> str:
+    """For which buffers code is made."""
+    if not target.activation_buffer:
+        return "no code"
+    return f"code for {target.activation_buffer} + {target.weight_buffer} bytes on chip"
 
 
 _Known = TypeVar("_Known", State, Fault, ResetCause, BankStatus)

@@ -42,6 +42,8 @@ from typing import Final, Self
 from edged.npu.regmap import Bits, Code, Item, Record
 
 __all__ = [
+    "ARRAY_CHANNELS",
+    "ARRAY_PIXELS",
     "CHANNEL",
     "HEAD",
     "INSTRUCTIONS",
@@ -55,6 +57,10 @@ __all__ = [
 ]
 
 INSTRUCTION_BYTES: Final = 32
+ARRAY_CHANNELS: Final = (8, 16, 32)
+"""What ``ti`` and ``to`` may be of a device that executes instructions."""
+ARRAY_PIXELS: Final = (1, 2, 4)
+"""What ``tp`` may be."""
 MAX_TOKENS: Final = 255
 """Tokens of one unit for another that are not taken yet; one more is a fault."""
 

@@ -7,11 +7,9 @@ from typing import Self
 
 from edged.errors import ModelError
 from edged.npu import Array
+from edged.npu.instructions import ARRAY_CHANNELS, ARRAY_PIXELS
 
 __all__ = ["Machine"]
-
-_SIZES = (8, 16, 32)
-_LANES = (1, 2, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,7 @@ class Machine:
     @staticmethod
     def has(array: Array) -> bool:
         """Whether there are machines with such an array."""
-        return array.ti in _SIZES and array.to in _SIZES and array.tp in _LANES
+        return {array.ti, array.to} <= {*ARRAY_CHANNELS} and array.tp in ARRAY_PIXELS
 
     @classmethod
     def of(cls, array: Array, activation_buffer: int, weight_buffer: int) -> Self:

@@ -19,7 +19,7 @@ from edged.scheduler._order import ordered
 from edged.scheduler._pool import pool
 from edged.scheduler._program import Packed, Program
 
-__all__ = ["Scheduled", "schedulable", "schedule", "scheduled"]
+__all__ = ["Scheduled", "goes_on", "schedulable", "schedule", "scheduled"]
 
 _Emit = Callable[[Program, Layer, Sequence[Tensor], Tensor], None]
 _EMIT: Final[dict[Op, _Emit]] = {
@@ -52,6 +52,19 @@ class Scheduled:
 def schedulable(array: Array) -> bool:
     """Whether there is code for such an array."""
     return Machine.has(array)
+
+
+def goes_on(before: Layer, layer: Layer) -> bool:
+    """Whether *layer* may be done with the result of *before* while that is on chip.
+
+    Who gives tensors their addresses keeps what *before* reads until *layer* is done, or else
+    tiles of the one overwrite what tiles of the other have still to read.
+    """
+    if before.output not in layer.inputs:
+        return False
+    if layer.op is Op.CONV:
+        return layer.kernel == (1, 1) and layer.groups == 1 < before.groups
+    return layer.op in _ELEMENTS
 
 
 def schedule(image: ProgramImage, activation_buffer: int, weight_buffer: int) -> ProgramImage:
@@ -140,16 +153,15 @@ def _going_on(
 ) -> Then | None:
     """*layer* as what goes on with the result of *before*, and *then* with its own; None if it
     cannot."""
+    if not goes_on(before, layer):
+        return None
     result, output = image.tensors[before.output], image.tensors[layer.output]
-    if before.output not in layer.inputs:
-        return None
     inputs, index = image.chosen(layer.inputs), layer.inputs.index(before.output)
-    if layer.op is Op.CONV and 1 < before.groups == result.shape[2]:
-        job = pointwise(machine, layer, inputs, output)
-    elif layer.op in _ELEMENTS and result.shape == output.shape:
+    job = None
+    if layer.op is not Op.CONV and result.shape == output.shape:
         job = element_job(machine, layer, inputs, output)
-    else:
-        return None
+    elif layer.op is Op.CONV and before.groups == result.shape[2]:
+        job = pointwise(machine, layer, inputs, output)
     if job is None or job.op is None:
         return None
     return Then(replace(job, then=then), index)

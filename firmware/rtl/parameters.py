@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edged.npu.instructions import CHANNEL
+from edged.npu.instructions import ARRAY_CHANNELS, ARRAY_PIXELS, CHANNEL
 from edged.npu.registers import Array
 
 __all__ = ["Parameters"]
@@ -30,7 +30,7 @@ class Parameters:
 
     def __post_init__(self) -> None:
         ti, to, tp = self.array.ti, self.array.to, self.array.tp
-        if ti not in (8, 16, 32) or to not in (8, 16, 32) or tp not in (1, 2, 4):
+        if not {ti, to} <= {*ARRAY_CHANNELS} or tp not in ARRAY_PIXELS:
             raise ValueError(
                 f"cannot build array {self.array}: wanted ti and to of 8, 16 or 32, tp of 1, 2 or 4"
             )

@@ -17,7 +17,7 @@ from patience import PATIENCE
 
 from edged.device import Device, vfio_user
 from edged.errors import DeviceError, DeviceLostError, IncompatibleError, UnavailableError
-from edged.npu import Array, numerics, serialize_image
+from edged.npu import Array, Schedule, numerics, serialize_image
 from edged.npu.registers import (
     QUEUE_DATA,
     QUEUE_MANAGEMENT,
@@ -114,6 +114,28 @@ def test_an_image_for_another_device_is_incompatible(
     with pytest.raises(IncompatibleError, match=f"INCOMPATIBLE.*{message}"):
         device.load(data, 0)
     assert device.banks()[0].status is BankStatus.CORRUPT
+    device.close()
+
+
+@pytest.mark.needs(Need.CODE)
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"code": b"", "packed": b"", "schedule": Schedule()}, "no code"),
+        ({"schedule": Schedule(1 << 20, 1 << 19, 8)}, "code for 1048576 \\+ 524288 bytes on chip"),
+    ],
+)
+def test_a_device_that_executes_code_wants_it_for_its_buffers(
+    served: Any, program: Callable[..., Any], change: dict[str, Any], found: str
+) -> None:
+    device = served.device()
+    own = device.identity.target
+    buffers = f"code for {own.activation_buffer} \\+ {own.weight_buffer} bytes on chip"
+    data = serialize_image(replace(program().image, **change))
+    with pytest.raises(
+        IncompatibleError, match=f"image: .* {found}, .* device: .* {buffers}, .* target {own}"
+    ):
+        device.load(data, 0)
     device.close()
 
 
