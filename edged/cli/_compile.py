@@ -126,7 +126,7 @@ def _target(text: str) -> Target:
     try:
         return Target.parse(text)
     except ValueError as error:
-        raise InputError(f"cannot compile for {error}") from error
+        raise InputError(f"cannot take --target: {error}") from error
 
 
 def _samples(path: Path | None) -> Samples | None:

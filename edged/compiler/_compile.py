@@ -33,7 +33,7 @@ from edged.compiler._wide import between, tabled, wide
 from edged.errors import ImageError, ModelError
 from edged.npu import Array, ProgramImage, Target, parse_image, serialize_image, weights_bytes
 from edged.remarks import FILE_NAME, serialize
-from edged.scheduler import schedulable, scheduled
+from edged.scheduler import scheduled
 from edged.scheduler.timing import measure
 
 __all__ = ["CompiledModel", "Progress", "compile_model"]
@@ -265,7 +265,7 @@ class _Written:
 def _scheduled(written: _Written, target: Target) -> Code:
     """The program with code for *target*, if it wants any and there is such code."""
     image, program = written.image, written.program
-    if not target.activation_buffer or not schedulable(target.array):
+    if not target.activation_buffer:
         return Code(image, program)
     try:
         found = scheduled(image, target.activation_buffer, target.weight_buffer)

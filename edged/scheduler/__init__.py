@@ -7,6 +7,6 @@ what matters of it (:mod:`~edged.scheduler._order`). What each operator becomes 
 each kind of them; why it is so is in docs/adr/0019.
 """
 
-from edged.scheduler._schedule import Scheduled, goes_on, schedulable, schedule, scheduled
+from edged.scheduler._schedule import Scheduled, goes_on, schedule, scheduled
 
-__all__ = ["Scheduled", "goes_on", "schedulable", "schedule", "scheduled"]
+__all__ = ["Scheduled", "goes_on", "schedule", "scheduled"]

@@ -25,11 +25,6 @@ class Machine:
     bank_words: int
     weight_words: int
 
-    @staticmethod
-    def has(array: Array) -> bool:
-        """Whether there are machines with such an array."""
-        return {array.ti, array.to} <= {*ARRAY_CHANNELS} and array.tp in ARRAY_PIXELS
-
     @classmethod
     def of(cls, array: Array, activation_buffer: int, weight_buffer: int) -> Self:
         """A machine with buffers of so many bytes.
@@ -38,7 +33,7 @@ class Machine:
             ModelError: there is no such machine.
         """
         ti, to, tp = array.ti, array.to, array.tp
-        if not cls.has(array):
+        if not {ti, to} <= {*ARRAY_CHANNELS} or tp not in ARRAY_PIXELS:
             raise ModelError(
                 f"cannot schedule for array {array}: wanted input and output channels of 8, 16 or"
                 " 32, and 1, 2 or 4 pixels"

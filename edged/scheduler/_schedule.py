@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Final
 
 from edged.errors import ModelError
-from edged.npu import Array, Entry, Layer, Op, ProgramImage, Schedule, Tensor
+from edged.npu import Entry, Layer, Op, ProgramImage, Schedule, Tensor
 from edged.scheduler._conv import conv, matmul, pointwise
 from edged.scheduler._copy import copy
 from edged.scheduler._elements import concat, element_job, elements
@@ -19,7 +19,7 @@ from edged.scheduler._order import ordered
 from edged.scheduler._pool import pool
 from edged.scheduler._program import Packed, Program
 
-__all__ = ["Scheduled", "goes_on", "schedulable", "schedule", "scheduled"]
+__all__ = ["Scheduled", "goes_on", "schedule", "scheduled"]
 
 _Emit = Callable[[Program, Layer, Sequence[Tensor], Tensor], None]
 _EMIT: Final[dict[Op, _Emit]] = {
@@ -47,11 +47,6 @@ class Scheduled:
 
     image: ProgramImage
     layers: tuple[tuple[int, ...], ...]
-
-
-def schedulable(array: Array) -> bool:
-    """Whether there is code for such an array."""
-    return Machine.has(array)
 
 
 def goes_on(before: Layer, layer: Layer) -> bool:
