@@ -140,7 +140,7 @@ test-vm: deb ## that package in a PC in QEMU that has the card, power cuts and a
 clean: ## remove the virtual environment and what tools leave behind
 	rm -rf .venv build dist *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find edged tests packaging bench -name __pycache__ -prune -exec rm -rf {} +
+	find edged firmware tests packaging bench -name __pycache__ -prune -exec rm -rf {} +
 
 # Once, and again when what it is made from changes. The stamp comes last: what was interrupted
 # is made anew.

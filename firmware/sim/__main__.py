@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m firmware.sim",
         description="Simulates the NPU's gateware, as a vfio-user server on a UNIX socket. Prints"
         " one line on standard output when it is ready; SIGTERM or SIGINT end it. What it builds"
-        " with Verilator is kept in ~/.cache/edged/rtl.",
+        " with Verilator is kept in build/rtl.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--socket", type=Path, required=True, metavar="PATH")

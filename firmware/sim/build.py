@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import re
 import subprocess
 import tempfile
@@ -16,7 +15,7 @@ from typing import Final
 from amaranth.back import verilog
 from amaranth.lib import wiring
 
-__all__ = ["build", "cache_folder", "verilog_of"]
+__all__ = ["CACHE", "build", "verilog_of"]
 
 _SOURCES: Final = (
     Path(__file__).parent,
@@ -24,6 +23,9 @@ _SOURCES: Final = (
     Path(__file__).parents[2] / "edged" / "npu",
 )
 """Where all is that a design is made from."""
+
+CACHE: Final = Path(__file__).parents[2] / "build" / "rtl"
+"""Where what was built is kept."""
 
 _HARNESS: Final = Path(__file__).with_name("harness.cpp")
 _DRAM: Final = Path(__file__).with_name("dram.h")
@@ -55,12 +57,6 @@ _ZEROS: Final = re.compile(r"  initial begin\n(?:    (\S+ ?)\[\d+\] = \d+'h0+;\n
 """A memory that begins with zeros: a line for each word, of which C++ compilers take minutes."""
 
 
-def cache_folder() -> Path:
-    """Where libraries are kept: the user's cache, as XDG has it."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "edged" / "rtl"
-
-
 def verilog_of(make: Callable[..., wiring.Component], **parameters: object) -> str:
     """The design that *make* gives for *parameters*, as one Verilog file, of module ``top``.
 
@@ -70,7 +66,7 @@ def verilog_of(make: Callable[..., wiring.Component], **parameters: object) -> s
         parameters: values whose ``repr`` tells them apart.
     """
     named = f"{make.__module__}.{make.__qualname__} {sorted(parameters.items())!r}"
-    kept = cache_folder() / f"{_digest_of_sources(named)}.v"
+    kept = CACHE / f"{_digest_of_sources(named)}.v"
     if not kept.exists():
         text = str(verilog.convert(make(**parameters), name="top", emit_src=False))
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -97,31 +93,28 @@ def _loop(zeros: re.Match[str]) -> str:
 def build(
     source: str,
     modules: Sequence[Path] = (),
-    cache: Path | None = None,
     harness: Path = _HARNESS,
 ) -> Path:
     """The library for the Verilog *source*, from the cache if it is there.
 
     Args:
         modules: files of what it uses and does not define.
-        cache: a folder for what was built; :func:`cache_folder` if it is None.
         harness: the C++ around it.
 
     Raises:
         RuntimeError: Verilator or the compiler fails, with what it said.
     """
-    folder = cache if cache is not None else cache_folder()
-    version = _run(["verilator", "--version"])
+    verilator = _run(["verilator", "--version"])
     parts = (
         source.encode(),
         harness.read_bytes(),
         _DRAM.read_bytes(),
         "\0".join(_OPTIONS).encode(),
-        version.encode(),
+        verilator.encode(),
         *(module.read_bytes() for module in modules),
     )
     key = hashlib.blake2s(b"\0".join(hashlib.blake2s(part).digest() for part in parts))
-    library = folder / key.hexdigest()[:24] / _LIBRARY
+    library = CACHE / key.hexdigest()[:24] / _LIBRARY
     library.parent.mkdir(parents=True, exist_ok=True)
     with (library.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # who wants the same waits for it
